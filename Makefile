@@ -1,0 +1,114 @@
+# Bare `make` prints the targets. Everything here needs Go, make and a shell; only image, up, down and drill need Docker too.
+# Tools are built from the pinned modules in tools/ into .cache/bin, once for each change of their go.mod and go.sum.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+GO       ?= go
+PKG      ?= ./...
+FUZZTIME ?= 20s
+BENCH    ?= .
+BIN      := $(CURDIR)/.cache/bin
+IMAGES   := $(CURDIR)/.cache/image
+ARCH     := $(shell $(GO) env GOARCH)
+
+# A tool's file name carries a checksum of what pins it, so that a changed pin builds anew and nothing else does.
+tools_sum := $(shell cat tools/go.mod tools/go.sum | cksum | cut -d' ' -f1)
+minio_sum := $(shell cat tools/minio/go.mod tools/minio/go.sum | cksum | cut -d' ' -f1)
+STATICCHECK := $(BIN)/staticcheck-$(tools_sum)
+PROTOTOOLS  := $(BIN)/proto-$(tools_sum)
+MINIO       := $(BIN)/minio-$(minio_sum)
+
+COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose) -p commutator -f deploy/docker-compose.yml
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## the static binary, bin/commutator
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/commutator ./cmd/commutator
+
+.PHONY: test
+test: lint $(MINIO) ## vet, staticcheck and every test, against a real MinIO too (the first run builds it: some minutes)
+	COMMUTATOR_MINIO=$(MINIO) $(GO) test $(PKG)
+
+.PHONY: race
+race: $(MINIO) ## the same tests under the race detector (needs a C compiler)
+	COMMUTATOR_MINIO=$(MINIO) CGO_ENABLED=1 $(GO) test -race $(PKG)
+
+.PHONY: lint
+lint: $(STATICCHECK) ## gofmt, vet and staticcheck
+	@unformatted=$$(git ls-files -co --exclude-standard -- '*.go' | { xargs -r ls -d 2>/dev/null || true; } | xargs -r gofmt -l); \
+	if [ -n "$$unformatted" ]; then echo "not formatted (run gofmt -w):"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet $(PKG)
+	$(STATICCHECK) $(PKG)
+	cd tools && $(GO) vet ./...
+
+.PHONY: bench
+bench: ## every benchmark (BENCH=regexp, PKG=./crdt to choose)
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem $(PKG)
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME=20s each (PKG=./crdt to choose)
+	@for pkg in $$($(GO) list $(PKG)); do \
+		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "== $$pkg $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
+		done; \
+	done
+
+.PHONY: cover
+cover: $(MINIO) ## statement coverage of all tests, as .cache/cover.html and a total
+	@mkdir -p .cache
+	COMMUTATOR_MINIO=$(MINIO) $(GO) test -coverpkg=./... -coverprofile=.cache/cover.out $(PKG)
+	$(GO) tool cover -html=.cache/cover.out -o .cache/cover.html
+	$(GO) tool cover -func=.cache/cover.out | tail -n 1
+
+.PHONY: proto
+proto: $(PROTOTOOLS) ## generated Go from proto/**/*.proto, without protoc
+	cd tools && $(GO) run ./protogen -plugins $(PROTOTOOLS) $(CURDIR)
+
+.PHONY: image
+image: $(IMAGES)/minio/minio ## the container images commutator:dev and commutator-minio:dev
+	@deploy/engine.sh check
+	mkdir -p $(IMAGES)/commutator/data
+	CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) $(GO) build -trimpath -ldflags '-s -w' -o $(IMAGES)/commutator/commutator ./cmd/commutator
+	docker build -q -t commutator:dev -f deploy/Dockerfile $(IMAGES)/commutator
+	docker build -q -t commutator-minio:dev -f deploy/Dockerfile.minio $(IMAGES)/minio
+
+.PHONY: up
+up: image ## three regions and MinIO in containers, at 127.0.0.1:8000, 8001 and 8002
+	$(COMPOSE) up -d
+	$(COMPOSE) ps
+
+.PHONY: down
+down: ## stops them and removes their data
+	$(COMPOSE) down -v --remove-orphans
+
+.PHONY: drill
+drill: image ## rehearses losing a region on containers, and a restore (needs Docker)
+	$(GO) test -tags drill -count=1 -v -timeout 30m ./test/drill/...
+
+$(STATICCHECK):
+	@mkdir -p $(BIN) && rm -f $(BIN)/staticcheck-*
+	cd tools && $(GO) build -trimpath -o $@ honnef.co/go/tools/cmd/staticcheck
+
+$(PROTOTOOLS):
+	@mkdir -p $(BIN) && rm -rf $(BIN)/proto-*
+	cd tools && $(GO) build -trimpath -o $@/ google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
+
+$(MINIO):
+	@mkdir -p $(BIN) && rm -f $(BIN)/minio-*
+	cd tools/minio && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $@ github.com/minio/minio
+
+# The image's server is a Linux program whatever this machine runs; on Linux it is the one that the tests use.
+# Its data folder holds a folder named as the bucket: MinIO takes it for one.
+$(IMAGES)/minio/minio: $(MINIO)
+	mkdir -p $(IMAGES)/minio/data/commutator
+	if [ "$$($(GO) env GOOS)" = linux ]; then cp $(MINIO) $@; \
+	else cd tools/minio && CGO_ENABLED=0 GOOS=linux $(GO) build -trimpath -ldflags '-s -w' -o $@ github.com/minio/minio; fi
+	cd tools && CGO_ENABLED=0 GOOS=linux $(GO) build -trimpath -ldflags '-s -w' -o $(IMAGES)/minio/healthcheck ./healthcheck
+	touch $@
