@@ -41,8 +41,7 @@ race: $(MINIO) ## the same tests under the race detector (needs a C compiler)
 
 .PHONY: lint
 lint: $(STATICCHECK) ## gofmt, vet and staticcheck
-	@unformatted=$$(git ls-files -co --exclude-standard -- '*.go' | { xargs -r ls -d 2>/dev/null || true; } | xargs -r gofmt -l); \
-	if [ -n "$$unformatted" ]; then echo "not formatted (run gofmt -w):"; echo "$$unformatted"; exit 1; fi
+	@unformatted=$$(gofmt -l */); if [ -n "$$unformatted" ]; then echo 'not formatted (run gofmt -w):'; echo "$$unformatted"; exit 1; fi
 	$(GO) vet $(PKG)
 	$(STATICCHECK) $(PKG)
 	cd tools && $(GO) vet ./...
