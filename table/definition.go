@@ -1,0 +1,133 @@
+package table
+
+// Definition is all that a region's catalog holds of one table: the schema, and what surrounds it.
+type Definition struct {
+	ID       uint32 // within the region; never reused, since stored keys begin with it
+	UUID     string // TableId of DescribeTable, of this replica alone
+	GlobalID string // the same in every replica of a global table, another for a table made anew by the same name
+	Schema   Schema
+	Status   Status
+	Created  int64 // ms since the Unix epoch
+
+	Billing            Billing
+	Throughput         Throughput // provisioned, zeros on demand
+	OnDemand           Throughput `json:",omitzero"` // on-demand maximums, zeros for none
+	Class              string     `json:",omitempty"` // "" means STANDARD
+	DeletionProtection bool       `json:",omitempty"`
+	Tags               []Tag      `json:",omitempty"` // sorted by key
+	Stream             *Stream    `json:",omitempty"`
+	SSE                *SSE       `json:",omitempty"`
+
+	// Version orders definitions of one global table over all regions: the HLC of the change that made
+	// it. The greatest wins, whole, except for what is a replica's own (ID, UUID, Status, Tags,
+	// DeletionProtection, Partitions).
+	Version uint64
+
+	// Replicas lists the regions of a global table, this one among them, sorted by region; empty for a
+	// table of one region.
+	Replicas []Replica `json:",omitempty"`
+
+	// Partitions cover the whole key space in order; the first one's Start is empty.
+	Partitions []Partition
+
+	Restore *RestoreSummary `json:",omitempty"`
+}
+
+// Partition is one contiguous range of a table's keys, from Start up to the next one's.
+type Partition struct {
+	ID    uint64 // also the id of its Raft group
+	Start Key    `json:",omitempty"`
+}
+
+// Replica is one region's copy of a global table.
+type Replica struct {
+	Region string
+	Status Status // CREATING until it holds every item, DELETING until it is gone
+	Since  uint64 // HLC of the change that added it
+}
+
+// Status is the state of a table, an index or a replica, spelled as the API spells it.
+type Status string
+
+// The states in use.
+const (
+	Creating Status = "CREATING"
+	Active   Status = "ACTIVE"
+	Updating Status = "UPDATING"
+	Deleting Status = "DELETING"
+)
+
+// Billing is how a table's capacity is given.
+type Billing string
+
+// The billing modes, spelled as the API spells them.
+const (
+	Provisioned Billing = "PROVISIONED"
+	OnDemand    Billing = "PAY_PER_REQUEST"
+)
+
+// Tag is one tag of a table.
+type Tag struct{ Key, Value string }
+
+// Stream is a table's stream setting.
+type Stream struct {
+	Enabled  bool
+	ViewType string // KEYS_ONLY, NEW_IMAGE, OLD_IMAGE or NEW_AND_OLD_IMAGES
+	Label    string // when it was enabled: part of the stream's ARN
+}
+
+// SSE is a table's encryption setting as the client gave it.
+type SSE struct {
+	Enabled bool
+	Type    string
+	KeyID   string
+}
+
+// RestoreSummary tells from which backup a table came.
+type RestoreSummary struct {
+	BackupID    string
+	SourceTable string
+	At          int64 // ms since the Unix epoch: the backup's cut
+	InProgress  bool
+}
+
+// Replica returns the named region's entry, or nil.
+func (d *Definition) Replica(region string) *Replica {
+	for i := range d.Replicas {
+		if d.Replicas[i].Region == region {
+			return &d.Replicas[i]
+		}
+	}
+	return nil
+}
+
+// PartitionOf returns the partition that holds the key.
+func (d *Definition) PartitionOf(key Key) *Partition {
+	lo, hi := 0, len(d.Partitions)
+	for hi-lo > 1 {
+		mid := (lo + hi) / 2
+		if string(d.Partitions[mid].Start) <= string(key) {
+			lo = mid
+		} else {
+			hi = mid
+		}
+	}
+	return &d.Partitions[lo]
+}
+
+// Clone returns a deep enough copy to change: slices are its own.
+func (d *Definition) Clone() *Definition {
+	c := *d
+	c.Schema = d.Schema.Clone()
+	c.Tags = append([]Tag(nil), d.Tags...)
+	c.Replicas = append([]Replica(nil), d.Replicas...)
+	c.Partitions = append([]Partition(nil), d.Partitions...)
+	return &c
+}
+
+// Clone returns a copy whose slices of indexes and modes are its own.
+func (s Schema) Clone() Schema {
+	s.Indexes = append([]Index(nil), s.Indexes...)
+	s.Modes.Attributes = append([]AttributeMode(nil), s.Modes.Attributes...)
+	return s
+}

@@ -1,0 +1,111 @@
+package table
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"github.com/commutatordb/commutator/item"
+)
+
+// Row is one row of a secondary index: where it stands, and the projected item.
+type Row struct {
+	Index uint32
+	Key   Key    // of the index: hash, index key, then the item's own ordered key
+	Item  []byte // stored form, projected; nil: the row goes
+}
+
+// Rows appends the changes of index rows that follow when an item turns from old to new (stored forms,
+// nil for none). key is the item's own. A row whose projected bytes stay the same is not written.
+func (s *Schema) Rows(dst []Row, key Key, old, new []byte) []Row {
+	for i := range s.Indexes {
+		x := &s.Indexes[i]
+		oldKey, newKey := s.RowKey(x, key, old), s.RowKey(x, key, new)
+		if oldKey != nil && !bytes.Equal(oldKey, newKey) {
+			dst = append(dst, Row{Index: x.ID, Key: oldKey})
+		}
+		if newKey == nil {
+			continue
+		}
+		projected := s.Project(x, new)
+		if bytes.Equal(oldKey, newKey) && bytes.Equal(s.Project(x, old), projected) {
+			continue
+		}
+		dst = append(dst, Row{Index: x.ID, Key: newKey, Item: projected})
+	}
+	return dst
+}
+
+// RowKey returns the key of the item's row in an index, or nil when the item has none: an index
+// attribute is missing, of another type, empty or too long (an item merged from several regions may be
+// like that; a client's own write is refused before).
+func (s *Schema) RowKey(x *Index, key Key, stored []byte) Key {
+	if stored == nil {
+		return nil
+	}
+	row := make(Key, HashSize, len(key)+64)
+	var err error
+	for _, a := range x.Hash {
+		if row, err = appendPart(row, stored, a, MaxPartitionKey); err != nil {
+			return nil
+		}
+	}
+	row.setHash(len(row))
+	for _, a := range x.Range {
+		if row, err = appendPart(row, stored, a, MaxSortKey); err != nil {
+			return nil
+		}
+	}
+	return append(row, key[HashSize:]...)
+}
+
+// Project returns what an index row carries of an item, in stored form. It may return stored itself.
+func (s *Schema) Project(x *Index, stored []byte) []byte {
+	if x.Projection == ProjectAll {
+		return stored
+	}
+	n, rest, err := item.CutCount(stored)
+	if err != nil {
+		return nil
+	}
+	kept := 0
+	fields := make([]byte, 0, len(rest))
+	for ; n > 0; n-- {
+		name, _, after, err := item.CutField(rest)
+		if err != nil {
+			return nil
+		}
+		if s.projects(x, string(name)) {
+			kept++
+			fields = append(fields, rest[:len(rest)-len(after)]...)
+		}
+		rest = after
+	}
+	return append(binary.AppendUvarint(make([]byte, 0, len(fields)+2), uint64(kept)), fields...)
+}
+
+// Projects tells whether rows of the index carry the named top-level attribute.
+func (s *Schema) Projects(x *Index, name string) bool {
+	return x.Projection == ProjectAll || s.projects(x, name)
+}
+
+func (s *Schema) projects(x *Index, name string) bool {
+	if name == s.Hash.Name || name == s.Range.Name {
+		return true
+	}
+	for _, a := range x.Hash {
+		if a.Name == name {
+			return true
+		}
+	}
+	for _, a := range x.Range {
+		if a.Name == name {
+			return true
+		}
+	}
+	for _, include := range x.Include {
+		if include == name && x.Projection == ProjectInclude {
+			return true
+		}
+	}
+	return false
+}
