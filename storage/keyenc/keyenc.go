@@ -1,0 +1,87 @@
+// Package keyenc draws the keys of a node's store. It owns where each kind of row stands and leaves what
+// a row means to its writer.
+//
+// All integers are big-endian, so that rows of one table or partition are neighbours in order:
+//
+//	'R' table(4) key                      record of an item            key: table.Key
+//	'I' table(4) index(4) key             row of a secondary index     key: table.Key of the index
+//	'L' partition(8) seq(8)               change-log entry
+//	'P' partition(8) name                 a partition's own state      name: see Meta...
+//	'F' table(4) hlc(8) id(16)            conflict record, oldest first
+//	'K' name                              the region's catalog
+package keyenc
+
+import "encoding/binary"
+
+const (
+	tagRecord   = 'R'
+	tagIndex    = 'I'
+	tagLog      = 'L'
+	tagMeta     = 'P'
+	tagConflict = 'F'
+	tagCatalog  = 'K'
+)
+
+// Record appends the key of an item's record.
+func Record(dst []byte, table uint32, key []byte) []byte {
+	dst = binary.BigEndian.AppendUint32(append(dst, tagRecord), table)
+	return append(dst, key...)
+}
+
+// RecordKey returns the item's key within a record's key.
+func RecordKey(b []byte) []byte { return b[5:] }
+
+// Index appends the key of an index row.
+func Index(dst []byte, table, index uint32, key []byte) []byte {
+	dst = binary.BigEndian.AppendUint32(append(dst, tagIndex), table)
+	dst = binary.BigEndian.AppendUint32(dst, index)
+	return append(dst, key...)
+}
+
+// IndexKey returns the index's own key within an index row's key.
+func IndexKey(b []byte) []byte { return b[9:] }
+
+// Log appends the key of a change-log entry.
+func Log(dst []byte, partition, seq uint64) []byte {
+	dst = binary.BigEndian.AppendUint64(append(dst, tagLog), partition)
+	return binary.BigEndian.AppendUint64(dst, seq)
+}
+
+// LogSeq returns the sequence number within a change-log entry's key.
+func LogSeq(b []byte) uint64 { return binary.BigEndian.Uint64(b[9:]) }
+
+// Meta appends the key of one part of a partition's own state.
+func Meta(dst []byte, partition uint64, name string) []byte {
+	dst = binary.BigEndian.AppendUint64(append(dst, tagMeta), partition)
+	return append(dst, name...)
+}
+
+// MetaName returns the name within the key of a partition's own state.
+func MetaName(b []byte) string { return string(b[9:]) }
+
+// Conflict appends the key of a conflict record.
+func Conflict(dst []byte, table uint32, hlc uint64, id []byte) []byte {
+	dst = binary.BigEndian.AppendUint32(append(dst, tagConflict), table)
+	dst = binary.BigEndian.AppendUint64(dst, hlc)
+	return append(dst, id...)
+}
+
+// Catalog appends the key of a row of the catalog.
+func Catalog(dst []byte, name string) []byte {
+	return append(append(dst, tagCatalog), name...)
+}
+
+// CatalogName returns the name within a catalog row's key.
+func CatalogName(b []byte) string { return string(b[1:]) }
+
+// End returns the least key beyond every key that begins with prefix, or nil when there is none.
+func End(prefix []byte) []byte {
+	for i := len(prefix) - 1; i >= 0; i-- {
+		if prefix[i] != 0xFF {
+			end := append([]byte(nil), prefix[:i+1]...)
+			end[i]++
+			return end
+		}
+	}
+	return nil
+}
