@@ -1,0 +1,7 @@
+package lint
+
+import "testing"
+
+func TestEveryPackageHasAComment(t *testing.T) {
+	report(t, parseModule(t).Comments())
+}

@@ -1,0 +1,2 @@
+// Package attic is in no line of the table.
+package attic // want: package "attic" has no room in the house

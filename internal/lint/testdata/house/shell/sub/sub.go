@@ -1,0 +1,4 @@
+// Package sub may import wire, which its parent may not.
+package sub
+
+import _ "example.com/house/wire/v1"

@@ -1,0 +1,2 @@
+// Package wirev1 has another name than its folder.
+package wirev1
