@@ -14,6 +14,9 @@ BIN      := $(CURDIR)/.cache/bin
 IMAGES   := $(CURDIR)/.cache/image
 ARCH     := $(shell $(GO) env GOARCH)
 
+# What is tested is what is shipped: a static program without C. (The race detector alone needs cgo.)
+export CGO_ENABLED := 0
+
 # A tool's file name carries a checksum of what pins it, so that a changed pin builds anew and nothing else does.
 tools_sum := $(shell cat tools/go.mod tools/go.sum | cksum | cut -d' ' -f1)
 minio_sum := $(shell cat tools/minio/go.mod tools/minio/go.sum | cksum | cut -d' ' -f1)
@@ -29,7 +32,7 @@ help: ## this list
 
 .PHONY: build
 build: ## the static binary, bin/commutator
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/commutator ./cmd/commutator
+	$(GO) build -trimpath -ldflags '-s -w' -o bin/commutator ./cmd/commutator
 
 .PHONY: test
 test: lint $(MINIO) ## vet, staticcheck and every test, against a real MinIO too (the first run builds it: some minutes)
@@ -74,7 +77,7 @@ proto: $(PROTOTOOLS) ## generated Go from proto/**/*.proto, without protoc
 image: $(IMAGES)/minio/minio ## the container images commutator:dev and commutator-minio:dev
 	@deploy/engine.sh check
 	mkdir -p $(IMAGES)/commutator/data
-	CGO_ENABLED=0 GOOS=linux GOARCH=$(ARCH) $(GO) build -trimpath -ldflags '-s -w' -o $(IMAGES)/commutator/commutator ./cmd/commutator
+	GOOS=linux GOARCH=$(ARCH) $(GO) build -trimpath -ldflags '-s -w' -o $(IMAGES)/commutator/commutator ./cmd/commutator
 	docker build -q -t commutator:dev -f deploy/Dockerfile $(IMAGES)/commutator
 	docker build -q -t commutator-minio:dev -f deploy/Dockerfile.minio $(IMAGES)/minio
 
@@ -93,21 +96,21 @@ drill: image ## rehearses losing a region on containers, and a restore (needs Do
 
 $(STATICCHECK):
 	@mkdir -p $(BIN) && rm -f $(BIN)/staticcheck-*
-	cd tools && $(GO) build -trimpath -o $@ honnef.co/go/tools/cmd/staticcheck
+	cd tools && $(GO) build -trimpath -buildvcs=false -o $@ honnef.co/go/tools/cmd/staticcheck
 
 $(PROTOTOOLS):
 	@mkdir -p $(BIN) && rm -rf $(BIN)/proto-*
-	cd tools && $(GO) build -trimpath -o $@/ google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
+	cd tools && $(GO) build -trimpath -buildvcs=false -o $@/ google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
 
 $(MINIO):
 	@mkdir -p $(BIN) && rm -f $(BIN)/minio-*
-	cd tools/minio && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $@ github.com/minio/minio
+	cd tools/minio && $(GO) build -trimpath -buildvcs=false -ldflags '-s -w' -o $@ github.com/minio/minio
 
 # The image's server is a Linux program whatever this machine runs; on Linux it is the one that the tests use.
 # Its data folder holds a folder named as the bucket: MinIO takes it for one.
 $(IMAGES)/minio/minio: $(MINIO)
 	mkdir -p $(IMAGES)/minio/data/commutator
 	if [ "$$($(GO) env GOOS)" = linux ]; then cp $(MINIO) $@; \
-	else cd tools/minio && CGO_ENABLED=0 GOOS=linux $(GO) build -trimpath -ldflags '-s -w' -o $@ github.com/minio/minio; fi
-	cd tools && CGO_ENABLED=0 GOOS=linux $(GO) build -trimpath -ldflags '-s -w' -o $(IMAGES)/minio/healthcheck ./healthcheck
+	else cd tools/minio && GOOS=linux $(GO) build -trimpath -buildvcs=false -ldflags '-s -w' -o $@ github.com/minio/minio; fi
+	cd tools && GOOS=linux $(GO) build -trimpath -buildvcs=false -ldflags '-s -w' -o $(IMAGES)/minio/healthcheck ./healthcheck
 	touch $@
