@@ -1,0 +1,262 @@
+// Package expr owns the expression language: lexer, parser, checks and evaluation of condition, filter,
+// projection, key-condition and update expressions. A parsed expression is data: it can be stored and
+// read back (encode.go), since conditions and updates travel in a partition's log.
+//
+// It leaves what an item is to package item, and where conditions are evaluated to region/partition. It
+// knows nothing of replicas or of time.
+//
+// Invariants: a parsed expression holds no placeholders; evaluation changes nothing and depends on the
+// item alone. Every error a client's expression can cause is an *Error whose text is the service's own.
+package expr
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/commutatordb/commutator/item"
+)
+
+// Error is a fault in an expression, or in what it meets when evaluated. The API answers it as a
+// ValidationException.
+type Error struct {
+	Message string
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// Limits of the language. Source: Developer Guide, "Quotas"; the parser's depth is our own bound on
+// recursion, above any expression that the operator limit allows.
+const (
+	MaxSize      = 4096 // bytes of one expression
+	MaxOperators = 300  // operators and functions in one expression
+	maxDepth     = 320
+)
+
+// Op is what a node does. Its numbers are stored and must not change.
+type Op uint8
+
+// The operators and functions.
+const (
+	opPath        Op = 1
+	opValue       Op = 2
+	opSize        Op = 3
+	OpEQ          Op = 10
+	OpNE          Op = 11
+	OpLT          Op = 12
+	OpLE          Op = 13
+	OpGT          Op = 14
+	OpGE          Op = 15
+	OpBetween     Op = 16
+	opIn          Op = 17
+	opExists      Op = 20
+	opNotExists   Op = 21
+	opType        Op = 22
+	OpBeginsWith  Op = 23
+	opContains    Op = 24
+	opAnd         Op = 30
+	opOr          Op = 31
+	opNot         Op = 32
+	opPlus        Op = 40
+	opMinus       Op = 41
+	opIfNotExists Op = 42
+	opListAppend  Op = 43
+)
+
+var opNames = map[Op]string{
+	opSize: "size", OpEQ: "=", OpNE: "<>", OpLT: "<", OpLE: "<=", OpGT: ">", OpGE: ">=", OpBetween: "BETWEEN", opIn: "IN",
+	opExists: "attribute_exists", opNotExists: "attribute_not_exists", opType: "attribute_type",
+	OpBeginsWith: "begins_with", opContains: "contains", opAnd: "AND", opOr: "OR", opNot: "NOT",
+	opPlus: "+", opMinus: "-", opIfNotExists: "if_not_exists", opListAppend: "list_append",
+}
+
+// node is one point of a parsed expression.
+type node struct {
+	op    Op
+	path  item.Path  // opPath
+	value item.Value // opValue
+	kids  []node
+}
+
+// Condition is a parsed condition or filter expression.
+type Condition struct{ root node }
+
+// Placeholders are what a request gives for the # and : names of its expressions, and which of them its
+// expressions used. The zero value gives none.
+type Placeholders struct {
+	Names  map[string]string
+	Values map[string]item.Value
+
+	usedNames, usedValues map[string]bool
+}
+
+func (p *Placeholders) name(placeholder string) (string, bool) {
+	name, ok := p.Names[placeholder]
+	if ok {
+		if p.usedNames == nil {
+			p.usedNames = make(map[string]bool)
+		}
+		p.usedNames[placeholder] = true
+	}
+	return name, ok
+}
+
+func (p *Placeholders) value(placeholder string) (item.Value, bool) {
+	v, ok := p.Values[placeholder]
+	if ok {
+		if p.usedValues == nil {
+			p.usedValues = make(map[string]bool)
+		}
+		p.usedValues[placeholder] = true
+	}
+	return v, ok
+}
+
+// CheckUsed returns an Error when a placeholder was given that no parsed expression used.
+func (p *Placeholders) CheckUsed() error {
+	if unused := unused(p.Names, p.usedNames); unused != "" {
+		return &Error{"Value provided in ExpressionAttributeNames unused in expressions: keys: {" + unused + "}"}
+	}
+	if unused := unused(p.Values, p.usedValues); unused != "" {
+		return &Error{"Value provided in ExpressionAttributeValues unused in expressions: keys: {" + unused + "}"}
+	}
+	return nil
+}
+
+func unused[V any](given map[string]V, used map[string]bool) string {
+	if len(given) == len(used) {
+		return ""
+	}
+	var names []string
+	for name := range given {
+		if !used[name] {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
+}
+
+// ParseCondition parses a condition or filter expression. kind is the parameter's name, such as
+// "ConditionExpression", for messages.
+func ParseCondition(kind, source string, ph *Placeholders) (*Condition, error) {
+	p, err := newParser(kind, source, ph)
+	if err != nil {
+		return nil, err
+	}
+	root, err := p.condition()
+	if err != nil {
+		return nil, err
+	}
+	if err := p.checkCondition(root); err != nil {
+		return nil, err
+	}
+	return &Condition{root}, nil
+}
+
+// Attributes calls yield with the top-level attribute names that the condition reads, each as often as
+// it is read, until yield returns false.
+func (c *Condition) Attributes(yield func(name string) bool) {
+	c.root.attributes(yield)
+}
+
+func (n *node) attributes(yield func(string) bool) bool {
+	if n.op == opPath && !yield(n.path[0].Name) {
+		return false
+	}
+	for i := range n.kids {
+		if !n.kids[i].attributes(yield) {
+			return false
+		}
+	}
+	return true
+}
+
+// Eval tells whether the condition holds for an item; nil stands for an item that does not exist. A
+// comparison of different types or with a missing attribute is false (<> is true).
+func (c *Condition) Eval(it item.Item) bool { return c.root.eval(it) }
+
+func (n *node) eval(it item.Item) bool {
+	switch n.op {
+	case opAnd:
+		return n.kids[0].eval(it) && n.kids[1].eval(it)
+	case opOr:
+		return n.kids[0].eval(it) || n.kids[1].eval(it)
+	case opNot:
+		return !n.kids[0].eval(it)
+	case opExists:
+		return !n.kids[0].operand(it).IsAbsent()
+	case opNotExists:
+		return n.kids[0].operand(it).IsAbsent()
+	case opType:
+		v := n.kids[0].operand(it)
+		return !v.IsAbsent() && v.Kind().String() == n.kids[1].operand(it).Str()
+	case OpBetween:
+		v := n.kids[0].operand(it)
+		return compare(OpGE, v, n.kids[1].operand(it)) && compare(OpLE, v, n.kids[2].operand(it))
+	case opIn:
+		v := n.kids[0].operand(it)
+		for i := range n.kids[1:] {
+			if compare(OpEQ, v, n.kids[1+i].operand(it)) {
+				return true
+			}
+		}
+		return false
+	case OpBeginsWith:
+		v, prefix := n.kids[0].operand(it), n.kids[1].operand(it)
+		return v.Kind() == prefix.Kind() && (v.Kind() == item.KindS || v.Kind() == item.KindB) && strings.HasPrefix(v.Str(), prefix.Str())
+	case opContains:
+		v, part := n.kids[0].operand(it), n.kids[1].operand(it)
+		if v.Kind() == item.KindS || v.Kind() == item.KindB {
+			return v.Kind() == part.Kind() && strings.Contains(v.Str(), part.Str())
+		}
+		return !part.IsAbsent() && v.Contains(part)
+	default:
+		return compare(n.op, n.kids[0].operand(it), n.kids[1].operand(it))
+	}
+}
+
+// operand is the value of an operand of a condition.
+func (n *node) operand(it item.Item) item.Value {
+	switch n.op {
+	case opPath:
+		return it.Lookup(n.path)
+	case opValue:
+		return n.value
+	case opSize:
+		v := n.kids[0].operand(it)
+		switch v.Kind() {
+		case item.KindAbsent, item.KindN, item.KindBOOL, item.KindNULL:
+			return item.Value{}
+		}
+		return item.N(item.NumberFromInt(int64(v.Len())))
+	}
+	panic(fmt.Sprintf("expr: op %d is no operand", n.op))
+}
+
+func compare(op Op, a, b item.Value) bool {
+	if a.IsAbsent() || b.IsAbsent() {
+		return op == OpNE
+	}
+	switch op {
+	case OpEQ:
+		return item.Equal(a, b)
+	case OpNE:
+		return !item.Equal(a, b)
+	}
+	if a.Kind() != b.Kind() || !a.Kind().IsKey() {
+		return false
+	}
+	c := item.Compare(a, b)
+	switch op {
+	case OpLT:
+		return c < 0
+	case OpLE:
+		return c <= 0
+	case OpGT:
+		return c > 0
+	case OpGE:
+		return c >= 0
+	}
+	panic(fmt.Sprintf("expr: op %d is no comparison", op))
+}

@@ -1,0 +1,138 @@
+package expr
+
+import (
+	"slices"
+
+	"github.com/commutatordb/commutator/item"
+)
+
+// Projection is a parsed projection expression: the part of an item that its paths name.
+type Projection struct {
+	paths []item.Path
+	root  branch
+}
+
+// branch is a tree of the projected paths: what is wanted below one point of an item.
+type branch struct {
+	whole   bool
+	names   map[string]*branch
+	indexes map[int]*branch
+}
+
+// ParseProjection parses a projection expression.
+func ParseProjection(source string, ph *Placeholders) (*Projection, error) {
+	p, err := newParser("ProjectionExpression", source, ph)
+	if err != nil {
+		return nil, err
+	}
+	var paths []item.Path
+	for {
+		path, err := p.path()
+		if err != nil {
+			return nil, err
+		}
+		paths = append(paths, path)
+		if p.take(",") {
+			continue
+		}
+		if p.peek().kind != tokEnd {
+			return nil, p.syntax()
+		}
+		break
+	}
+	for i := range paths {
+		for j := range i {
+			switch relate(paths[j], paths[i]) {
+			case pathsOverlap:
+				return nil, p.errorf("Two document paths overlap with each other; must remove or rewrite one of these paths; path one: %s, path two: %s", bracketed(paths[j]), bracketed(paths[i]))
+			case pathsConflict:
+				return nil, p.errorf("Two document paths conflict with each other; must remove or rewrite one of these paths; path one: %s, path two: %s", bracketed(paths[j]), bracketed(paths[i]))
+			}
+		}
+	}
+	return NewProjection(paths), nil
+}
+
+// NewProjection makes a projection of paths. Paths that overlap count once, as the shorter.
+func NewProjection(paths []item.Path) *Projection {
+	pr := &Projection{paths: paths}
+	for _, path := range paths {
+		b := &pr.root
+		for _, s := range path {
+			b = b.step(s)
+		}
+		b.whole = true
+	}
+	return pr
+}
+
+func (b *branch) step(s item.Step) *branch {
+	if s.Index >= 0 {
+		if b.indexes == nil {
+			b.indexes = make(map[int]*branch)
+		}
+		if b.indexes[s.Index] == nil {
+			b.indexes[s.Index] = &branch{}
+		}
+		return b.indexes[s.Index]
+	}
+	if b.names == nil {
+		b.names = make(map[string]*branch)
+	}
+	if b.names[s.Name] == nil {
+		b.names[s.Name] = &branch{}
+	}
+	return b.names[s.Name]
+}
+
+// Paths returns the projected paths, in the order of the expression.
+func (pr *Projection) Paths() []item.Path { return pr.paths }
+
+// Apply returns the projected part of an item. List elements that are named come back side by side, in
+// rising order of their index; what is not there is left out.
+func (pr *Projection) Apply(it item.Item) item.Item {
+	v := pr.root.apply(it.AsMap())
+	return v.AsItem()
+}
+
+func (b *branch) apply(v item.Value) item.Value {
+	switch {
+	case b.whole:
+		return v
+	case v.Kind() == item.KindM && b.names != nil:
+		var fields []item.Field
+		for _, f := range v.Fields() {
+			inner, ok := b.names[f.Name]
+			if !ok {
+				continue
+			}
+			if part := inner.apply(f.Value); !part.IsAbsent() {
+				fields = append(fields, item.Field{Name: f.Name, Value: part})
+			}
+		}
+		if fields == nil {
+			return item.Value{}
+		}
+		return item.M(fields...)
+	case v.Kind() == item.KindL && b.indexes != nil:
+		indexes := make([]int, 0, len(b.indexes))
+		for i := range b.indexes {
+			indexes = append(indexes, i)
+		}
+		slices.Sort(indexes)
+		var elems []item.Value
+		for _, i := range indexes {
+			if i >= v.Len() {
+				break
+			}
+			if part := b.indexes[i].apply(v.Elems()[i]); !part.IsAbsent() {
+				elems = append(elems, part)
+			}
+		}
+		if elems == nil {
+			return item.Value{}
+		}
+		return item.L(elems...)
+	}
+	return item.Value{}
+}

@@ -1,0 +1,637 @@
+package expr
+
+import (
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/commutatordb/commutator/item"
+)
+
+// Update is a parsed update expression.
+type Update struct {
+	actions []action
+}
+
+// Section is one of the four kinds of action. Its numbers are stored.
+type section uint8
+
+const (
+	sectionSet    section = 1
+	sectionRemove section = 2
+	sectionAdd    section = 3
+	sectionDelete section = 4
+)
+
+var sectionNames = map[section]string{sectionSet: "SET", sectionRemove: "REMOVE", sectionAdd: "ADD", sectionDelete: "DELETE"}
+
+type action struct {
+	section section
+	path    item.Path
+	value   node // none for REMOVE
+}
+
+var updateFunctions = map[string]struct {
+	op   Op
+	args int
+}{"if_not_exists": {opIfNotExists, 2}, "list_append": {opListAppend, 2}}
+
+// ParseUpdate parses an update expression.
+func ParseUpdate(source string, ph *Placeholders) (*Update, error) {
+	p, err := newParser("UpdateExpression", source, ph)
+	if err != nil {
+		return nil, err
+	}
+	u := &Update{}
+	var seen [5]bool
+	for p.peek().kind != tokEnd {
+		s, ok := p.section()
+		if !ok {
+			return nil, p.syntax()
+		}
+		if seen[s] {
+			return nil, p.errorf("The %q section can only be used once in an update expression;", sectionNames[s])
+		}
+		seen[s] = true
+		p.at++
+		for {
+			a, err := p.action(s)
+			if err != nil {
+				return nil, err
+			}
+			u.actions = append(u.actions, a)
+			if err := p.operator(); err != nil {
+				return nil, err
+			}
+			if !p.take(",") {
+				break
+			}
+		}
+	}
+	return u, p.checkOverlap(u)
+}
+
+func (p *parser) section() (section, bool) {
+	for s, name := range sectionNames {
+		if p.keyword(name) {
+			return s, true
+		}
+	}
+	return 0, false
+}
+
+func (p *parser) action(s section) (action, error) {
+	a := action{section: s}
+	var err error
+	if a.path, err = p.path(); err != nil {
+		return a, err
+	}
+	switch s {
+	case sectionSet:
+		if err := p.expect("="); err != nil {
+			return a, err
+		}
+		a.value, err = p.setValue()
+	case sectionAdd, sectionDelete:
+		if p.peek().kind != tokColon {
+			return a, p.syntax()
+		}
+		if a.value, err = p.value(); err != nil {
+			return a, err
+		}
+		kind := a.value.value.Kind()
+		if s == sectionAdd && kind != item.KindN && !kind.IsSet() || s == sectionDelete && !kind.IsSet() {
+			return a, p.errorf("Incorrect operand type for operator or function; operator: %s, operand type: %s, typeSet: ALLOWED_FOR_%s_OPERAND", sectionNames[s], typeNames[kind], sectionNames[s])
+		}
+	}
+	return a, err
+}
+
+// typeNames are the long type names that some messages use.
+var typeNames = map[item.Kind]string{
+	item.KindS: "STRING", item.KindN: "NUMBER", item.KindB: "BINARY", item.KindBOOL: "BOOLEAN", item.KindNULL: "NULL",
+	item.KindM: "MAP", item.KindL: "LIST", item.KindSS: "STRING_SET", item.KindNS: "NUMBER_SET", item.KindBS: "BINARY_SET",
+}
+
+// setValue parses operand [(+|-) operand].
+func (p *parser) setValue() (node, error) {
+	if p.is("(") {
+		if err := p.enter(); err != nil {
+			return node{}, err
+		}
+		defer func() { p.depth-- }()
+		p.at++
+		n, err := p.setValue()
+		if err != nil {
+			return n, err
+		}
+		if err := p.expect(")"); err != nil {
+			return n, err
+		}
+		return p.arithmetic(n)
+	}
+	left, err := p.setOperand()
+	if err != nil {
+		return left, err
+	}
+	return p.arithmetic(left)
+}
+
+func (p *parser) arithmetic(left node) (node, error) {
+	op := opPlus
+	switch {
+	case p.is("+"):
+	case p.is("-"):
+		op = opMinus
+	default:
+		return left, nil
+	}
+	p.at++
+	if err := p.operator(); err != nil {
+		return left, err
+	}
+	right, err := p.setOperand()
+	n := node{op: op, kids: []node{left, right}}
+	if err != nil {
+		return n, err
+	}
+	for _, k := range n.kids {
+		if k.op == opValue && k.value.Kind() != item.KindN {
+			return n, p.operandType(op, k)
+		}
+		if k.op == opListAppend {
+			return n, p.errorf("Incorrect operand type for operator or function; operator or function: %s, operand type: L", opNames[op])
+		}
+	}
+	return n, nil
+}
+
+// setOperand parses a path, a value, if_not_exists or list_append.
+func (p *parser) setOperand() (node, error) {
+	t := p.peek()
+	switch {
+	case t.kind == tokColon:
+		return p.value()
+	case p.is("("):
+		if err := p.enter(); err != nil {
+			return node{}, err
+		}
+		defer func() { p.depth-- }()
+		p.at++
+		n, err := p.setValue()
+		if err != nil {
+			return n, err
+		}
+		return n, p.expect(")")
+	case t.kind == tokName && p.toks[p.at+1].kind == tokPunct && p.toks[p.at+1].text == "(":
+		f, ok := updateFunctions[t.text]
+		if !ok {
+			if _, cond := conditionFunctions[t.text]; cond || t.text == "size" {
+				return node{}, p.errorf("The function is not allowed in an update expression; function: %s", t.text)
+			}
+			return node{}, p.errorf("Invalid function name; function: %s", t.text)
+		}
+		p.at += 2
+		if err := p.operator(); err != nil {
+			return node{}, err
+		}
+		if err := p.enter(); err != nil {
+			return node{}, err
+		}
+		defer func() { p.depth-- }()
+		n := node{op: f.op}
+		for {
+			kid, err := p.setOperand()
+			if err != nil {
+				return n, err
+			}
+			n.kids = append(n.kids, kid)
+			if p.take(",") {
+				continue
+			}
+			if err := p.expect(")"); err != nil {
+				return n, err
+			}
+			break
+		}
+		if len(n.kids) != f.args {
+			return n, p.arity(t.text, len(n.kids))
+		}
+		return n, p.checkUpdateFunction(n)
+	case t.kind == tokName || t.kind == tokHash:
+		path, err := p.path()
+		return node{op: opPath, path: path}, err
+	}
+	return node{}, p.syntax()
+}
+
+func (p *parser) checkUpdateFunction(n node) error {
+	if n.op == opIfNotExists && n.kids[0].op != opPath {
+		return p.errorf("Operator or function requires a document path; operator or function: if_not_exists")
+	}
+	if n.op == opListAppend {
+		for _, k := range n.kids {
+			if k.op == opValue && k.value.Kind() != item.KindL {
+				return p.operandType(opListAppend, k)
+			}
+		}
+	}
+	return nil
+}
+
+// checkOverlap refuses two actions on one path, on a path and one below it, and paths that disagree on
+// whether something is a map or a list.
+func (p *parser) checkOverlap(u *Update) error {
+	for i := range u.actions {
+		for j := range i {
+			one, two := u.actions[j].path, u.actions[i].path
+			switch relate(one, two) {
+			case pathsOverlap:
+				return p.errorf("Two document paths overlap with each other; must remove or rewrite one of these paths; path one: %s, path two: %s", bracketed(one), bracketed(two))
+			case pathsConflict:
+				return p.errorf("Two document paths conflict with each other; must remove or rewrite one of these paths; path one: %s, path two: %s", bracketed(one), bracketed(two))
+			}
+		}
+	}
+	return nil
+}
+
+type relation uint8
+
+const (
+	pathsApart    relation = iota
+	pathsOverlap           // equal, or one below the other
+	pathsConflict          // one says map where the other says list
+)
+
+func relate(a, b item.Path) relation {
+	for i := range min(len(a), len(b)) {
+		if (a[i].Index < 0) != (b[i].Index < 0) {
+			return pathsConflict
+		}
+		if a[i] != b[i] {
+			return pathsApart
+		}
+	}
+	return pathsOverlap
+}
+
+func comparePaths(a, b item.Path) int {
+	return slices.CompareFunc(a, b, func(x, y item.Step) int {
+		if x.Index != y.Index {
+			return x.Index - y.Index
+		}
+		return strings.Compare(x.Name, y.Name)
+	})
+}
+
+// Errors that an update meets in an item. Their texts are the service's own.
+var (
+	errNoAttribute = &Error{"The provided expression refers to an attribute that does not exist in the item"}
+	errOperandType = &Error{"An operand in the update expression has an incorrect data type"}
+	errPath        = &Error{"The document path provided in the update expression is invalid for update"}
+)
+
+// Paths calls yield with the paths that the update touches, in the order of the expression.
+func (u *Update) Paths(yield func(item.Path) bool) {
+	for i := range u.actions {
+		if !yield(u.actions[i].path) {
+			return
+		}
+	}
+}
+
+// Clauses returns how many actions the update has, and how many of them are REMOVE.
+func (u *Update) Clauses() (actions, removes int) {
+	for i := range u.actions {
+		if u.actions[i].section == sectionRemove {
+			removes++
+		}
+	}
+	return len(u.actions), removes
+}
+
+// Apply carries out the update on an item (nil attributes where there is none yet; exists says which)
+// and returns the new item and what its changes mean. Right sides read the item as it was. It returns an
+// *Error when the update does not fit the item.
+func (u *Update) Apply(old item.Item, exists bool) (item.Item, []item.Change, error) {
+	values := make([]item.Value, len(u.actions))
+	for i := range u.actions {
+		a := &u.actions[i]
+		var err error
+		switch a.section {
+		case sectionSet:
+			values[i], err = a.value.updateValue(old)
+		case sectionAdd:
+			values[i], err = added(old.Lookup(a.path), a.value.value)
+		case sectionDelete:
+			values[i], err = deleted(old.Lookup(a.path), a.value.value)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+	root := old.AsMap()
+	var err error
+	for _, i := range u.order() {
+		a := &u.actions[i]
+		switch {
+		case a.section == sectionRemove || a.section == sectionDelete && values[i].IsAbsent():
+			if !exists {
+				continue
+			}
+			if a.section == sectionDelete && old.Lookup(a.path).IsAbsent() {
+				continue // nothing to take away from
+			}
+			root, err = remove(root, a.path)
+		default:
+			root, err = set(root, a.path, values[i])
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+	}
+	new := root.AsItem()
+	return new, u.changes(old, new), nil
+}
+
+// order is the order in which actions are carried out: writes first, those into one list by rising
+// index, so that what goes past its end is put there in order; then removals, by falling index, so that
+// each still stands where the expression says.
+func (u *Update) order() []int {
+	order := make([]int, len(u.actions))
+	for i := range order {
+		order[i] = i
+	}
+	if len(order) == 1 {
+		return order
+	}
+	slices.SortStableFunc(order, func(i, j int) int {
+		a, b := &u.actions[i], &u.actions[j]
+		ra, rb := a.section == sectionRemove, b.section == sectionRemove
+		switch {
+		case ra != rb && ra:
+			return 1
+		case ra != rb:
+			return -1
+		case ra:
+			return comparePaths(b.path, a.path)
+		}
+		return comparePaths(a.path, b.path)
+	})
+	return order
+}
+
+// updateValue evaluates the right side of a SET.
+func (n *node) updateValue(it item.Item) (item.Value, error) {
+	switch n.op {
+	case opPath:
+		v := it.Lookup(n.path)
+		if v.IsAbsent() {
+			return v, errNoAttribute
+		}
+		return v, nil
+	case opValue:
+		return n.value, nil
+	case opIfNotExists:
+		if v := it.Lookup(n.kids[0].path); !v.IsAbsent() {
+			return v, nil
+		}
+		return n.kids[1].updateValue(it)
+	}
+	a, err := n.kids[0].updateValue(it)
+	if err != nil {
+		return a, err
+	}
+	b, err := n.kids[1].updateValue(it)
+	if err != nil {
+		return b, err
+	}
+	if n.op == opListAppend {
+		if a.Kind() != item.KindL || b.Kind() != item.KindL {
+			return a, errOperandType
+		}
+		return item.L(slices.Concat(a.Elems(), b.Elems())...), nil
+	}
+	if a.Kind() != item.KindN || b.Kind() != item.KindN {
+		return a, errOperandType
+	}
+	if n.op == opMinus {
+		return number(a.Number().Sub(b.Number()))
+	}
+	return number(a.Number().Add(b.Number()))
+}
+
+func number(n item.Number, err error) (item.Value, error) {
+	if err != nil {
+		return item.Value{}, numberError(err)
+	}
+	return item.N(n), nil
+}
+
+func numberError(err error) error {
+	if errors.Is(err, item.ErrNumberOverflow) || errors.Is(err, item.ErrNumberUnderflow) || errors.Is(err, item.ErrNumberDigits) {
+		return &Error{err.Error()}
+	}
+	return err
+}
+
+func added(old, v item.Value) (item.Value, error) {
+	switch {
+	case v.Kind() == item.KindN:
+		if old.IsAbsent() {
+			return v, nil
+		}
+		if old.Kind() != item.KindN {
+			return v, errOperandType
+		}
+		return number(old.Number().Add(v.Number()))
+	case old.IsAbsent():
+		return v, nil
+	case old.Kind() != v.Kind():
+		return v, errOperandType
+	}
+	return item.Union(old, v), nil
+}
+
+// deleted returns the set that is left, absent for none.
+func deleted(old, v item.Value) (item.Value, error) {
+	switch {
+	case old.IsAbsent():
+		return item.Value{}, nil
+	case old.Kind() != v.Kind():
+		return item.Value{}, errOperandType
+	}
+	return item.Difference(old, v), nil
+}
+
+// set returns v with the value at path, whose parent must be there.
+func set(v item.Value, path item.Path, to item.Value) (item.Value, error) {
+	if len(path) == 0 {
+		return to, nil
+	}
+	s := path[0]
+	switch {
+	case s.Index < 0 && v.Kind() == item.KindM:
+		inner := v.Field(s.Name)
+		if inner.IsAbsent() && len(path) > 1 {
+			return v, errPath
+		}
+		inner, err := set(inner, path[1:], to)
+		if err != nil {
+			return v, err
+		}
+		return v.WithField(s.Name, inner), nil
+	case s.Index >= 0 && v.Kind() == item.KindL:
+		var inner item.Value
+		if s.Index < v.Len() {
+			inner = v.Elems()[s.Index]
+		} else if len(path) > 1 {
+			return v, errPath
+		}
+		inner, err := set(inner, path[1:], to)
+		if err != nil {
+			return v, err
+		}
+		return v.WithElem(s.Index, inner), nil
+	}
+	return v, errPath
+}
+
+// remove returns v without what is at path. A missing last step is nothing to remove; a missing parent
+// is an error.
+func remove(v item.Value, path item.Path) (item.Value, error) {
+	s := path[0]
+	switch {
+	case s.Index < 0 && v.Kind() == item.KindM:
+		if len(path) == 1 {
+			return v.WithField(s.Name, item.Value{}), nil
+		}
+		inner := v.Field(s.Name)
+		if inner.IsAbsent() {
+			return v, errPath
+		}
+		inner, err := remove(inner, path[1:])
+		if err != nil {
+			return v, err
+		}
+		return v.WithField(s.Name, inner), nil
+	case s.Index >= 0 && v.Kind() == item.KindL:
+		if s.Index >= v.Len() {
+			if len(path) > 1 {
+				return v, errPath
+			}
+			return v, nil
+		}
+		if len(path) == 1 {
+			return item.L(slices.Delete(slices.Clone(v.Elems()), s.Index, s.Index+1)...), nil
+		}
+		inner, err := remove(v.Elems()[s.Index], path[1:])
+		if err != nil {
+			return v, err
+		}
+		return v.WithElem(s.Index, inner), nil
+	}
+	return v, errPath
+}
+
+// changes says what the update means, as MERGE.md's table has it: increments, set edits and appends
+// stay what they are; all else assigns the smallest enclosing path that is not inside a list.
+func (u *Update) changes(old, new item.Item) []item.Change {
+	out := make([]item.Change, 0, len(u.actions))
+	assigned := make(map[string]bool, 1)
+	for i := range u.actions {
+		a := &u.actions[i]
+		keys := mapKeys(a.path)
+		if len(keys) == len(a.path) {
+			if c, ok := a.edit(old); ok {
+				c.Path = keys
+				out = append(out, c)
+				continue
+			}
+		}
+		if id := strings.Join(keys, "\x00"); !assigned[id] {
+			assigned[id] = true
+			out = append(out, item.Change{Kind: item.Assign, Path: keys, Value: new.LookupKeys(keys)})
+		}
+	}
+	return out
+}
+
+// mapKeys returns the path's leading steps into maps.
+func mapKeys(path item.Path) []string {
+	var keys []string
+	for _, s := range path {
+		if s.Index >= 0 {
+			break
+		}
+		keys = append(keys, s.Name)
+	}
+	return keys
+}
+
+// edit returns the action as an edit that merges, if it is one.
+func (a *action) edit(old item.Item) (item.Change, bool) {
+	switch a.section {
+	case sectionAdd:
+		if a.value.value.Kind() == item.KindN {
+			return item.Change{Kind: item.Increment, Value: a.value.value}, true
+		}
+		return item.Change{Kind: item.AddElements, Value: a.value.value}, true
+	case sectionDelete:
+		return item.Change{Kind: item.RemoveElements, Value: a.value.value}, true
+	case sectionSet:
+	default:
+		return item.Change{}, false
+	}
+	n := &a.value
+	switch n.op {
+	case opPlus, opMinus:
+		self, other := &n.kids[0], &n.kids[1]
+		if n.op == opPlus && !self.continues(a.path, old) {
+			self, other = other, self
+		}
+		if !self.continues(a.path, old) {
+			return item.Change{}, false
+		}
+		d, err := other.updateValue(old)
+		if err != nil || d.Kind() != item.KindN {
+			return item.Change{}, false
+		}
+		if n.op == opMinus {
+			d = item.N(d.Number().Neg())
+		}
+		return item.Change{Kind: item.Increment, Value: d}, true
+	case opListAppend:
+		if !n.kids[0].continues(a.path, old) {
+			return item.Change{}, false
+		}
+		tail, err := n.kids[1].updateValue(old)
+		if err != nil || tail.Kind() != item.KindL {
+			return item.Change{}, false
+		}
+		return item.Change{Kind: item.Append, Value: tail}, true
+	}
+	return item.Change{}, false
+}
+
+// continues tells whether an operand stands for what is at the path already: the path itself, or
+// if_not_exists of it whose default is what an edit would start from anyhow (0 or the empty list).
+// A default of another value makes the write an assignment when the attribute is missing: as an
+// increment it would count the default once for each region that did the same.
+func (n *node) continues(path item.Path, old item.Item) bool {
+	if n.op == opPath {
+		return comparePaths(n.path, path) == 0
+	}
+	if n.op != opIfNotExists || comparePaths(n.kids[0].path, path) != 0 {
+		return false
+	}
+	if !old.Lookup(path).IsAbsent() {
+		return true
+	}
+	d, err := n.kids[1].updateValue(old)
+	if err != nil {
+		return false
+	}
+	return d.Kind() == item.KindN && d.Number().IsZero() || d.Kind() == item.KindL && d.Len() == 0
+}
