@@ -26,7 +26,10 @@ type Group struct {
 	// trunc is the last index that is no longer there, truncTerm its term; both 0 in a new group.
 	trunc     uint64
 	truncTerm uint64
-	// locs[i] is where entry trunc+1+i stands.
+	// missing counts entries after trunc that a checkpoint knew and no segment read so far holds. It is 0 once
+	// recovery is done, so only what recovery calls minds it.
+	missing uint64
+	// locs[i] is where entry trunc+missing+1+i stands.
 	// Invariant: its segments do not decrease, so the first entry is in the oldest segment the group needs.
 	locs []location
 	// cache holds the newest len(cache) entries. Invariant: len(cache) <= len(locs).
@@ -43,15 +46,15 @@ var _ raft.Storage = (*Group)(nil)
 // location is where an entry stands in the log.
 type location struct {
 	term uint64
-	seg  *segment // nil, during recovery only: counted by a checkpoint, not seen yet
-	off  uint32   // of the entry's head in the segment
-	size uint32   // of its data
+	seg  *segment
+	off  uint32 // of the entry's head in the segment
+	size uint32 // of its data
 }
 
 // bytes is how much of the segment the entry takes.
 func (l location) bytes() int64 { return entryHeadBytes + int64(l.size) }
 
-func (g *Group) lastLocked() uint64 { return g.trunc + uint64(len(g.locs)) }
+func (g *Group) lastLocked() uint64 { return g.trunc + g.missing + uint64(len(g.locs)) }
 
 // InitialState returns the saved hard state, nil if there is none, and ConfState, empty if there is none.
 func (g *Group) InitialState() (*pb.HardState, *pb.ConfState, error) {
@@ -284,13 +287,13 @@ func (g *Group) apply(rec record, seg *segment, frameOff int64, seq uint64) (cac
 	case recordRewrite:
 		// The entries are the same, so those in the cache still stand for them.
 		g.unlinkLocked(g.locs, seq)
-		g.locs = g.locs[:0]
+		g.locs, g.missing = g.locs[:0], 0
 		g.trunc, g.truncTerm = rec.index, rec.term
 		g.appendLocked(rec.refs, seg, frameOff)
 	case recordCheckpoint:
 		g.hard, g.hasHard, g.conf = rec.hard, rec.hasHard, rec.conf
 		g.trunc, g.truncTerm = rec.index, rec.term
-		g.locs = make([]location, rec.last-rec.index)
+		g.missing = rec.last - rec.index
 	}
 	return cached
 }
@@ -306,7 +309,8 @@ func (g *Group) appendLocked(refs []entryRef, seg *segment, frameOff int64) {
 
 // dropFromLocked forgets the entries from index on, killed by frame seq, and returns minus what the cache lost.
 func (g *Group) dropFromLocked(index, seq uint64) int64 {
-	keep := int(index - g.trunc - 1)
+	g.missing = min(g.missing, index-g.trunc-1)
+	keep := int(index - g.trunc - g.missing - 1)
 	if keep >= len(g.locs) {
 		return 0
 	}
@@ -321,9 +325,12 @@ func (g *Group) dropFromLocked(index, seq uint64) int64 {
 
 // dropToLocked forgets the entries up to and with index, killed by frame seq, and returns minus what the cache lost.
 func (g *Group) dropToLocked(index, seq uint64) int64 {
-	n := int(index - g.trunc)
+	n := index - g.trunc
+	absent := min(g.missing, n)
+	g.missing -= absent
+	n -= absent
 	g.unlinkLocked(g.locs[:n], seq)
-	g.locs = dropFront(g.locs, n)
+	g.locs = dropFront(g.locs, int(n))
 	return -g.uncacheLocked(len(g.cache) - len(g.locs))
 }
 
@@ -340,11 +347,9 @@ func (g *Group) uncacheLocked(n int) int64 {
 
 func (g *Group) unlinkLocked(locs []location, seq uint64) {
 	for _, loc := range locs {
-		if loc.seg != nil {
-			loc.seg.live -= loc.bytes()
-			loc.seg.deadSeq = seq
-			g.bytes -= loc.bytes()
-		}
+		loc.seg.live -= loc.bytes()
+		loc.seg.deadSeq = seq
+		g.bytes -= loc.bytes()
 	}
 }
 

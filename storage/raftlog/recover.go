@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"slices"
 	"strings"
 )
@@ -164,11 +163,9 @@ func (l *Log) dropUnlinked(id uint64, r *replay) error {
 // checkComplete returns an error if an entry was counted by the oldest checkpoint and not found since.
 func (l *Log) checkComplete() error {
 	for _, g := range l.all() {
-		for i, loc := range g.locs {
-			if loc.seg == nil {
-				return &CorruptError{l.segs[0].name, segmentHeaderBytes,
-					fmt.Sprintf("entry %d of group %d is in no segment; one before this is missing", g.trunc+1+uint64(i), g.id)}
-			}
+		if g.missing > 0 {
+			return &CorruptError{l.segs[0].name, segmentHeaderBytes,
+				fmt.Sprintf("entries %d to %d of group %d are in no segment; one before this is missing", g.trunc+1, g.trunc+g.missing, g.id)}
 		}
 	}
 	return nil
@@ -265,10 +262,6 @@ func (r *replay) frame(body []byte, first bool) error {
 	return nil
 }
 
-// maxReplayedEntries bounds what a checkpoint may claim of a group's entries: far above what fits a disk's log, far
-// below what would not fit in memory.
-const maxReplayedEntries = math.MaxInt32
-
 // checkReplay reports whether rec can follow what its group has.
 func (l *Log) checkReplay(rec record) error {
 	g := l.Group(rec.group)
@@ -280,7 +273,7 @@ func (l *Log) checkReplay(rec record) error {
 	case recordRewrite:
 		ok = rec.index == trunc && uint64(len(rec.refs)) == last-trunc
 	case recordCheckpoint:
-		ok = !g.onDisk && rec.last >= rec.index && rec.last-rec.index <= maxReplayedEntries
+		ok = !g.onDisk && rec.last >= rec.index
 	}
 	if !ok {
 		return fmt.Errorf("record of kind %d at index %d does not fit group %d, which has (%d, %d]", rec.kind, rec.index, rec.group, trunc, last)

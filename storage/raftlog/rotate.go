@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -49,11 +50,12 @@ func (l *Log) rotateLocked(need int64) error {
 		l.counters.spareMisses.Add(1)
 		temp = tempName(h.id)
 		var err error
-		if f, err = createTemp(l.fs, l.path(temp), h.size); err != nil {
-			return fmt.Errorf("raftlog: create segment: %w", err) // nothing has changed
-		}
-		if _, err = f.WriteAt([]byte{0}, h.size-1); err != nil {
-			return errors.Join(fmt.Errorf("raftlog: create segment: %w", err), f.Close(), l.fs.Remove(l.path(temp)))
+		f, err = createSparse(l.fs, l.path(temp), h.size)
+		switch {
+		case errors.Is(err, syscall.ENOSPC):
+			return fmt.Errorf("raftlog: create segment: %w", err)
+		case err != nil:
+			return l.poisonLocked("create", temp, err)
 		}
 	}
 	s, end, err := l.beginSegment(f, temp, h, checkpoint)

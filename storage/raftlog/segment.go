@@ -143,6 +143,18 @@ func createTemp(fs vfs.FS, path string, size int64) (vfs.File, error) {
 	return f, nil
 }
 
+// createSparse makes a file that reads as zeros. It takes no time, but the first sync of each part of it costs more.
+func createSparse(fs vfs.FS, path string, size int64) (vfs.File, error) {
+	f, err := createTemp(fs, path, size)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := f.WriteAt([]byte{0}, size-1); err != nil {
+		return nil, errors.Join(err, f.Close(), fs.Remove(path))
+	}
+	return f, nil
+}
+
 // writeZeros writes f full of zeros from offset from to offset to.
 func writeZeros(f vfs.File, from, to int64) error {
 	for from < to {
