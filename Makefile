@@ -45,8 +45,8 @@ race: $(MINIO) ## the same tests under the race detector (needs a C compiler)
 .PHONY: lint
 lint: $(STATICCHECK) ## gofmt, vet and staticcheck
 	@unformatted=$$(gofmt -l */); if [ -n "$$unformatted" ]; then echo 'not formatted (run gofmt -w):'; echo "$$unformatted"; exit 1; fi
-	$(GO) vet $(PKG)
-	$(STATICCHECK) $(PKG)
+	$(GO) vet -tags drill $(PKG)
+	$(STATICCHECK) -tags drill $(PKG)
 	cd tools && $(GO) vet ./...
 
 .PHONY: bench
@@ -84,7 +84,7 @@ image: $(IMAGES)/minio/minio ## the container images commutator:dev and commutat
 .PHONY: up
 up: image ## three regions and MinIO in containers, at 127.0.0.1:8000, 8001 and 8002
 	$(COMPOSE) up -d
-	$(COMPOSE) ps
+	@deploy/ready.sh
 
 .PHONY: down
 down: ## stops them and removes their data
