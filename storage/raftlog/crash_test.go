@@ -32,13 +32,15 @@ func (h *history) check(got string) error {
 }
 
 // The power fails at every operation on the disk, with any part of what was not synced kept, also while a log is being
-// recovered from an earlier failure: what was acknowledged is there, and what is there was committed, whole, in order.
+// recovered from an earlier failure, and after a process was killed with writes in the kernel's memory: what was
+// acknowledged is there, and what is there was committed, whole, in order.
 func TestPowerCutKeepsWhatWasAcknowledged(t *testing.T) {
 	crashes := 0
 	for seed := range uint64(60) {
 		rng := newRand(seed)
 		fs := vfs.NewCrashableMem()
 		h := &history{states: []string{""}}
+		killed := false
 		for life := 0; life < 6; life++ {
 			// One cut at an operation picked at random; the rest of this life goes on unaware of it.
 			cutAt := int64(rng.IntN(120))
@@ -64,6 +66,9 @@ func TestPowerCutKeepsWhatWasAcknowledged(t *testing.T) {
 			if err := h.check(got); err != nil {
 				t.Fatalf("seed %d life %d: %v", seed, life, err)
 			}
+			if last := h.states[len(h.states)-1]; killed && got != last {
+				t.Fatalf("seed %d life %d: lost without a power cut; got\n%swant\n%s", seed, life, got, last)
+			}
 			// What recovery found is durable from here on, and the only state there is.
 			h = &history{states: []string{got}}
 			m := parseModel(t, l)
@@ -84,6 +89,10 @@ func TestPowerCutKeepsWhatWasAcknowledged(t *testing.T) {
 					}
 					h.acked = len(h.states) - 1
 				}
+			}
+			if killed = rng.IntN(3) == 0; killed {
+				// The next process finds all that was written, and must not take it for durable.
+				continue
 			}
 			if crashed == nil {
 				crashed = fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rng})

@@ -24,7 +24,7 @@
 //
 //	magic    "CMTRLOG1"
 //	salt     the caller's random number, the same in all segments of a log
-//	id       1 and up, never used again
+//	id       1 and up; used again only for a segment that nothing linked to
 //	first    sequence number of the first frame, which is a checkpoint
 //	prev     id of the segment before; 0 if there was none
 //	prevEnd  where in that segment the link frame to this one begins

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"math"
 	"math/rand/v2"
@@ -97,11 +98,15 @@ func dump(l *Log) (string, error) {
 			if term, err := g.Term(e.GetIndex()); err != nil || term != e.GetTerm() {
 				return "", fmt.Errorf("group %d: Term(%d) = %d, %v; entry has %d", id, e.GetIndex(), term, err, e.GetTerm())
 			}
-			fmt.Fprintf(&out, " %d/%d/%d/%x", e.GetIndex(), e.GetTerm(), e.GetType(), e.GetData())
+			fmt.Fprint(&out, brief(e))
 		}
 		fmt.Fprintln(&out)
 	}
 	return out.String(), nil
+}
+
+func brief(e *pb.Entry) string {
+	return fmt.Sprintf(" %d/%d/%d/%d:%08x", e.GetIndex(), e.GetTerm(), e.GetType(), len(e.Data), crc32.ChecksumIEEE(e.Data))
 }
 
 func mustDump(t testing.TB, l *Log) string {

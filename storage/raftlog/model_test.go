@@ -39,7 +39,7 @@ func (m model) String() string {
 		g := m[id]
 		fmt.Fprintf(&out, "group %d hard %d/%d/%d voters %v after %d/%d:", id, g.term, g.vote, g.commit, g.voters, g.trunc, g.truncTerm)
 		for _, e := range g.ents {
-			fmt.Fprintf(&out, " %d/%d/%d/%x", e.GetIndex(), e.GetTerm(), e.GetType(), e.GetData())
+			fmt.Fprint(&out, brief(e))
 		}
 		fmt.Fprintln(&out)
 	}

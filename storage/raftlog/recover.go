@@ -157,6 +157,7 @@ func (l *Log) dropUnlinked(id uint64, r *replay) error {
 	if err := l.fs.Remove(l.path(s.name)); err != nil {
 		return err
 	}
+	// It must not come back when frames stand where its link was to be.
 	return l.dirFile.Sync()
 }
 
