@@ -312,3 +312,34 @@ func TestFullDiskChangesNothingAndCanBeTriedAgain(t *testing.T) {
 		mustClose(t, l)
 	}
 }
+
+// After a sync has failed the kernel takes the pages for clean, and a sync in the next process would do nothing for them. So what
+// recovery finds beyond the last durable frame is written again before it is synced.
+func TestRecoveryWritesAgainWhatMayNotBeDurable(t *testing.T) {
+	fs := vfs.NewMem()
+	opts := testOptions(fs)
+	l := mustOpen(t, opts)
+	mustCommit(t, l, true, func(b *Batch) { b.Append(1, nil, run(1, 1, 1, 100)) })
+	from := l.off
+	mustCommit(t, l, false, func(b *Batch) { b.Append(1, nil, run(2, 1, 1, 100)) })
+	mustCommit(t, l, false, func(b *Batch) { b.Append(1, nil, run(3, 1, 1, 100)) })
+	var ops []string
+	opts.FS = errorfs.Wrap(fs, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		switch op.Kind {
+		case errorfs.OpFileWriteAt:
+			ops = append(ops, fmt.Sprint("write at ", op.Offset))
+		case errorfs.OpFileSync, errorfs.OpFileSyncData:
+			ops = append(ops, "sync")
+		}
+		return nil
+	}))
+	l2 := mustOpen(t, opts)
+	if len(ops) != 2 || !strings.HasPrefix(ops[0], "write at ") || ops[1] != "sync" {
+		t.Fatalf("%v: want a write and a sync", ops)
+	}
+	var at int64
+	if _, err := fmt.Sscanf(ops[0], "write at %d", &at); err != nil || at > from {
+		t.Errorf("%v: want a write from %d or before", ops, from)
+	}
+	mustClose(t, l2)
+}

@@ -384,6 +384,68 @@ func TestCallsAfterCloseReturnErrClosed(t *testing.T) {
 	}
 }
 
+// checkInvariants recounts what the log keeps count of.
+func checkInvariants(t testing.TB, l *Log) {
+	t.Helper()
+	var cached int64
+	live := make(map[*segment]int64)
+	for _, g := range l.all() {
+		if len(g.cache) > len(g.locs) || g.missing != 0 {
+			t.Fatalf("group %d: %d cached of %d, %d missing", g.id, len(g.cache), len(g.locs), g.missing)
+		}
+		cached += cacheCost(g.cache)
+		var bytes int64
+		for i, loc := range g.locs {
+			bytes += loc.bytes()
+			live[loc.seg] += loc.bytes()
+			if i > 0 && loc.seg.id < g.locs[i-1].seg.id {
+				t.Fatalf("group %d: entry %d is in an older segment than the one before", g.id, g.trunc+1+uint64(i))
+			}
+		}
+		if g.bytes != bytes {
+			t.Fatalf("group %d counts %d bytes and has %d", g.id, g.bytes, bytes)
+		}
+	}
+	if l.cache.used != cached {
+		t.Fatalf("cache counts %d bytes and has %d", l.cache.used, cached)
+	}
+	for _, s := range l.segs {
+		if s.live != live[s] {
+			t.Fatalf("segment %d counts %d bytes and has %d", s.id, s.live, live[s])
+		}
+		delete(live, s)
+	}
+	if len(live) > 0 {
+		t.Fatalf("entries are in segments that the log does not have: %v", live)
+	}
+}
+
+// A segment prepared beside the commits is used, and is whole, also when it is larger than one piece of preparing.
+func TestPreparedSegmentIsUsed(t *testing.T) {
+	fs := vfs.NewMem()
+	opts := testOptions(fs)
+	opts.NoBackground, opts.SegmentBytes = false, 3<<20
+	l := mustOpen(t, opts)
+	for i := uint64(1); i <= 80; i++ {
+		mustCommit(t, l, true, func(b *Batch) { b.Append(1, nil, run(i, 1, 1, 100_000)) })
+		l.house.wg.Wait()
+	}
+	if m := l.Metrics(); m.SpareMisses > 0 || m.Segments < 3 {
+		t.Errorf("%d segments, %d not prepared", m.Segments, m.SpareMisses)
+	}
+	want := mustDump(t, l)
+	l = reopen(t, l, opts)
+	defer mustClose(t, l)
+	if got := mustDump(t, l); got != want {
+		t.Error("content differs after reopen")
+	}
+	for name := range files(t, fs, "log") {
+		if _, ok := parseSegmentName(name); !ok {
+			t.Errorf("%s stays", name)
+		}
+	}
+}
+
 // files returns the content of a log's directory.
 func files(t testing.TB, fs vfs.FS, dir string) map[string][]byte {
 	t.Helper()

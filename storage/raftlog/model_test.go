@@ -131,6 +131,7 @@ func TestLogHoldsWhatTheModelHolds(t *testing.T) {
 			if want := m.String(); got != want {
 				rt.Fatalf("got:\n%swant:\n%s", got, want)
 			}
+			checkInvariants(t, l)
 		}
 		mustClose(t, l)
 	})

@@ -4,9 +4,11 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	pb "go.etcd.io/raft/v3/raftpb"
 )
 
@@ -87,10 +89,8 @@ func TestFlippedBitIsDetectedOrHarmless(t *testing.T) {
 			try(name, off, rng.IntN(8))
 		}
 	}
-	last := content[l.active().name]
 	for off := int(l.off) - 600; off < int(l.off); off++ {
 		for bit := range 8 {
-			_ = last
 			try(l.active().name, off, bit)
 		}
 	}
@@ -181,6 +181,35 @@ func TestCutOffMissingOrExchangedFilesAreDetected(t *testing.T) {
 	newest := map[string][]byte{l.active().name: content[l.active().name]}
 	if _, err := Open(testOptions(memory(t, newest))); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("all but the newest removed: %v", err)
+	}
+}
+
+// A segment that nothing links to yet was begun when all before it was durable.
+func TestFramesMissingBeforeAnUnlinkedSegmentAreDetected(t *testing.T) {
+	fs := vfs.NewCrashableMem()
+	var unlinked map[string][]byte
+	var renamed bool
+	l := mustOpen(t, testOptions(errorfs.Wrap(fs, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind == errorfs.OpFileWriteAt && renamed && unlinked == nil {
+			unlinked = files(t, fs, "log") // the link is about to be written
+		}
+		renamed = renamed || op.Kind == errorfs.OpRename && strings.HasSuffix(op.Path, segmentName(2)+tempSuffix)
+		return nil
+	}))))
+	mustCommit(t, l, true, func(b *Batch) { b.Append(1, nil, run(1, 1, 1, 1500)) })
+	want, last := mustDump(t, l), l.off-200
+	mustCommit(t, l, true, func(b *Batch) { b.Append(1, nil, run(2, 1, 1, 3000)) })
+	mustClose(t, l)
+	if len(unlinked) != 2 {
+		t.Fatalf("%d files before the link was written", len(unlinked))
+	}
+	if got, err := openDamaged(t, unlinked, segmentName(1), unlinked[segmentName(1)]); err != nil || got != want {
+		t.Errorf("without damage: %v\n%s", err, got)
+	}
+	data := slices.Clone(unlinked[segmentName(1)])
+	clear(data[last&^(sectorBytes-1):])
+	if _, err := openDamaged(t, unlinked, segmentName(1), data); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("last frames before the new segment are zero: %v", err)
 	}
 }
 
