@@ -239,3 +239,28 @@ func FuzzParseNumber(f *testing.F) {
 		}
 	})
 }
+
+func TestValidAgreesWithTheDecoder(t *testing.T) {
+	v := M(
+		Field{"a", L(N(NumberFromInt(-12)), Bool(true), Null(), M())},
+		Field{"b", NewSet(KindNS, []Value{N(NumberFromInt(1)), N(NumberFromInt(2))})},
+		Field{"c", NewSet(KindSS, []Value{S("x"), S("y")})},
+		Field{"d", B("\x00\xff")},
+	)
+	good := AppendValue(nil, v)
+	if !Valid(good) || !ValidItem(good[1:]) {
+		t.Fatal("a stored value is said not to be one")
+	}
+	for i := range good {
+		for _, flip := range []byte{1, 2, 0x80, 0xff} {
+			bad := append([]byte(nil), good...)
+			bad[i] ^= flip
+			if _, err := DecodeValue(bad); (err == nil) != Valid(bad) {
+				t.Errorf("byte %d ^ %#x: decoder says %v, Valid %v", i, flip, err, Valid(bad))
+			}
+		}
+		if Valid(good[:i]) {
+			t.Errorf("cut at %d: Valid", i)
+		}
+	}
+}

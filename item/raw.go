@@ -214,3 +214,98 @@ func AppendRawOrdered(dst, value []byte) ([]byte, error) {
 	}
 	return append(dst, 0, 1), nil
 }
+
+// Valid tells whether b is the stored form of one value and nothing else, as DecodeValue would, without
+// building it.
+func Valid(b []byte) bool {
+	rest, ok := validValue(b, 0)
+	return ok && len(rest) == 0
+}
+
+// ValidItem is Valid for an item.
+func ValidItem(b []byte) bool {
+	rest, ok := validItem(b, 0)
+	return ok && len(rest) == 0
+}
+
+func validItem(b []byte, depth int) (rest []byte, ok bool) {
+	n, b, ok := validCount(b)
+	if !ok || depth > MaxDepth {
+		return nil, false
+	}
+	var last []byte
+	for i := 0; i < n; i++ {
+		name, after, ok := validBytes(b)
+		if !ok || i > 0 && string(name) <= string(last) {
+			return nil, false
+		}
+		if b, ok = validValue(after, depth+1); !ok {
+			return nil, false
+		}
+		last = name
+	}
+	return b, true
+}
+
+func validValue(b []byte, depth int) (rest []byte, ok bool) {
+	if len(b) == 0 || depth > MaxDepth {
+		return nil, false
+	}
+	tag := b[0]
+	b = b[1:]
+	switch tag {
+	case TagS, TagN, TagB:
+		_, rest, ok = validScalar(tag, b)
+		return rest, ok
+	case TagFalse, TagTrue, TagNULL:
+		return b, true
+	case TagM:
+		return validItem(b, depth)
+	case TagL:
+		n, b, ok := validCount(b)
+		for ; n > 0 && ok; n-- {
+			b, ok = validValue(b, depth+1)
+		}
+		return b, ok
+	case TagSS, TagNS, TagBS:
+		n, b, ok := validCount(b)
+		if n == 0 {
+			return nil, false
+		}
+		var last []byte
+		for i := 0; i < n && ok; i++ {
+			var member []byte
+			member, b, ok = validScalar(tag-TagSS+TagS, b)
+			if i > 0 && string(member) <= string(last) {
+				return nil, false
+			}
+			last = member
+		}
+		return b, ok
+	}
+	return nil, false
+}
+
+func validScalar(tag byte, b []byte) (payload, rest []byte, ok bool) {
+	if tag != TagN {
+		return validBytes(b)
+	}
+	payload, rest, err := CutNumber(b)
+	return payload, rest, err == nil && validOrdered(string(payload))
+}
+
+func validCount(b []byte) (n int, rest []byte, ok bool) {
+	v, size := binary.Uvarint(b)
+	if size <= 0 || size > 5 || size > 1 && b[size-1] == 0 || v > uint64(len(b)-size) {
+		return 0, nil, false
+	}
+	return int(v), b[size:], true
+}
+
+func validBytes(b []byte) (s, rest []byte, ok bool) {
+	n, b, ok := validCount(b)
+	if !ok {
+		return nil, nil, false
+	}
+	return b[:n], b[n:], true
+}

@@ -1,0 +1,55 @@
+// Package crdt owns order and merge: the clock and the dots that order writes, the record that is kept
+// of an item, the delta that a write adds to it, and the one function, Join, that brings any two of them
+// together. What the modes mean is decided here (Write) and nowhere else.
+//
+// It leaves the meaning of expressions to package expr, which gives it the edits of an update
+// (item.Change); bytes on disk and checksums to storage; shipping, FIFO per origin and the vectors of
+// streams to replication; conditions, keys and what is done with conflicts to region. It has no clock
+// of its own, no goroutine, no randomness.
+//
+// Invariants: two records that hold the same writes show the same item, in whatever order, how often
+// and by whatever ways the writes came, folded or not; equal records have equal bytes; a write shows in
+// its own region exactly what DynamoDB's sequential semantics give.
+//
+// # The rule
+//
+// A write overrides what it had seen; what it had not seen is merged. For each path the greatest
+// assignment at or above it governs; increments, set edits and appends that it had not seen are
+// applied to its value. A delete and a write that had not seen each other: the later wins, and where
+// the write wins the whole item comes back.
+//
+// # Stored form of a record
+//
+// All integers are big-endian or uvarint (of the shortest form).
+//
+//	record  = header, rest
+//	header  = HLC (8; its top 4 bits hold the format), actor (4)    the newest dot seen
+//
+//	format 0, folded: the steady state. rest is the stored item (package item) to the end.
+//	format 1, open with an item:    length (uvarint), stored item, state
+//	format 2, open and deleted:     state
+//	format 3, delta:                origin, vector (seen by the writer), state without its seen
+//
+//	state   = flags (1), seen, [writes], [dead], [expired], [expiry], [root], count (uvarint), node...
+//	flags     01 root, 02 root's value is the visible item and left out, 04 writes differs from seen,
+//	          08 dead, 10 expired, 20 expiry
+//	seen, writes, expired = vector;  dead, expiry = assign without value;  root = assign of a stored item
+//	node    = path, flags (1), [assign], [sums], [adds], [removes], [appends]
+//	flags     01 assign, 02 sums, 04 adds, 08 removes, 10 appends; each list: count (uvarint), then
+//	sum     = actor, HLC, how far before it the entry began (uvarint), stored N
+//	add     = element, dot
+//	remove  = element, vector
+//	append  = dot, length, stored L
+//	assign  = origin, dot, [dot of the expiry, when origin's operation is Expire], vector, totals, [value]
+//	          in a delta, the delta's own assignments: 80 or C0 instead of origin, dot and vector
+//	totals  = count (uvarint), then each: path below the assignment's, actor, HLC, stored N
+//	origin  = flags (1), [transaction id (16), items (2)]
+//	flags     lower 4 bits operation, 10 conditional, 20 transaction, 40 no value
+//	vector  = 2*entries + (1 if it has a floor) (uvarint), [dot of the floor], dot...    sorted by actor
+//	dot     = actor, HLC
+//	actor   = 1 + index (uvarint) into the actors met so far, of which 1 is the header's and 2 FFFFFFFF,
+//	          or 0 and the actor (4)
+//	HLC     = how far below the header's (uvarint)
+//	path    = count (uvarint), each: length (uvarint), name
+//	element, value, item = length (uvarint), stored form
+package crdt

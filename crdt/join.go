@@ -1,0 +1,229 @@
+package crdt
+
+import "slices"
+
+// Join merges a delta, or the whole state of another region, into r: in any order, any number of times.
+// It returns the conflicts that this made, for the caller to keep where the losing write was
+// acknowledged. d is not retained, but what its slices point to is, and must not be written to.
+//
+// FIFO per origin is the caller's duty: a delta makes r claim its actor's writes up to the delta's dot.
+// So is this: a state whose newest dot is at or below the region's stable time, for a key that is not
+// held, was folded away and is not to be joined (Stale).
+func (r *Record) Join(d *Record) []Conflict {
+	if r.seen.Contains(d.seen) {
+		return nil
+	}
+	old := *r
+	r.join(d)
+	if r.simple() {
+		r.shown, r.known = nil, false
+		if r.alive() {
+			r.shown = r.root.value
+			if r.shown == nil {
+				r.shown = emptyItem
+			}
+		}
+		r.known = true
+	} else {
+		r.forget()
+	}
+	return conflicts(&old, d, r)
+}
+
+// Stale tells whether a delta or state for a key that is not held must be ignored at a region with this
+// stable time: it was folded away.
+func (r *Record) Stale(stable HLC) bool { return r.seen.Newest().HLC <= stable }
+
+// simple tells whether the record's root is all that it shows.
+func (r *Record) simple() bool { return len(r.nodes) == 0 && r.Key == nil }
+
+// join is Join without a look at what is visible.
+func (r *Record) join(d *Record) {
+	floor := maxDot(r.seen.floor, d.seen.floor)
+	a, b := r, d
+	if a.seen.floor != floor {
+		a = r.above(floor)
+	}
+	if b.seen.floor != floor {
+		b = d.above(floor)
+	}
+	r.seen.Join(d.seen)
+	r.writes.Join(d.writes)
+	r.dead = later(a.dead, b.dead)
+	r.expired = a.expired
+	r.expired.Join(b.expired)
+	r.expiry = later(a.expiry, b.expiry)
+	r.root = later(a.root, b.root)
+	r.nodes = merged(a.nodes, b.nodes, compareNodes, joinNodes)
+	r.delta, r.by, r.ctx = false, Origin{}, Vector{}
+	r.prune()
+}
+
+func later(a, b assign) assign {
+	if a.compare(&b) < 0 {
+		return b
+	}
+	return a
+}
+
+func joinNodes(a, b *node) node {
+	return node{
+		path:   a.path,
+		assign: later(a.assign, b.assign),
+		sums: merged(a.sums, b.sums, compareSums, func(x, y *sum) sum {
+			if x.hlc < y.hlc {
+				return *y
+			}
+			return *x
+		}),
+		adds: merged(a.adds, b.adds, compareAdds, func(x, y *add) add {
+			if x.hlc < y.hlc {
+				return *y
+			}
+			return *x
+		}),
+		removes: merged(a.removes, b.removes, compareRemoves, func(x, y *remove) remove {
+			v := x.seen
+			v.Join(y.seen)
+			return remove{x.elem, v}
+		}),
+		appends: merged(a.appends, b.appends, compareTails, func(x, _ *tail) tail { return *x }),
+	}
+}
+
+// merged unites two sorted slices; where both have an element, both tells what becomes of it. It returns
+// one of them when the other is empty, and never writes to either.
+func merged[T any](a, b []T, compare func(x, y *T) int, both func(x, y *T) T) []T {
+	if len(a) == 0 {
+		return b
+	}
+	if len(b) == 0 {
+		return a
+	}
+	out := make([]T, 0, len(a)+len(b))
+	for len(a) > 0 && len(b) > 0 {
+		switch c := compare(&a[0], &b[0]); {
+		case c < 0:
+			out = append(out, a[0])
+			a = a[1:]
+		case c > 0:
+			out = append(out, b[0])
+			b = b[1:]
+		default:
+			out = append(out, both(&a[0], &b[0]))
+			a, b = a[1:], b[1:]
+		}
+	}
+	return append(append(out, a...), b...)
+}
+
+// prune drops assignments that can never govern again: one at or above their path is greater. Sums, adds
+// and appends that are not live now may become so under a later assignment that had not seen them, and
+// stay until folding.
+func (r *Record) prune() {
+	dominated := func(i int, above *assign) bool {
+		a := &r.nodes[i].assign
+		return a.present() && above.present() && above.compare(a) > 0
+	}
+	// The greatest assignment above a node is the deepest kept one: ancestors come first.
+	above := make([]*node, 0, 8)
+	var out []node
+	for i := range r.nodes {
+		n := &r.nodes[i]
+		for len(above) > 0 && !isPrefix(above[len(above)-1].path, n.path) {
+			above = above[:len(above)-1]
+		}
+		g := &r.root
+		if len(above) > 0 {
+			g = &above[len(above)-1].assign
+		}
+		if dominated(i, g) {
+			if out == nil {
+				out = slices.Clone(r.nodes[:i])
+			}
+			c := *n
+			c.assign = assign{}
+			if !c.empty() {
+				out = append(out, c)
+			}
+			continue
+		}
+		if n.assign.present() {
+			above = append(above, n)
+		}
+		if out != nil {
+			out = append(out, *n)
+		}
+	}
+	if out != nil {
+		r.nodes = out
+		if len(out) == 0 {
+			r.nodes = nil
+		}
+	}
+}
+
+func isPrefix(p, path []string) bool { return len(p) <= len(path) && slices.Equal(p, path[:len(p)]) }
+
+// above returns r without what a fold at the dot f has taken up, so that it joins with a record folded
+// there. Whoever folded held everything up to f, so nothing is lost; and what is later than f had seen
+// everything up to f, which is written into its ctx so that it has one form in all regions.
+func (r *Record) above(f Dot) *Record {
+	out := *r
+	out.dead = r.dead.above(f)
+	out.root = r.root.above(f)
+	out.expiry = r.expiry
+	if r.expiry.expiry.Compare(f) <= 0 {
+		out.expiry = assign{}
+	} else {
+		out.expiry.ctx.Raise(f)
+	}
+	out.expired = vectorAbove(r.expired, f)
+	out.nodes = make([]node, 0, len(r.nodes))
+	for i := range r.nodes {
+		n := &r.nodes[i]
+		c := node{path: n.path, assign: n.assign.above(f)}
+		for _, s := range n.sums {
+			if s.dot().Compare(f) > 0 {
+				c.sums = append(c.sums, s)
+			}
+		}
+		for _, a := range n.adds {
+			if a.dot().Compare(f) > 0 {
+				c.adds = append(c.adds, a)
+			}
+		}
+		for _, m := range n.removes {
+			if m.seen = vectorAbove(m.seen, f); !m.seen.IsZero() {
+				c.removes = append(c.removes, m)
+			}
+		}
+		for _, t := range n.appends {
+			if t.dot.Compare(f) > 0 {
+				c.appends = append(c.appends, t)
+			}
+		}
+		if !c.empty() {
+			out.nodes = append(out.nodes, c)
+		}
+	}
+	return &out
+}
+
+func (a assign) above(f Dot) assign {
+	if !a.present() || a.dot.Compare(f) < 0 || a.dot == f && a.expiry.IsZero() {
+		return assign{}
+	}
+	a.ctx.Raise(f)
+	return a
+}
+
+// vectorAbove returns what a remover or an expiry later than f had seen, and nothing for those up to f:
+// they cannot have seen f itself.
+func vectorAbove(v Vector, f Dot) Vector {
+	if !v.Covers(f) {
+		return Vector{}
+	}
+	v.Raise(f)
+	return v
+}
