@@ -39,7 +39,7 @@ type spare struct {
 const (
 	spareName = "spare" + tempSuffix
 	// zeroBytes is written and synced at one time. A multiple of what writeZeros writes.
-	zeroBytes = 512 << 10
+	zeroBytes = 1 << 20
 )
 
 func tempName(id uint64) string { return segmentName(id) + tempSuffix }

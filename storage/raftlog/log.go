@@ -238,14 +238,12 @@ func (l *Log) sealLocked() error {
 	if err := l.syncLocked(); err != nil {
 		return err
 	}
-	l.scratch = append(l.scratch[:0], make([]byte, frameHeaderBytes)...)
 	if l.off+frameHeaderBytes > l.active().size-linkFrameBytes {
 		if err := l.rotateLocked(frameHeaderBytes); err != nil {
 			return err
 		}
-		l.scratch = append(l.scratch[:0], make([]byte, frameHeaderBytes)...)
 	}
-	if err := l.writeLocked(l.scratch, 0); err != nil {
+	if err := l.writeLocked(make([]byte, frameHeaderBytes), 0); err != nil {
 		return err
 	}
 	if err := l.syncLocked(); err != nil {

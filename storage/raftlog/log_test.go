@@ -9,6 +9,8 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -444,6 +446,51 @@ func TestPreparedSegmentIsUsed(t *testing.T) {
 			t.Errorf("%s stays", name)
 		}
 	}
+}
+
+// Groups are read while commits truncate them and their segments are removed: what is returned is right, or gone.
+func TestReadersMeetTruncationAndRemoval(t *testing.T) {
+	opts := testOptions(vfs.NewMem())
+	opts.NoBackground = false
+	l := mustOpen(t, opts)
+	const n = 300
+	for i := uint64(1); i <= n; i++ {
+		mustCommit(t, l, true, func(b *Batch) { b.Append(1, nil, run(i, 1, 1, 300)) })
+	}
+	l = reopen(t, l, opts) // the first n entries are on disk only
+	defer mustClose(t, l)
+	var readers sync.WaitGroup
+	var done atomic.Bool
+	for r := range uint64(2) {
+		readers.Go(func() {
+			rng := newRand(r)
+			for !done.Load() {
+				lo := 1 + rng.Uint64N(n)
+				ents, err := l.Group(1).Entries(lo, lo+1+rng.Uint64N(20), 4000)
+				if err != nil && err != raft.ErrCompacted && err != raft.ErrUnavailable {
+					t.Errorf("Entries: %v", err)
+					return
+				}
+				for i, e := range ents {
+					want := run(lo+uint64(i), 1, 1, 300)[0]
+					if e.GetIndex() != want.GetIndex() || !bytes.Equal(e.Data, want.Data) {
+						t.Errorf("entry %d is not what was written", want.GetIndex())
+						return
+					}
+				}
+				l.Group(1).Term(lo)
+				l.Metrics()
+			}
+		})
+	}
+	for i := uint64(1); i < n; i++ {
+		mustCommit(t, l, i%2 == 0, func(b *Batch) {
+			b.Truncate(1, i)
+			b.Append(1, nil, run(n+i, 1, 1, 300))
+		})
+	}
+	done.Store(true)
+	readers.Wait()
 }
 
 // files returns the content of a log's directory.
