@@ -11,7 +11,7 @@ type Definition struct {
 
 	Billing            Billing
 	Throughput         Throughput // provisioned, zeros on demand
-	OnDemand           Throughput `json:",omitzero"` // on-demand maximums, zeros for none
+	OnDemand           Throughput `json:",omitzero"`  // on-demand maximums, zeros for none
 	Class              string     `json:",omitempty"` // "" means STANDARD
 	DeletionProtection bool       `json:",omitempty"`
 	Tags               []Tag      `json:",omitempty"` // sorted by key
@@ -42,8 +42,11 @@ type Partition struct {
 // Replica is one region's copy of a global table.
 type Replica struct {
 	Region string
-	Status Status // CREATING until it holds every item, DELETING until it is gone
-	Since  uint64 // HLC of the change that added it
+	Status Status // CREATING until it holds every item, DELETING until it is gone, then GONE
+
+	// Version is the HLC of the change that gave it this status. Where definitions meet, each replica's
+	// newest status stands.
+	Version uint64
 }
 
 // Status is the state of a table, an index or a replica, spelled as the API spells it.
@@ -55,6 +58,10 @@ const (
 	Active   Status = "ACTIVE"
 	Updating Status = "UPDATING"
 	Deleting Status = "DELETING"
+
+	// Gone is a replica's that is no more. It is kept so that an older word of it is not believed, and
+	// is shown to nobody.
+	Gone Status = "GONE"
 )
 
 // Billing is how a table's capacity is given.

@@ -58,6 +58,49 @@ func (s *Schema) RowKey(x *Index, key Key, stored []byte) Key {
 	return append(row, key[HashSize:]...)
 }
 
+// CheckIndexKeys returns a KeyError when an index key attribute of a stored item is there but has a
+// value that no row can carry: another type, empty, or too long.
+func (s *Schema) CheckIndexKeys(stored []byte) error {
+	for i := range s.Indexes {
+		x := &s.Indexes[i]
+		for _, a := range x.Hash {
+			if err := checkIndexKey(x, a, stored, MaxPartitionKey); err != nil {
+				return err
+			}
+		}
+		for _, a := range x.Range {
+			if err := checkIndexKey(x, a, stored, MaxSortKey); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func checkIndexKey(x *Index, a Attribute, stored []byte, limit int) error {
+	value := item.Attr(stored, a.Name)
+	if value == nil {
+		return nil
+	}
+	if kind := item.RawKind(value); kind != a.Kind {
+		return keyErrorf("One or more parameter values were invalid: Type mismatch for Index Key %s Expected: %s Actual: %s IndexName: %s", a.Name, a.Kind, kind, x.Name)
+	}
+	if a.Kind == item.KindN {
+		return nil
+	}
+	text, _, err := item.CutBytes(value[1:])
+	if err != nil {
+		return err
+	}
+	if len(text) == 0 {
+		return keyErrorf("One or more parameter values are not valid. A value specified for a secondary index key is not supported. The AttributeValue for a key attribute cannot contain an empty %s value. IndexName: %s, IndexKey: %s", emptyName(a.Kind), x.Name, a.Name)
+	}
+	if len(text) > limit {
+		return keyErrorf("One or more parameter values were invalid: Size of index key %s has exceeded the maximum size limit of %d bytes; IndexName: %s", a.Name, limit, x.Name)
+	}
+	return nil
+}
+
 // Project returns what an index row carries of an item, in stored form. It may return stored itself.
 func (s *Schema) Project(x *Index, stored []byte) []byte {
 	if x.Projection == ProjectAll {

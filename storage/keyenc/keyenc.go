@@ -85,3 +85,13 @@ func End(prefix []byte) []byte {
 	}
 	return nil
 }
+
+// Indexes appends the prefix of all index rows of a table.
+func Indexes(dst []byte, table uint32) []byte {
+	return binary.BigEndian.AppendUint32(append(dst, tagIndex), table)
+}
+
+// Conflicts appends the prefix of all conflict records of a table.
+func Conflicts(dst []byte, table uint32) []byte {
+	return binary.BigEndian.AppendUint32(append(dst, tagConflict), table)
+}

@@ -1,0 +1,183 @@
+package region
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/commutatordb/commutator/region/group"
+	"github.com/commutatordb/commutator/region/op"
+	"github.com/commutatordb/commutator/storage"
+	"github.com/commutatordb/commutator/storage/keyenc"
+	"github.com/commutatordb/commutator/table"
+)
+
+// catalogGroup is the id of the Raft group that holds the catalog.
+const catalogGroup = 1
+
+// firstPartition is the least id of a partition; the ids below are the region's own groups'.
+const firstPartition = 16
+
+// Rows of the catalog. A row's value is JSON behind its revision.
+const (
+	rowTable = "table/" // + name: a table.Definition
+	rowNext  = "next"   // the ids to be given next
+	rowState = "\x00applied"
+)
+
+// row is one row of the catalog as readers see it.
+type row struct {
+	revision uint64 // the Raft index that wrote it
+	value    []byte
+}
+
+// catalog is the state machine of the region's own facts: which tables there are, and what they are. It
+// implements group.Machine; view is for everybody else.
+type catalog struct {
+	applied uint64
+	rows    map[string]row
+	changed bool
+
+	view    atomic.Pointer[map[string]row] // as of the last committed run; never changed in place
+	updated func()                         // called when view has changed
+}
+
+func openCatalog(store *storage.Store, updated func()) (*catalog, error) {
+	c := &catalog{rows: map[string]row{}, updated: updated}
+	prefix := keyenc.Catalog(nil, "")
+	it, err := store.Iter(prefix, keyenc.End(prefix))
+	if err != nil {
+		return nil, fmt.Errorf("region: catalog: %w", err)
+	}
+	defer it.Close()
+	for ok := it.First(); ok; ok = it.Next() {
+		name, value := keyenc.CatalogName(it.Key()), it.Value()
+		if len(value) < 8 {
+			return nil, fmt.Errorf("region: catalog: row %q has %d bytes", name, len(value))
+		}
+		n := binary.BigEndian.Uint64(value)
+		if name == rowState {
+			c.applied = n
+			continue
+		}
+		c.rows[name] = row{n, slices.Clone(value[8:])}
+	}
+	if err := it.Err(); err != nil {
+		return nil, fmt.Errorf("region: catalog: %w", err)
+	}
+	c.publish()
+	return c, nil
+}
+
+func (c *catalog) publish() {
+	view := maps.Clone(c.rows)
+	c.view.Store(&view)
+}
+
+// Apply is group.Machine's.
+func (c *catalog) Apply(index uint64, cmd *op.Command, b *storage.Batch) op.Result {
+	c.applied = index
+	if cmd == nil || cmd.Kind != op.Catalog {
+		return op.Result{}
+	}
+	if have := c.rows[cmd.Name].revision; have != cmd.Expect {
+		return op.Result{Err: &op.Stale{Revision: have}}
+	}
+	c.changed = true
+	key := keyenc.Catalog(nil, cmd.Name)
+	if cmd.Value == nil {
+		delete(c.rows, cmd.Name)
+		b.Delete(key)
+		return op.Result{}
+	}
+	c.rows[cmd.Name] = row{index, slices.Clone(cmd.Value)}
+	b.Set(key, binary.BigEndian.AppendUint64(nil, index), cmd.Value)
+	return op.Result{Revision: index}
+}
+
+// Finish is group.Machine's.
+func (c *catalog) Finish(b *storage.Batch) {
+	b.Set(c.AppliedKey(), binary.BigEndian.AppendUint64(nil, c.applied))
+}
+
+// Committed is group.Machine's.
+func (c *catalog) Committed() {
+	if c.changed {
+		c.changed = false
+		c.publish()
+		c.updated()
+	}
+}
+
+// Applied is group.Machine's.
+func (c *catalog) Applied() uint64 { return c.applied }
+
+// AppliedKey is group.Machine's.
+func (c *catalog) AppliedKey() []byte { return keyenc.Catalog(nil, rowState) }
+
+var _ group.Machine = (*catalog)(nil)
+
+// definitions returns the tables of the catalog, by name, each with its row's revision.
+func (c *catalog) definitions() (map[string]definition, error) {
+	out := make(map[string]definition)
+	for name, r := range *c.view.Load() {
+		if !strings.HasPrefix(name, rowTable) {
+			continue
+		}
+		d := &table.Definition{}
+		if err := json.Unmarshal(r.value, d); err != nil {
+			return nil, fmt.Errorf("region: catalog: %s: %w", name, err)
+		}
+		out[d.Schema.Name] = definition{d, r.revision}
+	}
+	return out, nil
+}
+
+type definition struct {
+	*table.Definition
+	revision uint64
+}
+
+// setRow writes a row, if it still has the revision that the caller has read.
+func (r *Region) setRow(ctx context.Context, name string, value any, expect uint64) error {
+	var b []byte
+	if value != nil {
+		var err error
+		if b, err = json.Marshal(value); err != nil {
+			return fmt.Errorf("region: catalog: %s: %w", name, err)
+		}
+	}
+	result, err := r.catalogGroup.Propose(ctx, &op.Command{Kind: op.Catalog, Name: name, Value: b, Expect: expect})
+	return errors.Join(err, result.Err)
+}
+
+// next is what the row of that name holds.
+type next struct {
+	Table     uint32
+	Partition uint64
+}
+
+// allocate takes a table id and n partition ids that no table has had.
+func (r *Region) allocate(ctx context.Context, n int) (tableID uint32, partition uint64, err error) {
+	for {
+		old := (*r.catalog.view.Load())[rowNext]
+		ids := next{Table: 1, Partition: firstPartition}
+		if old.value != nil {
+			if err := json.Unmarshal(old.value, &ids); err != nil {
+				return 0, 0, fmt.Errorf("region: catalog: %s: %w", rowNext, err)
+			}
+		}
+		err := r.setRow(ctx, rowNext, next{ids.Table + 1, ids.Partition + uint64(n)}, old.revision)
+		var stale *op.Stale
+		if errors.As(err, &stale) {
+			continue // somebody else took these; each round somebody succeeds
+		}
+		return ids.Table, ids.Partition, err
+	}
+}

@@ -1,0 +1,60 @@
+package region
+
+import (
+	"context"
+
+	"github.com/commutatordb/commutator/region/op"
+	"github.com/commutatordb/commutator/region/partition"
+	"github.com/commutatordb/commutator/table"
+)
+
+// of returns the partition that holds the key.
+func (t *Table) of(key table.Key) *Partition {
+	lo, hi := 0, len(t.partitions)
+	for hi-lo > 1 {
+		mid := (lo + hi) / 2
+		if string(t.partitions[mid].Start) <= string(key) {
+			lo = mid
+		} else {
+			hi = mid
+		}
+	}
+	return t.partitions[lo]
+}
+
+// Write carries out a Put, Update or Delete: it returns once the write is durable and visible. What the
+// command itself is refused for is in the result's Err; the error says that it could not be carried out
+// (group.ErrUnknown: it may have been).
+func (t *Table) Write(ctx context.Context, c *op.Command) (op.Result, error) {
+	return t.of(c.Key).group.Propose(ctx, c)
+}
+
+// Get returns the item at key in stored form, nil for none. With strong, it is one that every write
+// acknowledged before the call has had its effect on.
+func (t *Table) Get(ctx context.Context, key table.Key, strong bool) ([]byte, error) {
+	// The store of a one-node region shows every acknowledged write, so both kinds of read are one.
+	if err := t.of(key).group.Read(ctx); err != nil {
+		return nil, err
+	}
+	return partition.Get(t.region.cfg.Store, t.ID, key)
+}
+
+// Page reads a run of items or index rows in key order.
+func (t *Table) Page(ctx context.Context, p op.Page, strong bool) (op.PageResult, error) {
+	for _, part := range t.partitions {
+		if err := part.group.Read(ctx); err != nil {
+			return op.PageResult{}, err
+		}
+	}
+	return partition.ReadPage(t.region.cfg.Store, t.ID, p)
+}
+
+// Stats returns how many items the table has and their size in bytes.
+func (t *Table) Stats() (items, bytes int64) {
+	for _, p := range t.partitions {
+		s := p.State()
+		items += s.Items
+		bytes += s.Bytes
+	}
+	return items, bytes
+}

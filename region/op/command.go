@@ -1,0 +1,256 @@
+// Package op owns the words between the API and the data: the command that a group logs, and the result
+// of carrying it out. It leaves carrying out to region/partition and asking to region.
+//
+// Invariant: a command encodes to bytes and back without loss, since it travels through a Raft log; what
+// a command does is a function of the partition's state and those bytes alone.
+package op
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/expr"
+	"github.com/commutatordb/commutator/table"
+)
+
+// Kind says what a command does. Its numbers are stored and must not change.
+type Kind uint8
+
+// The kinds of command.
+const (
+	Put     Kind = 1  // the whole item becomes Item
+	Update  Kind = 2  // the item at Key is changed by Update
+	Delete  Kind = 3  // the item at Key goes
+	Expire  Kind = 4  // the item at Key goes, unless a write has not been seen (TTL)
+	Merge   Kind = 5  // Deltas of another region are joined; Source says how far they go
+	Restore Kind = 6  // Deltas hold whole items of a backup, which become this region's writes
+	Fold    Kind = 7  // what is stable folds; the change log goes up to Trim
+	Alter   Kind = 8  // the partition follows another schema from here on
+	Catalog Kind = 9  // a row of the region's catalog is written
+	Reindex Kind = 10 // rows of a new index are written for the items from Key on
+)
+
+// Command is one entry of a partition's log.
+type Command struct {
+	Kind Kind
+
+	// HLC is what the leader proposes; applying fixes it to max(proposed, last+1).
+	HLC crdt.HLC
+
+	Key       table.Key       // Put, Update, Delete, Expire
+	Item      []byte          // Put: stored form
+	Update    *expr.Update    // Update
+	Condition *expr.Condition // Put, Update, Delete: nil for none
+
+	Deltas []Delta // Merge, Restore
+	Source Cursor  // Merge
+
+	Stable crdt.HLC // Fold: everything up to here is stable
+	Trim   uint64   // Fold: change-log entries up to here are needed by nobody
+	Limit  int      // Fold, Reindex: how many change-log entries or items to look at, at most
+
+	Index uint32 // Reindex
+
+	Schema *table.Schema // Alter
+
+	Name   string // Catalog: the row
+	Value  []byte // Catalog: nil deletes it
+	Expect uint64 // Catalog: the row's revision as the writer read it, 0 for a row not there
+}
+
+// Delta is what one write, or one whole item, adds to a partition.
+type Delta struct {
+	Key   table.Key
+	State []byte // a crdt.Record's encoding (Merge), or an item's stored form (Restore)
+}
+
+// Cursor is how far one stream of another region's change log has been applied.
+type Cursor struct {
+	Stream string // origin's region, incarnation and partition: see region.StreamName
+	Seq    uint64 // the last sequence number applied
+}
+
+// Alone tells whether the command must find everything before it in the store: it reads more than the
+// records of its own keys.
+func (c *Command) Alone() bool { return c.Kind == Fold || c.Kind == Reindex }
+
+// Bytes of a command:
+//
+//	kind (1), HLC (8, big-endian), then by kind
+//	  Put              condition, key, item to the end
+//	  Update           condition, key, update
+//	  Delete, Expire   condition, key
+//	  Merge, Restore   stream, seq, count, (key, state)...
+//	  Fold             stable (8), trim, limit
+//	  Alter            schema as JSON to the end
+//	  Reindex          key, index, limit
+//	  Catalog          name, expect, 0 or (1 and value to the end)
+//	condition = 0, or 1 and the stored condition
+//
+// Keys, states and names have their length before them; lengths, counts and seq are uvarints.
+
+const hlcAt = 1
+
+// SetHLC writes the proposed HLC into an encoded command.
+func SetHLC(encoded []byte, h crdt.HLC) { binary.BigEndian.PutUint64(encoded[hlcAt:], uint64(h)) }
+
+// Append appends the command's bytes.
+func (c *Command) Append(dst []byte) []byte {
+	dst = binary.BigEndian.AppendUint64(append(dst, byte(c.Kind)), uint64(c.HLC))
+	switch c.Kind {
+	case Put, Update, Delete, Expire:
+		if c.Condition == nil {
+			dst = append(dst, 0)
+		} else {
+			dst = c.Condition.Append(append(dst, 1))
+		}
+		dst = appendBytes(dst, c.Key)
+		switch c.Kind {
+		case Put:
+			dst = append(dst, c.Item...)
+		case Update:
+			dst = c.Update.Append(dst)
+		}
+	case Merge, Restore:
+		dst = appendBytes(dst, []byte(c.Source.Stream))
+		dst = binary.AppendUvarint(dst, c.Source.Seq)
+		dst = binary.AppendUvarint(dst, uint64(len(c.Deltas)))
+		for i := range c.Deltas {
+			dst = appendBytes(appendBytes(dst, c.Deltas[i].Key), c.Deltas[i].State)
+		}
+	case Fold:
+		dst = binary.BigEndian.AppendUint64(dst, uint64(c.Stable))
+		dst = binary.AppendUvarint(binary.AppendUvarint(dst, c.Trim), uint64(c.Limit))
+	case Reindex:
+		dst = appendBytes(dst, c.Key)
+		dst = binary.AppendUvarint(binary.AppendUvarint(dst, uint64(c.Index)), uint64(c.Limit))
+	case Alter:
+		schema, err := json.Marshal(c.Schema)
+		if err != nil {
+			panic(fmt.Sprintf("op: schema: %v", err)) // a schema holds only plain data
+		}
+		dst = append(dst, schema...)
+	case Catalog:
+		dst = binary.AppendUvarint(appendBytes(dst, []byte(c.Name)), c.Expect)
+		if c.Value == nil {
+			dst = append(dst, 0)
+		} else {
+			dst = append(append(dst, 1), c.Value...)
+		}
+	default:
+		panic(fmt.Sprintf("op: unknown command kind %d", c.Kind))
+	}
+	return dst
+}
+
+func appendBytes(dst, b []byte) []byte {
+	return append(binary.AppendUvarint(dst, uint64(len(b))), b...)
+}
+
+// ErrEncoding says that bytes are not a command.
+var ErrEncoding = errors.New("op: not a command")
+
+// Decode reads a command. Its slices alias b.
+func Decode(b []byte) (*Command, error) {
+	if len(b) < hlcAt+8 {
+		return nil, ErrEncoding
+	}
+	c := &Command{Kind: Kind(b[0]), HLC: crdt.HLC(binary.BigEndian.Uint64(b[hlcAt:]))}
+	d := decoder{b: b[hlcAt+8:]}
+	switch c.Kind {
+	case Put, Update, Delete, Expire:
+		d.condition(c)
+		c.Key = d.bytes()
+		switch c.Kind {
+		case Put:
+			c.Item, d.b = d.b, nil
+		case Update:
+			var err error
+			if c.Update, d.b, err = expr.DecodeUpdate(d.b); err != nil {
+				d.bad = true
+			}
+		}
+	case Merge, Restore:
+		c.Source = Cursor{string(d.bytes()), d.uvarint()}
+		for n := d.uvarint(); n > 0 && !d.bad; n-- {
+			c.Deltas = append(c.Deltas, Delta{d.bytes(), d.bytes()})
+		}
+	case Fold:
+		if len(d.b) < 8 {
+			return nil, ErrEncoding
+		}
+		c.Stable = crdt.HLC(binary.BigEndian.Uint64(d.b))
+		d.b = d.b[8:]
+		c.Trim, c.Limit = d.uvarint(), int(d.uvarint())
+	case Reindex:
+		c.Key, c.Index, c.Limit = d.bytes(), uint32(d.uvarint()), int(d.uvarint())
+	case Alter:
+		c.Schema = &table.Schema{}
+		if err := json.Unmarshal(d.b, c.Schema); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrEncoding, err)
+		}
+		d.b = nil
+	case Catalog:
+		c.Name, c.Expect = string(d.bytes()), d.uvarint()
+		if len(d.b) == 0 {
+			return nil, ErrEncoding
+		}
+		if d.b[0] == 1 {
+			c.Value = d.b[1:]
+		}
+		d.b = nil
+	default:
+		return nil, ErrEncoding
+	}
+	if d.bad || len(d.b) > 0 {
+		return nil, ErrEncoding
+	}
+	return c, nil
+}
+
+type decoder struct {
+	b   []byte
+	bad bool
+}
+
+func (d *decoder) fail() { d.bad, d.b = true, nil }
+
+func (d *decoder) uvarint() uint64 {
+	v, n := binary.Uvarint(d.b)
+	if n <= 0 {
+		d.fail()
+		return 0
+	}
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *decoder) bytes() []byte {
+	n := d.uvarint()
+	if n > uint64(len(d.b)) {
+		d.fail()
+		return nil
+	}
+	out := d.b[:n:n]
+	d.b = d.b[n:]
+	return out
+}
+
+func (d *decoder) condition(c *Command) {
+	if len(d.b) == 0 {
+		d.fail()
+		return
+	}
+	has := d.b[0]
+	d.b = d.b[1:]
+	if has == 0 {
+		return
+	}
+	var err error
+	if c.Condition, d.b, err = expr.DecodeCondition(d.b); err != nil || has != 1 {
+		d.fail()
+	}
+}

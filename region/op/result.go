@@ -1,0 +1,42 @@
+package op
+
+import (
+	"errors"
+
+	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/table"
+)
+
+// Result is what applying a command gives its proposer.
+type Result struct {
+	// Err is why the command changed nothing: a *ConditionFailed, an *expr.Error, a *table.KeyError, an
+	// ErrUpdateTooLarge, or a *Stale of the catalog. A command that is refused is refused in every replica alike.
+	Err error
+
+	Old, New []byte   // the visible item before and after, stored form; nil for none
+	Dot      crdt.Dot // of the write
+
+	Applied   int       // Merge: deltas that were new
+	Conflicts int       // Merge: conflicts found
+	More      bool      // Fold: there is more to fold at this stable time
+	Next      table.Key // Reindex: where to go on, nil at the end
+	Revision  uint64    // Catalog: the row's new revision
+}
+
+// ConditionFailed says that a command's condition did not hold.
+type ConditionFailed struct {
+	Item []byte // the item it was held against, stored form; nil for none
+}
+
+func (*ConditionFailed) Error() string { return "The conditional request failed" }
+
+// Stale says that a catalog row was not at the revision that its writer had read.
+type Stale struct{ Revision uint64 }
+
+func (*Stale) Error() string { return "op: the catalog row has changed meanwhile" }
+
+// ErrUpdateTooLarge says that an update would make an item larger than MaxItemSize.
+var ErrUpdateTooLarge = errors.New("Item size to update has exceeded the maximum allowed size")
+
+// MaxItemSize is the largest item a client may write, in bytes as item.Item.Size counts them.
+const MaxItemSize = 400 << 10

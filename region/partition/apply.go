@@ -1,0 +1,106 @@
+package partition
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/region/op"
+	"github.com/commutatordb/commutator/storage"
+	"github.com/commutatordb/commutator/storage/keyenc"
+)
+
+// merge joins another region's deltas, whole states among them, into the records here. Applying a delta
+// twice, or late, changes nothing. The stream's cursor moves in the same batch.
+func (m *Machine) merge(c *op.Command, b *storage.Batch) op.Result {
+	var result op.Result
+	m.observe(c.HLC) // the origin's clock, where a seed brings it
+	for i := range c.Deltas {
+		d, err := crdt.Decode(c.Deltas[i].State)
+		if err != nil {
+			// The frame's checksum was right, so the sender is broken or of another version. Nothing of
+			// this command has an effect that a replay would not have too.
+			result.Err = fmt.Errorf("partition %d: delta of %x: %w", m.cfg.ID, c.Deltas[i].Key, err)
+			return result
+		}
+		m.observe(d.Newest().HLC)
+		e := m.load(c.Deltas[i].Key)
+		if e.stored == nil && d.Stale(m.state.Stable) {
+			continue // folded away here: MERGE.md, "Stable, and folding"
+		}
+		r := m.open(e)
+		if seen := r.Seen(); seen.Contains(d.Seen()) {
+			continue // a repetition
+		}
+		conflicts := r.Join(d)
+		r.ShowKey(m.schema.Hash.Name, func() []byte { return m.keyItem(e.key) })
+		m.commit(e, r.Append(nil), c.Deltas[i].State, remote, b)
+		result.Applied++
+		result.Conflicts += len(conflicts)
+		m.keep(e.key, conflicts, b)
+	}
+	if c.Source.Stream != "" && c.Source.Seq > m.cursors[c.Source.Stream] {
+		m.cursors[c.Source.Stream] = c.Source.Seq
+		b.Set(keyenc.Meta(nil, m.cfg.ID, metaCursor+c.Source.Stream), binary.BigEndian.AppendUint64(nil, c.Source.Seq))
+	}
+	return result
+}
+
+// restore writes the items of a backup as this region's own.
+func (m *Machine) restore(c *op.Command, b *storage.Batch) op.Result {
+	var result op.Result
+	for i := range c.Deltas {
+		e := m.load(c.Deltas[i].Key)
+		m.write(e, crdt.Write{Origin: crdt.Origin{Op: crdt.Restore}, Item: c.Deltas[i].State}, c, b)
+		result.Applied++
+	}
+	return result
+}
+
+// fold takes a new stable time and walks the change log from where it last stopped: the items whose
+// newest write is stable fold, and those deleted by it are gone. It also lets go of the change log's
+// entries that nobody needs.
+func (m *Machine) fold(c *op.Command, b *storage.Batch) op.Result {
+	m.state.Stable = max(m.state.Stable, c.Stable)
+	it, err := m.cfg.Store.Iter(keyenc.Log(nil, m.cfg.ID, m.state.Folded+1), keyenc.Log(nil, m.cfg.ID, m.state.Seq+1))
+	if err != nil {
+		panic(fmt.Sprintf("partition %d: fold: %v", m.cfg.ID, err))
+	}
+	defer it.Close()
+	n := 0
+	for ok := it.First(); ok; ok = it.Next() {
+		change, err := DecodeChange(it.Value())
+		if err != nil {
+			panic(fmt.Sprintf("partition %d: fold: %v", m.cfg.ID, err))
+		}
+		if crdt.PeekDot(change.Delta).HLC > m.state.Stable || n == c.Limit {
+			break
+		}
+		n++
+		m.state.Folded = keyenc.LogSeq(it.Key())
+		e := m.load(change.Key)
+		if e.stored == nil {
+			continue
+		}
+		r, err := crdt.Decode(e.stored)
+		if err != nil {
+			panic(fmt.Sprintf("partition %d: record %x: %v", m.cfg.ID, e.key, err))
+		}
+		if r.IsFolded() || r.Newest().HLC > m.state.Stable {
+			continue // nothing to do, or a later entry of the log does it
+		}
+		if gone := r.Fold(m.state.Stable); gone {
+			m.set(e, nil, b)
+		} else {
+			m.set(e, r.Append(nil), b)
+		}
+	}
+	if err := it.Err(); err != nil {
+		panic(fmt.Sprintf("partition %d: fold: %v", m.cfg.ID, err))
+	}
+	if trim := min(c.Trim, m.state.Folded); trim > m.state.Trimmed {
+		b.DeleteRange(keyenc.Log(nil, m.cfg.ID, m.state.Trimmed+1), keyenc.Log(nil, m.cfg.ID, trim+1))
+		m.state.Trimmed = trim
+	}
+	return op.Result{More: n == c.Limit}
+}

@@ -1,0 +1,242 @@
+// Package partition owns the state machine of one key range: a command in, a batch of writes and a
+// result out. Conditions, stamps, merging, index rows and the change log meet here.
+//
+// It leaves agreement on the commands to region/group, disk to package storage, and other partitions to
+// package region. It has no clock, goroutine, context or randomness.
+//
+// Invariants: what Apply does is a function of the state and the command alone; a local write, a remote
+// delta and a restored item leave by one function (commit.go); the change log's sequence numbers have no
+// gap; the clock never goes backwards.
+package partition
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/region/op"
+	"github.com/commutatordb/commutator/storage"
+	"github.com/commutatordb/commutator/storage/keyenc"
+	"github.com/commutatordb/commutator/table"
+)
+
+// Config is what a machine is told when it is opened.
+type Config struct {
+	ID    uint64     // of the partition
+	Table uint32     // storage id of its table
+	Actor crdt.Actor // this region: who stamps
+	Store storage.Reader
+}
+
+// Machine is the state machine of one partition. It belongs to one goroutine; State returns what others
+// may read.
+type Machine struct {
+	cfg    Config
+	schema *table.Schema
+	modes  crdt.Modes
+	state  State
+
+	cursors map[string]uint64 // stream -> last sequence number applied
+
+	// written holds, by record key, the records that this run of commands has put in the batch and that
+	// the store does not show yet; nil for one deleted.
+	written map[string][]byte
+
+	rows    []table.Row // scratch
+	scratch []byte
+}
+
+// State is a partition's own state, beside its records. It is written with every batch.
+type State struct {
+	Applied uint64   // index of the last Raft entry applied
+	Clock   crdt.HLC // the newest stamp given or received
+	Seq     uint64   // the last change-log entry
+	Folded  uint64   // the change-log entries up to here have been folded
+	Trimmed uint64   // the change-log entries up to here are gone
+	Stable  crdt.HLC // everything up to here is stable (MERGE.md)
+	Items   int64    // visible items
+	Bytes   int64    // their sizes, by item.Item.Size
+}
+
+// Names of a partition's own rows; see keyenc.Meta.
+const (
+	metaState  = "state"
+	metaSchema = "schema"
+	metaCursor = "cursor/"
+)
+
+// Open reads a machine's state, or begins one. It returns a *storage.CorruptionError when what is there
+// is not what was written.
+func Open(cfg Config) (*Machine, error) {
+	m := &Machine{cfg: cfg, schema: &table.Schema{}, cursors: map[string]uint64{}, written: map[string][]byte{}}
+	prefix := keyenc.Meta(nil, cfg.ID, "")
+	it, err := cfg.Store.Iter(prefix, keyenc.End(prefix))
+	if err != nil {
+		return nil, fmt.Errorf("partition %d: open: %w", cfg.ID, err)
+	}
+	defer it.Close()
+	for ok := it.First(); ok; ok = it.Next() {
+		name, value := keyenc.MetaName(it.Key()), it.Value()
+		switch {
+		case name == metaState:
+			if m.state, err = decodeState(value); err != nil {
+				return nil, fmt.Errorf("partition %d: open: %w", cfg.ID, err)
+			}
+		case name == metaSchema:
+			schema := &table.Schema{}
+			if err := json.Unmarshal(value, schema); err != nil {
+				return nil, fmt.Errorf("partition %d: open: schema: %w", cfg.ID, err)
+			}
+			m.follow(schema)
+		case len(name) > len(metaCursor) && name[:len(metaCursor)] == metaCursor && len(value) == 8:
+			m.cursors[name[len(metaCursor):]] = binary.BigEndian.Uint64(value)
+		default:
+			return nil, fmt.Errorf("partition %d: open: unknown row %q", cfg.ID, name)
+		}
+	}
+	if err := it.Err(); err != nil {
+		return nil, fmt.Errorf("partition %d: open: %w", cfg.ID, err)
+	}
+	return m, nil
+}
+
+func (m *Machine) follow(s *table.Schema) {
+	m.schema = s
+	m.modes = crdt.Modes{Table: mode(s.Modes.Table)}
+	if len(s.Modes.Attributes) > 0 {
+		m.modes.Attributes = make(map[string]crdt.Mode, len(s.Modes.Attributes))
+	}
+	for _, a := range s.Modes.Attributes {
+		m.modes.Attributes[a.Name] = mode(a.Mode)
+	}
+}
+
+func mode(m table.Mode) crdt.Mode {
+	if m == table.LastWriterWins {
+		return crdt.LastWriterWins
+	}
+	return crdt.Merge
+}
+
+// State returns the partition's state after the last committed batch.
+func (m *Machine) State() State { return m.state }
+
+// Schema returns the schema that the partition follows. It must not be changed.
+func (m *Machine) Schema() *table.Schema { return m.schema }
+
+// Applied returns the index of the last Raft entry applied.
+func (m *Machine) Applied() uint64 { return m.state.Applied }
+
+// AppliedKey is where Finish writes the state, which begins with Applied.
+func (m *Machine) AppliedKey() []byte { return keyenc.Meta(nil, m.cfg.ID, metaState) }
+
+// Cursors returns how far each stream of another region has been applied.
+func (m *Machine) Cursors() map[string]uint64 {
+	out := make(map[string]uint64, len(m.cursors))
+	for k, v := range m.cursors {
+		out[k] = v
+	}
+	return out
+}
+
+// Apply carries out the command of the Raft entry at index; nil stands for an entry without one. What it
+// writes goes to b; it is in force for the next Apply at once. It panics when the store cannot be read:
+// no replica may go on from a state it does not know.
+func (m *Machine) Apply(index uint64, c *op.Command, b *storage.Batch) op.Result {
+	if index <= m.state.Applied {
+		panic(fmt.Sprintf("partition %d: entry %d applied behind entry %d", m.cfg.ID, index, m.state.Applied))
+	}
+	m.state.Applied = index
+	if c == nil {
+		return op.Result{}
+	}
+	switch c.Kind {
+	case op.Put:
+		return m.put(c, b)
+	case op.Update:
+		return m.update(c, b)
+	case op.Delete, op.Expire:
+		return m.delete(c, b)
+	case op.Merge:
+		return m.merge(c, b)
+	case op.Restore:
+		return m.restore(c, b)
+	case op.Fold:
+		return m.fold(c, b)
+	case op.Alter:
+		return m.alter(c, b)
+	case op.Reindex:
+		return m.reindex(c, b)
+	}
+	return op.Result{Err: fmt.Errorf("partition %d: %w: kind %d", m.cfg.ID, op.ErrEncoding, c.Kind)}
+}
+
+// Finish writes the state that the commands since the last Finish have led to.
+func (m *Machine) Finish(b *storage.Batch) {
+	b.Set(keyenc.Meta(m.scratch[:0], m.cfg.ID, metaState), m.state.encode())
+}
+
+// Committed tells the machine that the store shows all that it has written.
+func (m *Machine) Committed() { clear(m.written) }
+
+func (m *Machine) alter(c *op.Command, b *storage.Batch) op.Result {
+	for _, x := range m.schema.Indexes {
+		if c.Schema.Index(x.Name) == nil || c.Schema.Index(x.Name).ID != x.ID {
+			prefix := keyenc.Index(nil, m.cfg.Table, x.ID, nil)
+			b.DeleteRange(prefix, keyenc.End(prefix))
+		}
+	}
+	m.follow(c.Schema)
+	value, err := json.Marshal(c.Schema)
+	if err != nil {
+		panic(fmt.Sprintf("partition %d: schema: %v", m.cfg.ID, err))
+	}
+	b.Set(keyenc.Meta(nil, m.cfg.ID, metaSchema), value)
+	return op.Result{}
+}
+
+// record returns the stored record of an item, nil for none.
+func (m *Machine) record(key table.Key) []byte {
+	m.scratch = keyenc.Record(m.scratch[:0], m.cfg.Table, key)
+	if r, ok := m.written[string(m.scratch)]; ok {
+		return r
+	}
+	r, err := m.cfg.Store.Get(nil, m.scratch)
+	if err != nil && !errors.Is(err, storage.ErrNotFound) {
+		panic(fmt.Sprintf("partition %d: read %x: %v", m.cfg.ID, m.scratch, err))
+	}
+	return r
+}
+
+// stamp gives the next local write its dot.
+func (m *Machine) stamp(proposed crdt.HLC) crdt.Dot {
+	m.state.Clock = max(proposed, m.state.Clock+1)
+	return crdt.Dot{HLC: m.state.Clock, Actor: m.cfg.Actor}
+}
+
+// observe lifts the clock over a stamp received.
+func (m *Machine) observe(h crdt.HLC) { m.state.Clock = max(m.state.Clock, h) }
+
+const stateSize = 8 * 8
+
+// encode draws the state: eight big-endian words, in the order of the struct.
+func (s State) encode() []byte {
+	b := make([]byte, 0, stateSize)
+	for _, v := range [...]uint64{s.Applied, uint64(s.Clock), s.Seq, s.Folded, s.Trimmed, uint64(s.Stable), uint64(s.Items), uint64(s.Bytes)} {
+		b = binary.BigEndian.AppendUint64(b, v)
+	}
+	return b
+}
+
+func decodeState(b []byte) (State, error) {
+	if len(b) != stateSize {
+		return State{}, fmt.Errorf("partition: a state of %d bytes", len(b))
+	}
+	word := func(i int) uint64 { return binary.BigEndian.Uint64(b[8*i:]) }
+	return State{
+		Applied: word(0), Clock: crdt.HLC(word(1)), Seq: word(2), Folded: word(3), Trimmed: word(4),
+		Stable: crdt.HLC(word(5)), Items: int64(word(6)), Bytes: int64(word(7)),
+	}, nil
+}

@@ -1,0 +1,300 @@
+package region
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/region/group"
+	"github.com/commutatordb/commutator/region/op"
+	"github.com/commutatordb/commutator/region/partition"
+	"github.com/commutatordb/commutator/storage/keyenc"
+	"github.com/commutatordb/commutator/table"
+)
+
+// Stamp is the present as an HLC, for a definition's Version.
+func (r *Region) Stamp() crdt.HLC { return crdt.At(r.cfg.Now().UnixMilli(), 0) }
+
+// Definitions returns every table of the catalog, sorted by name. They must not be changed.
+func (r *Region) Definitions() ([]*table.Definition, error) {
+	defs, err := r.catalog.definitions()
+	if err != nil {
+		return nil, err
+	}
+	out := make([]*table.Definition, 0, len(defs))
+	for _, d := range defs {
+		out = append(out, d.Definition)
+	}
+	slices.SortFunc(out, func(a, b *table.Definition) int { return strings.Compare(a.Schema.Name, b.Schema.Name) })
+	return out, nil
+}
+
+// Definition returns the table's definition, or ErrNoTable. It must not be changed.
+func (r *Region) Definition(name string) (*table.Definition, error) {
+	d, err := r.definition(name)
+	return d.Definition, err
+}
+
+func (r *Region) definition(name string) (definition, error) {
+	defs, err := r.catalog.definitions()
+	if err != nil {
+		return definition{}, err
+	}
+	d, ok := defs[name]
+	if !ok {
+		return definition{}, ErrNoTable
+	}
+	return d, nil
+}
+
+// Create adds a table to the catalog and returns its definition, in status CREATING: it becomes ACTIVE by
+// itself. The caller gives the schema and the settings; Create gives the ids. It returns ErrExists.
+func (r *Region) Create(ctx context.Context, d *table.Definition) (*table.Definition, error) {
+	if _, err := r.Definition(d.Schema.Name); err == nil {
+		return nil, ErrExists
+	}
+	tableID, partitionID, err := r.allocate(ctx, 1)
+	if err != nil {
+		return nil, err
+	}
+	d = d.Clone()
+	d.ID, d.UUID, d.Status = tableID, newUUID(), table.Creating
+	if d.GlobalID == "" {
+		d.GlobalID = newUUID()
+	}
+	if d.Version == 0 {
+		d.Version = uint64(r.Stamp())
+	}
+	d.Schema.Solo = len(d.Replicas) == 0
+	d.Created = r.cfg.Now().UnixMilli()
+	d.Partitions = []table.Partition{{ID: partitionID}}
+	for i := range d.Schema.Indexes {
+		d.Schema.Indexes[i].ID = uint32(i + 1)
+	}
+	err = r.setRow(ctx, rowTable+d.Schema.Name, d, 0)
+	var stale *op.Stale
+	if errors.As(err, &stale) {
+		return nil, ErrExists
+	}
+	return d, err
+}
+
+// newUUID returns a random UUID, as TableId has it.
+func newUUID() string {
+	var b [16]byte
+	rand.Read(b[:]) // never fails: crypto/rand ends the process when it has no randomness
+	b[6], b[8] = b[6]&0x0F|0x40, b[8]&0x3F|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+// Change gives the table another definition: change is called with a copy of the present one, possibly
+// more than once, and its error is returned. Nothing is written when it changes nothing.
+func (r *Region) Change(ctx context.Context, name string, change func(*table.Definition) error) (*table.Definition, error) {
+	for {
+		old, err := r.definition(name)
+		if err != nil {
+			return nil, err
+		}
+		d := old.Clone()
+		if err := change(d); err != nil {
+			return nil, err
+		}
+		if reflect.DeepEqual(d, old.Definition) {
+			return d, nil
+		}
+		err = r.setRow(ctx, rowTable+name, d, old.revision)
+		var stale *op.Stale
+		if errors.As(err, &stale) {
+			continue // somebody else changed it; look again
+		}
+		return d, err
+	}
+}
+
+// Delete begins to delete the table: from now on it is DELETING, until it is gone. It returns ErrNoTable,
+// or ErrInUse when the table is being created, changed or deleted already.
+func (r *Region) Delete(ctx context.Context, name string) (*table.Definition, error) {
+	return r.Change(ctx, name, func(d *table.Definition) error {
+		if d.Status == table.Deleting || d.Status == table.Creating {
+			return ErrInUse
+		}
+		d.Status = table.Deleting
+		if own := d.Replica(r.cfg.Name); own != nil {
+			own.Status, own.Version = table.Deleting, uint64(r.Stamp())
+		}
+		return nil
+	})
+}
+
+// waits tells whether a table may not become ACTIVE yet for a reason of its own: a replica still being
+// seeded, or a restore under way.
+func waits(d *table.Definition, region string) bool {
+	own := d.Replica(region)
+	return own != nil && own.Status == table.Creating || d.Restore != nil && d.Restore.InProgress
+}
+
+// held tells whether a table that is being deleted must stay until the other replicas have heard of it.
+func held(d *table.Definition, region string) bool {
+	own := d.Replica(region)
+	return own != nil && own.Status == table.Deleting
+}
+
+// Table is an open table. Its methods are safe for concurrent use.
+type Table struct {
+	ID         uint32
+	region     *Region
+	def        atomic.Pointer[table.Definition]
+	partitions []*Partition // in key order, as the definition has them
+	revision   uint64       // of the definition in force; of reconcile alone
+}
+
+// Definition returns the table's definition. It must not be changed.
+func (t *Table) Definition() *table.Definition { return t.def.Load() }
+
+// Schema returns the table's schema. It must not be changed.
+func (t *Table) Schema() *table.Schema { return &t.def.Load().Schema }
+
+// Partitions returns the table's partitions in key order.
+func (t *Table) Partitions() []*Partition { return t.partitions }
+
+// Table returns the named table, open for reading and writing. It returns ErrNoTable, or ErrNotActive for
+// one that is being created or deleted; it waits while this node is still starting.
+func (r *Region) Table(ctx context.Context, name string) (*Table, error) {
+	t, err := r.Opened(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if s := t.Definition().Status; s != table.Active && s != table.Updating {
+		return nil, ErrNotActive
+	}
+	return t, nil
+}
+
+// Opened is Table for whoever fills or follows a table that clients may not use yet.
+func (r *Region) Opened(ctx context.Context, name string) (*Table, error) {
+	select {
+	case <-r.opened:
+	default:
+		select {
+		case <-r.opened:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("region: %w", context.Cause(ctx))
+		}
+	}
+	if t := (*r.tables.Load())[name]; t != nil {
+		return t, nil
+	}
+	if _, err := r.Definition(name); err != nil {
+		return nil, err
+	}
+	return nil, ErrNotActive
+}
+
+// Tables returns the open tables, sorted by name.
+func (r *Region) Tables() []*Table {
+	var out []*Table
+	for _, t := range *r.tables.Load() {
+		out = append(out, t)
+	}
+	slices.SortFunc(out, func(a, b *Table) int { return strings.Compare(a.Schema().Name, b.Schema().Name) })
+	return out
+}
+
+func (r *Region) openTable(d *table.Definition) (*Table, error) {
+	t := &Table{ID: d.ID, region: r}
+	t.def.Store(d)
+	for _, pd := range d.Partitions {
+		m, err := partition.Open(partition.Config{ID: pd.ID, Table: d.ID, Actor: r.cfg.Actor, Store: r.cfg.Store})
+		if err != nil {
+			return nil, err
+		}
+		p := &Partition{ID: pd.ID, Start: pd.Start, table: t, watchers: map[chan struct{}]bool{}}
+		p.publish(m)
+		if p.group, err = r.host.Open(pd.ID, m, func() { p.publish(m) }); err != nil {
+			return nil, err
+		}
+		t.partitions = append(t.partitions, p)
+	}
+	return t, nil
+}
+
+// follow brings the table's partitions onto the definition's schema.
+func (t *Table) follow(ctx context.Context, d *table.Definition) error {
+	for _, p := range t.partitions {
+		if p.follows != nil && reflect.DeepEqual(*p.follows, d.Schema) {
+			continue
+		}
+		schema := d.Schema.Clone()
+		if err := p.propose(ctx, &op.Command{Kind: op.Alter, Schema: &schema}); err != nil {
+			return err
+		}
+		p.follows = &schema
+	}
+	t.def.Store(d)
+	return nil
+}
+
+// backfill writes the rows of indexes that are new to a table with items.
+func (t *Table) backfill(ctx context.Context, d *table.Definition) error {
+	for i := range d.Schema.Indexes {
+		x := &d.Schema.Indexes[i]
+		if !x.Backfilling {
+			continue
+		}
+		for _, p := range t.partitions {
+			for key := p.Start; ; {
+				result, err := p.group.Propose(ctx, &op.Command{Kind: op.Reindex, Key: key, Index: x.ID, Limit: reindexPerStep})
+				if err = errors.Join(err, result.Err); err != nil {
+					return fmt.Errorf("backfill of index %s: %w", x.Name, err)
+				}
+				if key = result.Next; key == nil {
+					break
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// drop takes a table away: its groups, its rows, and at last its row in the catalog. It is begun again
+// after a crash.
+func (r *Region) drop(ctx context.Context, d definition, t *Table) error {
+	if t != nil && t.ID == d.ID {
+		r.publish(d.Schema.Name, nil)
+		for _, p := range t.partitions {
+			if err := r.host.Remove(ctx, p.group); err != nil && !errors.Is(err, group.ErrGone) {
+				return err
+			}
+			p.tell()
+		}
+	}
+	b := r.cfg.Store.NewBatch()
+	for _, prefix := range [][]byte{keyenc.Record(nil, d.ID, nil), keyenc.Indexes(nil, d.ID), keyenc.Conflicts(nil, d.ID)} {
+		b.DeleteRange(prefix, keyenc.End(prefix))
+	}
+	for _, p := range d.Partitions {
+		log := keyenc.Log(nil, p.ID, 0)
+		b.DeleteRange(log, keyenc.Log(nil, p.ID, 1<<64-1))
+		meta := keyenc.Meta(nil, p.ID, "")
+		b.DeleteRange(meta, keyenc.End(meta))
+	}
+	if err := r.cfg.Store.Commit(b); err != nil {
+		return err
+	}
+	// The store has no log of its own: what was deleted must be durable before the catalog forgets it.
+	if err := r.cfg.Store.Flush(); err != nil {
+		return fmt.Errorf("flush: %w", err)
+	}
+	err := r.setRow(ctx, rowTable+d.Schema.Name, nil, d.revision)
+	var stale *op.Stale
+	if errors.As(err, &stale) {
+		return nil // changed meanwhile: reconcile comes again
+	}
+	return err
+}

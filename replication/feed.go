@@ -1,0 +1,65 @@
+package replication
+
+// Limits of a stream. The window lets a link of 200 ms and 1 Gb/s be filled; what lies beyond it stays in
+// the origin's log, which is where the bound on its growth is.
+const (
+	BatchBytes = 256 << 10 // of a batch before compression, about
+	Window     = 16 << 20  // bytes on the way and not acknowledged, at most
+)
+
+// Feed is the origin's end of a stream: what to send next. It keeps at most Window bytes on the way.
+type Feed struct {
+	sent   uint64 // Invariant: acked <= sent
+	acked  uint64
+	onWay  []flight // in order of seq
+	bytes  int      // Invariant: the sum of onWay's sizes
+	shown  Progress // the last progress sent
+	showed bool
+}
+
+type flight struct {
+	seq  uint64
+	size int
+}
+
+// NewFeed returns a Feed for a follower that has applied everything up to seq.
+func NewFeed(seq uint64) *Feed { return &Feed{sent: seq, acked: seq} }
+
+// Next tells from where to read on, and whether there is room for more on the way.
+func (f *Feed) Next() (after uint64, ok bool) { return f.sent, f.bytes < Window }
+
+// Sent notes that a batch of the given size has been sent.
+func (f *Feed) Sent(b Batch, size int) {
+	f.sent = b.Seq
+	f.onWay = append(f.onWay, flight{b.Seq, size})
+	f.bytes += size
+}
+
+// Skipped notes that the log up to seq holds nothing to send.
+func (f *Feed) Skipped(seq uint64) { f.sent = max(f.sent, seq) }
+
+// Acked notes that the follower has applied everything up to seq.
+func (f *Feed) Acked(seq uint64) {
+	f.acked = max(f.acked, min(seq, f.sent))
+	n := 0
+	for n < len(f.onWay) && f.onWay[n].seq <= f.acked {
+		f.bytes -= f.onWay[n].size
+		n++
+	}
+	f.onWay = append(f.onWay[:0], f.onWay[n:]...)
+}
+
+// Shows tells whether a progress says more than the last one sent, and takes it for sent.
+func (f *Feed) Shows(p Progress) bool {
+	if f.showed && p.Seq == f.shown.Seq && p.Clock == f.shown.Clock && len(p.Applied) == len(f.shown.Applied) {
+		same := true
+		for region, h := range p.Applied {
+			same = same && f.shown.Applied[region] == h
+		}
+		if same {
+			return false
+		}
+	}
+	f.shown, f.showed = p, true
+	return true
+}

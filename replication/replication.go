@@ -1,0 +1,153 @@
+// Package replication owns how one region's change log reaches another: what a stream carries, how far
+// each side has come, when a time is stable. It leaves the wire to replication/transport, what a delta
+// means to package crdt, and reading and applying to whoever implements Source and Log here: it knows
+// neither region nor storage.
+//
+// Invariants: only changes that a region itself has written are shipped; gaps are found by sequence
+// numbers, never by stamps; a Progress covers nothing that was not sent before it on the same stream.
+package replication
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/commutatordb/commutator/crdt"
+)
+
+// Change is one write of the origin's: the item's key and the delta that the write added.
+type Change struct {
+	Key   []byte // ordered key: table.Key
+	Delta []byte // a crdt.Record's encoding
+}
+
+// Batch is a run of an origin's own changes with sequence numbers in (After, Seq]. Numbers that are
+// missing between were other regions' changes.
+type Batch struct {
+	After, Seq uint64
+	Changes    []Change
+}
+
+// Progress says how far an origin has come, behind every change that it covers.
+type Progress struct {
+	Seq     uint64              // every change of the origin's own up to here was sent before
+	Clock   crdt.HLC            // every later write of the origin's has a greater stamp
+	Applied map[string]crdt.HLC // by region: the origin has applied all of that region's writes up to here
+	SentAt  int64               // by the origin's clock, ns since the Unix epoch
+}
+
+// Resume is where a stream goes on.
+type Resume struct {
+	Region    string // who asks
+	Table     string // global id
+	Instance  uint64 // of the origin, as the asker knows it
+	Partition uint64 // of the origin
+	Seq       uint64 // the last change applied
+}
+
+// SeedPart is a run of whole items; the last part, Done, has no items and says where to follow from.
+type SeedPart struct {
+	Items []Change // whole states instead of deltas
+
+	Done    bool
+	Seq     uint64            // of the origin's partition at the moment of the seed
+	Clock   crdt.HLC          // the origin's clock then
+	Cursors map[string]uint64 // StreamName -> how far the origin had applied it
+}
+
+// Tables is what regions tell each other of their global tables.
+type Tables struct {
+	Region      string
+	Instance    uint64
+	Definitions [][]byte // table.Definition as JSON
+}
+
+// Errors that a Source's region answers, and a follower acts on.
+var (
+	// ErrTruncated: the log no longer has what was asked for. Seed, then follow.
+	ErrTruncated = errors.New("replication: the change log begins later than asked for")
+	// ErrInstance: the region is not the one whose log was being followed; it lost its data or was
+	// restored. Nothing it says continues what was said before.
+	ErrInstance = errors.New("replication: the region is another instance than the one followed")
+	// ErrNoTable: the origin has no such table or partition, or not yet.
+	ErrNoTable = errors.New("replication: no such table or partition here")
+	// ErrNotMember: the table has no replica in the region that asks.
+	ErrNotMember = errors.New("replication: the table has no replica in that region")
+)
+
+// Source is what a region offers to others.
+type Source interface {
+	// Exchange takes over the definitions that are newer than its own and answers with its own.
+	Exchange(ctx context.Context, theirs Tables) (Tables, error)
+	// Log opens one partition's change log for a follower. It returns ErrNoTable, ErrInstance or
+	// ErrNotMember.
+	Log(r Resume) (Log, error)
+	// Seed hands every item of a partition, as it stood at one moment, to send. It returns ErrNoTable.
+	Seed(ctx context.Context, region, table string, partition uint64, send func(SeedPart) error) error
+}
+
+// Log is one partition's change log as its own region has it.
+type Log interface {
+	// Read returns the origin's own changes behind after, about maxBytes of them, and the progress that
+	// they lead to. At the end of the log the batch is empty. It returns ErrTruncated.
+	Read(after uint64, maxBytes int) (Batch, Progress, error)
+	// Watch returns a channel that gets a token when there may be more, until stop is called.
+	Watch() (changed <-chan struct{}, stop func())
+	// Acked says that the follower has applied everything up to seq.
+	Acked(seq uint64)
+}
+
+// Peer is another region, across a wire or in the same process.
+type Peer interface {
+	// Exchange is Source's.
+	Exchange(ctx context.Context, ours Tables) (Tables, error)
+	// Follow streams a partition's changes to sink until ctx ends or something fails. Each batch is
+	// acknowledged when sink.Apply has returned. It returns ErrTruncated, ErrInstance, ErrNoTable,
+	// ErrNotMember, or what else ended the stream.
+	Follow(ctx context.Context, from Resume, sink Sink) error
+	// Seed is Source's, the other way round.
+	Seed(ctx context.Context, region, table string, partition uint64, receive func(SeedPart) error) error
+}
+
+// Sink is where a followed stream goes.
+type Sink interface {
+	// Apply makes a batch durable before it returns.
+	Apply(ctx context.Context, b Batch) error
+	// Progress takes note of how far the origin has come; every batch before it has been applied.
+	Progress(p Progress)
+}
+
+// StreamName names one origin's partition, in one instance of its region, for the cursors that a
+// receiver keeps.
+func StreamName(region string, instance, partition uint64) string {
+	return region + "/" + strconv.FormatUint(instance, 16) + "/" + strconv.FormatUint(partition, 10)
+}
+
+// Follower checks that a stream goes on without a gap. It is the receiver's end of a stream.
+type Follower struct {
+	applied uint64 // Invariant: never falls
+}
+
+// NewFollower returns a Follower that has applied everything up to seq.
+func NewFollower(seq uint64) Follower { return Follower{seq} }
+
+// Applied is the last sequence number applied.
+func (f *Follower) Applied() uint64 { return f.applied }
+
+// Next tells whether a batch is to be applied: not one that was, in whole. It returns an error when the
+// batch does not continue the stream; then the stream must be resumed from Applied.
+func (f *Follower) Next(b Batch) (bool, error) {
+	switch {
+	case b.Seq < b.After:
+		return false, fmt.Errorf("replication: a batch from %d back to %d", b.After, b.Seq)
+	case b.After > f.applied:
+		return false, fmt.Errorf("replication: a gap: applied %d, the next batch begins behind %d", f.applied, b.After)
+	case b.Seq <= f.applied:
+		return false, nil
+	}
+	return true, nil
+}
+
+// Done notes that a batch has been applied.
+func (f *Follower) Done(b Batch) { f.applied = max(f.applied, b.Seq) }

@@ -1,0 +1,97 @@
+package replication
+
+import (
+	"github.com/commutatordb/commutator/crdt"
+)
+
+// Stability computes, for one table in one region, up to which time everything is stable: the region
+// holds everything up to it, and all that may still arrive has seen everything up to it.
+//
+// That is so for a time T when, for every member region, the latest progress received on each of its
+// streams covers T for every member's writes; receiving it behind the changes it covers is what makes
+// both halves true. Source: MERGE.md, "Stable, and folding".
+type Stability struct {
+	own     string
+	members []string            // other regions, all that count
+	streams map[string][]uint64 // member -> its partitions
+	heard   map[string]Progress // StreamName-like key -> latest progress, applied
+}
+
+// NewStability returns a Stability that has heard nothing yet, so that nothing is stable.
+func NewStability(own string) *Stability {
+	return &Stability{own: own, streams: map[string][]uint64{}, heard: map[string]Progress{}}
+}
+
+// SetMembers says which other regions count, and which partitions each has. What was heard of those that
+// still count stays.
+func (s *Stability) SetMembers(partitions map[string][]uint64) {
+	s.members = s.members[:0]
+	heard := map[string]Progress{}
+	for region, ids := range partitions {
+		s.members = append(s.members, region)
+		for _, id := range ids {
+			key := StreamName(region, 0, id)
+			if p, ok := s.heard[key]; ok {
+				heard[key] = p
+			}
+		}
+	}
+	s.streams, s.heard = partitions, heard
+}
+
+// Heard takes a progress received from a region's partition, behind changes that have all been applied.
+func (s *Stability) Heard(region string, partition uint64, p Progress) {
+	s.heard[StreamName(region, 0, partition)] = p
+}
+
+// Applied returns, by region, up to which time this region has applied all of that region's writes: what
+// it tells the others. Regions not heard from are missing.
+func (s *Stability) Applied() map[string]crdt.HLC {
+	out := make(map[string]crdt.HLC, len(s.members))
+	for _, region := range s.members {
+		if h, ok := s.clock(region); ok {
+			out[region] = h
+		}
+	}
+	return out
+}
+
+// clock is the least clock heard on a region's streams.
+func (s *Stability) clock(region string) (crdt.HLC, bool) {
+	var least crdt.HLC
+	for i, id := range s.streams[region] {
+		p, ok := s.heard[StreamName(region, 0, id)]
+		if !ok {
+			return 0, false
+		}
+		if i == 0 || p.Clock < least {
+			least = p.Clock
+		}
+	}
+	return least, len(s.streams[region]) > 0
+}
+
+// Stable returns the greatest time known to be stable, given this region's own clock; 0 while some member
+// has not been heard from. A region without others is stable up to its own clock.
+func (s *Stability) Stable(clock crdt.HLC) crdt.HLC {
+	stable := clock
+	for _, member := range s.members {
+		if len(s.streams[member]) == 0 {
+			return 0
+		}
+		for _, id := range s.streams[member] {
+			p, ok := s.heard[StreamName(member, 0, id)]
+			if !ok {
+				return 0
+			}
+			// The member's own writes, and this region's and every other's as the member has applied them.
+			stable = min(stable, p.Clock, p.Applied[s.own])
+			for _, other := range s.members {
+				if other != member {
+					stable = min(stable, p.Applied[other])
+				}
+			}
+		}
+	}
+	return stable
+}

@@ -1,0 +1,116 @@
+package transport
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+
+	pb "github.com/commutatordb/commutator/proto/replication/v1"
+	"github.com/commutatordb/commutator/replication"
+)
+
+// backoffConfig keeps trying a lost peer about once a second: a healed link must be noticed soon, and one
+// attempt costs next to nothing.
+var backoffConfig = backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second}
+
+// Client is another region as a replication.Peer. Its methods are safe for concurrent use.
+type Client struct {
+	conn *grpc.ClientConn
+	rpc  pb.ReplicationClient
+}
+
+var _ replication.Peer = (*Client)(nil)
+
+func newClient(conn *grpc.ClientConn) *Client {
+	return &Client{conn, pb.NewReplicationClient(conn)}
+}
+
+// Close ends every call and closes the connection.
+func (c *Client) Close() error { return c.conn.Close() }
+
+// Exchange is replication.Peer's.
+func (c *Client) Exchange(ctx context.Context, ours replication.Tables) (replication.Tables, error) {
+	theirs, err := c.rpc.Exchange(ctx, tablesToProto(ours))
+	if err != nil {
+		return replication.Tables{}, fmt.Errorf("transport: exchange: %w", fromStatus(err))
+	}
+	return tablesFromProto(theirs), nil
+}
+
+// Follow is replication.Peer's.
+func (c *Client) Follow(ctx context.Context, from replication.Resume, sink replication.Sink) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends the stream on both sides
+	stream, err := c.rpc.Stream(ctx)
+	if err != nil {
+		return fmt.Errorf("transport: follow: %w", fromStatus(err))
+	}
+	resume := &pb.Resume{Region: from.Region, Table: from.Table, Instance: from.Instance, Partition: from.Partition, Seq: from.Seq}
+	if err := stream.Send(&pb.Pull{Message: &pb.Pull_Resume{Resume: resume}}); err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("transport: follow: %w", fromStatus(err))
+	}
+	follower := replication.NewFollower(from.Seq)
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			return fmt.Errorf("transport: follow: %w", fromStatus(err))
+		}
+		switch m := m.Message.(type) {
+		case *pb.Push_Batch:
+			b, err := batchFromProto(m.Batch)
+			if err != nil {
+				return err
+			}
+			wanted, err := follower.Next(b)
+			if err != nil {
+				return err
+			}
+			if wanted {
+				if err := sink.Apply(ctx, b); err != nil {
+					return err
+				}
+				follower.Done(b)
+			}
+			if err := stream.Send(&pb.Pull{Message: &pb.Pull_Ack{Ack: &pb.Ack{Seq: follower.Applied()}}}); err != nil && !errors.Is(err, io.EOF) {
+				return fmt.Errorf("transport: acknowledge: %w", fromStatus(err))
+			}
+		case *pb.Push_Progress:
+			sink.Progress(progressFromProto(m.Progress))
+		}
+	}
+}
+
+// Seed is replication.Peer's.
+func (c *Client) Seed(ctx context.Context, region, table string, partition uint64, receive func(replication.SeedPart) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := c.rpc.Seed(ctx, &pb.SeedRequest{Region: region, Table: table, Partition: partition})
+	if err != nil {
+		return fmt.Errorf("transport: seed: %w", fromStatus(err))
+	}
+	for done := false; ; {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			if !done {
+				return fmt.Errorf("transport: seed: the stream ended before its last part: %w", io.ErrUnexpectedEOF)
+			}
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("transport: seed: %w", fromStatus(err))
+		}
+		part, err := seedFromProto(m)
+		if err != nil {
+			return err
+		}
+		done = part.Done
+		if err := receive(part); err != nil {
+			return err
+		}
+	}
+}

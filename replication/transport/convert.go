@@ -1,0 +1,125 @@
+package transport
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/commutatordb/commutator/crdt"
+	pb "github.com/commutatordb/commutator/proto/replication/v1"
+	"github.com/commutatordb/commutator/replication"
+)
+
+// maxBody bounds a body before compression: a batch, with one item of the largest size more.
+const maxBody = 8 << 20
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// One encoder and one decoder serve all streams: EncodeAll and DecodeAll may be called concurrently.
+var (
+	encoder, _ = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(256<<10))
+	decoder, _ = zstd.NewReader(nil, zstd.WithDecoderMaxMemory(maxBody), zstd.WithDecoderConcurrency(1))
+)
+
+// packChanges returns a body and what its message says of it.
+func packChanges(changes []replication.Change) (body []byte, size int, sum uint32) {
+	for _, c := range changes {
+		size += len(c.Key) + len(c.Delta) + 2*binary.MaxVarintLen32
+	}
+	raw := make([]byte, 0, size)
+	for _, c := range changes {
+		raw = append(binary.AppendUvarint(raw, uint64(len(c.Key))), c.Key...)
+		raw = append(binary.AppendUvarint(raw, uint64(len(c.Delta))), c.Delta...)
+	}
+	return encoder.EncodeAll(raw, nil), len(raw), crc32.Checksum(raw, castagnoli)
+}
+
+// unpackChanges undoes packChanges. The bytes are another region's: everything is checked.
+func unpackChanges(body []byte, count, size, sum uint32) ([]replication.Change, error) {
+	if size > maxBody {
+		return nil, fmt.Errorf("transport: a body of %d bytes", size)
+	}
+	raw, err := decoder.DecodeAll(body, make([]byte, 0, size))
+	if err != nil {
+		return nil, fmt.Errorf("transport: body: %w", err)
+	}
+	if len(raw) != int(size) || crc32.Checksum(raw, castagnoli) != sum {
+		return nil, fmt.Errorf("transport: a body's checksum is wrong")
+	}
+	var out []replication.Change
+	for len(raw) > 0 {
+		var c replication.Change
+		if c.Key, raw, err = cut(raw); err != nil {
+			return nil, err
+		}
+		if c.Delta, raw, err = cut(raw); err != nil {
+			return nil, err
+		}
+		out = append(out, c)
+	}
+	if len(out) != int(count) {
+		return nil, fmt.Errorf("transport: %d changes where %d were said", len(out), count)
+	}
+	return out, nil
+}
+
+func cut(b []byte) (part, rest []byte, err error) {
+	n, used := binary.Uvarint(b)
+	if used <= 0 || n > uint64(len(b)-used) {
+		return nil, nil, fmt.Errorf("transport: a body ends too soon")
+	}
+	end := used + int(n)
+	return b[used:end:end], b[end:], nil
+}
+
+func batchToProto(b replication.Batch) *pb.Batch {
+	body, size, sum := packChanges(b.Changes)
+	return &pb.Batch{After: b.After, Seq: b.Seq, Count: uint32(len(b.Changes)), Size: uint32(size), Crc32C: sum, Body: body}
+}
+
+func batchFromProto(m *pb.Batch) (replication.Batch, error) {
+	changes, err := unpackChanges(m.Body, m.Count, m.Size, m.Crc32C)
+	return replication.Batch{After: m.After, Seq: m.Seq, Changes: changes}, err
+}
+
+func progressToProto(p replication.Progress) *pb.Progress {
+	applied := make(map[string]uint64, len(p.Applied))
+	for region, h := range p.Applied {
+		applied[region] = uint64(h)
+	}
+	return &pb.Progress{Seq: p.Seq, Clock: uint64(p.Clock), Applied: applied, SentUnixNano: p.SentAt}
+}
+
+func progressFromProto(m *pb.Progress) replication.Progress {
+	applied := make(map[string]crdt.HLC, len(m.Applied))
+	for region, h := range m.Applied {
+		applied[region] = crdt.HLC(h)
+	}
+	return replication.Progress{Seq: m.Seq, Clock: crdt.HLC(m.Clock), Applied: applied, SentAt: m.SentUnixNano}
+}
+
+func seedToProto(p replication.SeedPart) *pb.SeedChunk {
+	if p.Done {
+		return &pb.SeedChunk{Done: true, Seq: p.Seq, Clock: uint64(p.Clock), Cursors: p.Cursors}
+	}
+	body, size, sum := packChanges(p.Items)
+	return &pb.SeedChunk{Count: uint32(len(p.Items)), Size: uint32(size), Crc32C: sum, Body: body}
+}
+
+func seedFromProto(m *pb.SeedChunk) (replication.SeedPart, error) {
+	if m.Done {
+		return replication.SeedPart{Done: true, Seq: m.Seq, Clock: crdt.HLC(m.Clock), Cursors: m.Cursors}, nil
+	}
+	items, err := unpackChanges(m.Body, m.Count, m.Size, m.Crc32C)
+	return replication.SeedPart{Items: items}, err
+}
+
+func tablesToProto(t replication.Tables) *pb.Tables {
+	return &pb.Tables{Region: t.Region, Instance: t.Instance, Definitions: t.Definitions}
+}
+
+func tablesFromProto(m *pb.Tables) replication.Tables {
+	return replication.Tables{Region: m.Region, Instance: m.Instance, Definitions: m.Definitions}
+}

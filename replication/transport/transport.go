@@ -1,0 +1,95 @@
+// Package transport carries replication between regions over gRPC. It owns the wire: messages,
+// compression, checksums, connections. It leaves the rules to package replication.
+//
+// Invariant: nothing generated from .proto files leaves this package.
+package transport
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
+
+	"github.com/commutatordb/commutator/replication"
+)
+
+const (
+	maxMessage = maxBody + 1<<20
+	// A cut link sends no reset: without these it would be noticed after minutes.
+	keepaliveAfter   = 5 * time.Second
+	keepaliveTimeout = 5 * time.Second
+	// progressEvery is how often a quiet stream says how far the origin has come, if that has changed.
+	progressEvery = 500 * time.Millisecond
+	// maxStreams bounds the streams of one connection.
+	maxStreams = 4096
+)
+
+// errorCodes are how the errors that a follower acts on cross the wire.
+var errorCodes = []struct {
+	err  error
+	code codes.Code
+}{
+	{replication.ErrTruncated, codes.OutOfRange},
+	{replication.ErrInstance, codes.FailedPrecondition},
+	{replication.ErrNoTable, codes.NotFound},
+	{replication.ErrNotMember, codes.PermissionDenied},
+}
+
+func toStatus(err error) error {
+	for _, e := range errorCodes {
+		if errors.Is(err, e.err) {
+			return status.Error(e.code, err.Error())
+		}
+	}
+	return err
+}
+
+func fromStatus(err error) error {
+	for _, e := range errorCodes {
+		if status.Code(err) == e.code {
+			return e.err
+		}
+	}
+	return err
+}
+
+// NewServer returns a gRPC server with the limits that links between regions need; Register adds what it
+// serves.
+func NewServer() *grpc.Server {
+	return grpc.NewServer(
+		grpc.MaxRecvMsgSize(maxMessage),
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveAfter, Timeout: keepaliveTimeout}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveAfter / 2, PermitWithoutStream: true}),
+		grpc.InitialWindowSize(1<<20), grpc.InitialConnWindowSize(8<<20),
+	)
+}
+
+// Dialer opens a connection to a peer's address; nil means TCP. The simulated WAN of dev is one.
+type Dialer func(ctx context.Context, address string) (net.Conn, error)
+
+// Dial returns a client of the region at address. It connects when it is first used, and again whenever
+// the connection is lost.
+func Dial(address string, dial Dialer) (*Client, error) {
+	options := []grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveAfter, Timeout: keepaliveTimeout, PermitWithoutStream: true}),
+		grpc.WithInitialWindowSize(1 << 20), grpc.WithInitialConnWindowSize(8 << 20),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoffConfig, MinConnectTimeout: 3 * time.Second}),
+	}
+	if dial != nil {
+		options = append(options, grpc.WithContextDialer(dial))
+	}
+	conn, err := grpc.NewClient("passthrough:///"+address, options...)
+	if err != nil {
+		return nil, err
+	}
+	return newClient(conn), nil
+}
