@@ -1,0 +1,76 @@
+package crdt
+
+import (
+	"flag"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// The properties of MERGE.md, on random histories: regions that write, receive in any order that is FIFO
+// for each origin, receive again, exchange whole states, join late and fold at their own stable times.
+// Choices come from rapid, which shrinks a failure; -histories=N runs N more from seeds.
+
+var histories = flag.Int("histories", 150, "random histories for each profile")
+var firstSeed = flag.Uint64("seed", 1, "seed of the first of them")
+
+type fromRapid struct{ t *rapid.T }
+
+func (s fromRapid) pick(n int) int {
+	if n <= 1 {
+		return 0
+	}
+	return rapid.IntRange(0, n-1).Draw(s.t, "")
+}
+
+type fromSeed struct{ *rand.Rand }
+
+func (s fromSeed) pick(n int) int { return s.IntN(n) }
+
+var profiles = map[string]profile{
+	"numbers":          {steps: 60, numbers: true, folds: true, shadow: true, oracle: true},
+	"numbers, deletes": {steps: 60, numbers: true, deletes: true, folds: true, shadow: true, oracle: true, late: true},
+	"typed":            {steps: 60, folds: true, shadow: true, oracle: true, late: true},
+	"deletes":          {steps: 70, deletes: true, folds: true, shadow: true, oracle: true, late: true},
+	"expiries":         {steps: 70, deletes: true, expiries: true, folds: true, shadow: true, oracle: true, late: true},
+	"modes":            {steps: 60, deletes: true, modes: true, folds: true, shadow: true, oracle: true, late: true},
+	"mixed":            {steps: 60, mixed: true, deletes: true, expiries: true, modes: true, folds: true, shadow: true, oracle: true, late: true},
+	"wild":             {steps: 80, mixed: true, deletes: true, expiries: true, modes: true, folds: true, late: true},
+	"unfolded":         {steps: 60, mixed: true, deletes: true, expiries: true, modes: true, shadow: true, oracle: true, late: true},
+}
+
+func run(src source, p profile) (w *world, err error) {
+	w = newWorld(src, p)
+	for range p.steps {
+		if err = w.step(); err != nil {
+			return w, err
+		}
+	}
+	return w, w.settle()
+}
+
+func TestHistories(t *testing.T) {
+	for name, p := range profiles {
+		t.Run(name, func(t *testing.T) {
+			rapid.Check(t, func(t *rapid.T) {
+				if w, err := run(fromRapid{t}, p); err != nil {
+					t.Fatalf("%v\n%s", err, strings.Join(w.log, "\n"))
+				}
+			})
+		})
+	}
+}
+
+func TestSeededHistories(t *testing.T) {
+	for name, p := range profiles {
+		t.Run(name, func(t *testing.T) {
+			for seed := *firstSeed; seed < *firstSeed+uint64(*histories); seed++ {
+				if w, err := run(fromSeed{rand.New(rand.NewPCG(seed, 1))}, p); err != nil {
+					t.Fatalf("seed %d: %v\n%s", seed, err, strings.Join(w.log, "\n"))
+				}
+			}
+		})
+	}
+}
