@@ -81,8 +81,8 @@ func (b *Batch) SetConfState(group uint64, cs *pb.ConfState) {
 }
 
 // Truncate says that entries of the group up to and with index will never be needed again; the term of
-// index itself stays known. An index already truncated, or past the last entry, changes nothing. It need not be
-// synced: what is lost in a crash can be said again.
+// index itself stays known. An index already truncated, or past the last entry committed before this call, changes
+// nothing. It need not be synced: what is lost in a crash can be said again.
 func (b *Batch) Truncate(group uint64, index uint64) {
 	g := b.log.lookup(group)
 	if g == nil {
