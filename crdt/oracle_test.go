@@ -60,7 +60,6 @@ type placed struct {
 	after Dot    // an expiry's dot, when it is what was left of one
 	of    *event // the delete or expiry that it was left of
 	seen  writes
-	own   bool // a remove in the same event acts on it
 }
 
 func (p *placed) compare(q *placed) int {
@@ -350,9 +349,6 @@ func (h *history) increments(held writes, path []string, g *placed, note func(Do
 
 // sawAssign tells whether an event had seen an assignment.
 func (h *history) sawAssign(r *event, g *placed) bool {
-	if g.own && g.dot == r.dot {
-		return true
-	}
 	for _, e := range h.events {
 		if e.dot == g.dot {
 			return r.seen.has(e.n)
@@ -403,6 +399,11 @@ func (h *history) write(held writes, w Write) *event {
 		case w.Modes.Of(name) == Merge:
 			changes = append(changes, c)
 			image = image.With(name, before.Get(name))
+			for _, o := range w.Changes {
+				if o.Path[0] == name && o.Kind == item.RemoveElements && image.LookupKeys(o.Path).Kind() == o.Value.Kind() {
+					image = assignAt(image, o.Path, item.Difference(image.LookupKeys(o.Path), o.Value))
+				}
+			}
 		case whole:
 		default:
 			changes = slices.DeleteFunc(changes, func(o item.Change) bool { return o.Path[0] == name })
@@ -410,7 +411,7 @@ func (h *history) write(held writes, w Write) *event {
 		}
 	}
 	if whole {
-		root.value, root.own = image.AsMap(), true
+		root.value = image.AsMap()
 		turned = append(turned, root)
 	} else if !visible {
 		e.assigns = turned
@@ -453,7 +454,7 @@ func (h *history) write(held writes, w Write) *event {
 		}
 		changes = next
 	}
-	root.value, root.own = want.AsMap(), false
+	root.value = want.AsMap()
 	h.make(e, held, []placed{root}, nil)
 	return e
 }

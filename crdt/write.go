@@ -169,9 +169,7 @@ func (r *Record) update(w Write, d *Record, made assign) {
 		}
 	}
 	was := *r // with the delete turned, without the edits
-	saw := made.ctx
 	if w.Modes.Table == LastWriterWins {
-		saw.Set(w.Dot.Actor, w.Dot.HLC) // removes act on the image in the same delta
 		made.totals = r.totals(nil)
 	}
 	changes := shipped(w, made, before, d)
@@ -181,7 +179,7 @@ func (r *Record) update(w Write, d *Record, made assign) {
 	for attempt := 0; ; attempt++ {
 		d.nodes = nil
 		for i := range changes {
-			d.nodes = append(d.nodes, was.edit(&changes[i], made, saw))
+			d.nodes = append(d.nodes, was.edit(&changes[i], made))
 		}
 		slices.SortFunc(d.nodes, func(a, b node) int { return slices.Compare(a.path, b.path) })
 		*r = was
@@ -204,7 +202,8 @@ func (r *Record) update(w Write, d *Record, made assign) {
 }
 
 // shipped returns the edits as the modes have them. In mode LastWriterWins it gives d the whole item,
-// in which attributes that are merged nevertheless stand as they were.
+// in which attributes that are merged nevertheless stand as they were, but for elements removed: their
+// removers had not seen the image itself.
 func shipped(w Write, made assign, before []byte, d *Record) []item.Change {
 	whole := w.Modes.Table == LastWriterWins
 	if !whole && len(w.Modes.Attributes) == 0 {
@@ -212,6 +211,7 @@ func shipped(w Write, made assign, before []byte, d *Record) []item.Change {
 	}
 	out := make([]item.Change, 0, len(w.Changes))
 	var image item.Item
+	var asWas []string // attributes that the image has as they were
 	if whole {
 		var err error
 		image, err = item.DecodeItem(w.Item)
@@ -221,8 +221,12 @@ func shipped(w Write, made assign, before []byte, d *Record) []item.Change {
 		name := c.Path[0]
 		switch {
 		case w.Modes.Of(name) == Merge:
-			if whole {
+			if whole && !slices.Contains(asWas, name) {
 				image = image.With(name, mustDecode(item.Attr(before, name)))
+				asWas = append(asWas, name)
+			}
+			if whole && c.Kind == item.RemoveElements {
+				image = item.Item(withoutElements(image, c.Path, c.Value))
 			}
 			out = append(out, c)
 		case whole: // in the image
@@ -235,6 +239,18 @@ func shipped(w Write, made assign, before []byte, d *Record) []item.Change {
 		d.root = made
 	}
 	return out
+}
+
+// withoutElements takes the elements of a set from the one at a path, where there is one.
+func withoutElements(fields []item.Field, path []string, set item.Value) []item.Field {
+	v := item.Item(fields).Get(path[0])
+	switch {
+	case len(path) > 1 && v.Kind() == item.KindM:
+		v = item.M(withoutElements(v.Fields(), path[1:], set)...)
+	case len(path) == 1 && v.Kind() == set.Kind():
+		v = item.Difference(v, set)
+	}
+	return item.Item(fields).With(path[0], v)
 }
 
 // complete adds to an Update that creates an item the assignments of attributes which it does not name:
@@ -261,7 +277,7 @@ func assigned(itemBytes []byte, name string) item.Change {
 }
 
 // edit returns the node that says what a change means on top of r.
-func (r *Record) edit(c *item.Change, made assign, saw Vector) node {
+func (r *Record) edit(c *item.Change, made assign) node {
 	n := node{path: c.Path}
 	d := made.dot
 	switch c.Kind {
@@ -281,7 +297,7 @@ func (r *Record) edit(c *item.Change, made assign, saw Vector) node {
 		slices.SortFunc(n.adds, func(a, b add) int { return compareAdds(&a, &b) })
 	case item.RemoveElements:
 		for _, m := range c.Value.Elems() {
-			n.removes = append(n.removes, remove{elementOf(m), saw})
+			n.removes = append(n.removes, remove{elementOf(m), made.ctx})
 		}
 		slices.SortFunc(n.removes, func(a, b remove) int { return compareRemoves(&a, &b) })
 	case item.Append:
