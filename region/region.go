@@ -206,10 +206,7 @@ func (r *Region) reconcile(ctx context.Context) error {
 func (r *Region) reconcileTable(ctx context.Context, d definition) error {
 	name := d.Schema.Name
 	t := (*r.tables.Load())[name]
-	if d.Status == table.Deleting {
-		if held(d.Definition, r.cfg.Name) {
-			return nil // the other replicas have not heard yet
-		}
+	if d.Status == table.Deleting && !held(d.Definition, r.cfg.Name) {
 		return r.drop(ctx, d, t)
 	}
 	if t == nil || t.ID != d.ID {
@@ -225,6 +222,9 @@ func (r *Region) reconcileTable(ctx context.Context, d definition) error {
 	if t.revision != d.revision {
 		t.revision = d.revision
 		r.tellWatchers()
+	}
+	if d.Status == table.Deleting {
+		return nil // the other replicas have not heard yet
 	}
 	if err := t.backfill(ctx, d.Definition); err != nil {
 		return err

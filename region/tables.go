@@ -151,6 +151,7 @@ type Table struct {
 	region     *Region
 	def        atomic.Pointer[table.Definition]
 	partitions []*Partition // in key order, as the definition has them
+	conflicts  atomic.Int64 // found by Merge since the start
 	revision   uint64       // of the definition in force; of reconcile alone
 }
 

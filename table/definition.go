@@ -1,5 +1,10 @@
 package table
 
+import (
+	"slices"
+	"strings"
+)
+
 // Definition is all that a region's catalog holds of one table: the schema, and what surrounds it.
 type Definition struct {
 	ID       uint32 // within the region; never reused, since stored keys begin with it
@@ -58,6 +63,9 @@ const (
 	Active   Status = "ACTIVE"
 	Updating Status = "UPDATING"
 	Deleting Status = "DELETING"
+
+	// CreationFailed is a replica's that could not be made: its region has another table of that name.
+	CreationFailed Status = "CREATION_FAILED"
 
 	// Gone is a replica's that is no more. It is kept so that an older word of it is not believed, and
 	// is shown to nobody.
@@ -120,6 +128,61 @@ func (d *Definition) PartitionOf(key Key) *Partition {
 		}
 	}
 	return &d.Partitions[lo]
+}
+
+// Live tells whether the replica counts: it is there, or on its way to be.
+func (r *Replica) Live() bool { return r.Status != Gone && r.Status != CreationFailed }
+
+// Others returns the live replicas in regions other than the named one.
+func (d *Definition) Others(region string) []Replica {
+	var out []Replica
+	for _, r := range d.Replicas {
+		if r.Region != region && r.Live() {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// SetReplica gives a region's replica a status, adding it where there is none. version is the HLC of the
+// change. Solo follows from what replicas there are.
+func (d *Definition) SetReplica(own, region string, status Status, version uint64) {
+	r := d.Replica(region)
+	if r == nil {
+		d.Replicas = append(d.Replicas, Replica{Region: region})
+		slices.SortFunc(d.Replicas, func(a, b Replica) int { return strings.Compare(a.Region, b.Region) })
+		r = d.Replica(region)
+	}
+	r.Status, r.Version = status, version
+	d.Schema.Solo = len(d.Others(own)) == 0
+}
+
+// Take brings the definition, which is the named region's own, up to what another region's says: the
+// newer of the shared settings, and each replica's newest status. It tells whether that changed anything.
+func (d *Definition) Take(own string, theirs *Definition) bool {
+	changed := false
+	if theirs.Version > d.Version {
+		old := d.Schema
+		d.Schema = theirs.Schema.Clone()
+		d.Schema.Solo = old.Solo
+		for i := range d.Schema.Indexes { // filling an index is each region's own work
+			x := &d.Schema.Indexes[i]
+			have := old.Index(x.Name)
+			x.Backfilling = have == nil || have.ID != x.ID || have.Backfilling
+		}
+		d.Billing, d.Throughput, d.OnDemand, d.Class = theirs.Billing, theirs.Throughput, theirs.OnDemand, theirs.Class
+		d.Stream, d.SSE = theirs.Stream, theirs.SSE
+		d.Version = theirs.Version
+		changed = true
+	}
+	for _, r := range theirs.Replicas {
+		have := d.Replica(r.Region)
+		if have == nil || r.Version > have.Version {
+			d.SetReplica(own, r.Region, r.Status, r.Version)
+			changed = true
+		}
+	}
+	return changed
 }
 
 // Clone returns a deep enough copy to change: slices are its own.

@@ -86,6 +86,19 @@ func (s *Schema) Values(key Key) (item.Key, error) {
 	return k, nil
 }
 
+// KeyItem returns an item of a key's attributes alone, in stored form.
+func (s *Schema) KeyItem(key Key) ([]byte, error) {
+	k, err := s.Values(key)
+	if err != nil {
+		return nil, err
+	}
+	it := item.NewItem(item.Field{Name: s.Hash.Name, Value: k.Partition})
+	if s.HasRange() {
+		it = it.With(s.Range.Name, k.Sort)
+	}
+	return item.AppendItem(nil, it), nil
+}
+
 // setHash fills in the hash of the ordered partition key, which ends at byte end.
 func (k Key) setHash(end int) {
 	h := Hash(k[HashSize:end])

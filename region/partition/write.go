@@ -153,13 +153,9 @@ func (m *Machine) open(e entry) *crdt.Record {
 
 // keyItem returns an item of the key attributes alone, in stored form.
 func (m *Machine) keyItem(key table.Key) []byte {
-	k, err := m.schema.Values(key)
+	it, err := m.schema.KeyItem(key)
 	if err != nil {
 		panic(fmt.Sprintf("partition %d: key %x: %v", m.cfg.ID, key, err))
 	}
-	it := item.NewItem(item.Field{Name: m.schema.Hash.Name, Value: k.Partition})
-	if m.schema.HasRange() {
-		it = it.With(m.schema.Range.Name, k.Sort)
-	}
-	return item.AppendItem(nil, it)
+	return it
 }

@@ -1,0 +1,149 @@
+package admin
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"time"
+
+	"github.com/commutatordb/commutator/api/wire"
+	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/region/partition"
+	"github.com/commutatordb/commutator/table"
+)
+
+// ListConflictsRequest asks for the conflicts whose losing write was acknowledged in this region, from
+// the newest on.
+type ListConflictsRequest struct {
+	TableName string // "" for all tables
+	Limit     int    // 1 to MaxConflicts; 0 means DefaultConflicts
+}
+
+// Limits of ListConflicts.
+const (
+	DefaultConflicts = 100
+	MaxConflicts     = 10000
+)
+
+// ConflictList is the answer.
+type ConflictList struct {
+	Region    string
+	Conflicts []Conflict
+}
+
+// Conflict is one conflict record. Source: MERGE.md, "Conflict record".
+type Conflict struct {
+	ID         string
+	TableName  string
+	Key        json.RawMessage // as DynamoDB writes a key
+	Path       []string        // map keys; none: the whole item
+	Class      crdt.Class
+	Rule       string
+	Winner     Side
+	Loser      Side
+	Stands     json.RawMessage `json:",omitempty"` // the value after merging, as DynamoDB writes it; none: absent
+	DetectedAt time.Time
+	DetectedIn string
+}
+
+// Side is one of the two writes.
+type Side struct {
+	Region      string
+	Time        time.Time // of the write, by its region's clock
+	HLC         crdt.HLC
+	Operation   string
+	Conditional bool            `json:",omitempty"`
+	Value       json.RawMessage `json:",omitempty"`
+}
+
+func (o *Operator) listConflicts(ctx context.Context, q *ListConflictsRequest) (*ConflictList, error) {
+	if q.Limit == 0 {
+		q.Limit = DefaultConflicts
+	}
+	if q.Limit < 1 || q.Limit > MaxConflicts {
+		return nil, invalid("Limit must be from 1 to %d", MaxConflicts)
+	}
+	tables := o.Region.Tables()
+	if q.TableName != "" {
+		t, err := o.Region.Opened(ctx, q.TableName)
+		if err != nil {
+			return nil, err
+		}
+		tables = tables[:0]
+		tables = append(tables, t)
+	}
+	list := &ConflictList{Region: o.Region.Name(), Conflicts: []Conflict{}}
+	for _, t := range tables {
+		var failed error
+		err := t.Conflicts(func(c partition.Conflict) bool {
+			shown, err := o.show(t.Definition(), c)
+			if failed = err; err != nil {
+				return false
+			}
+			list.Conflicts = append(list.Conflicts, shown)
+			return len(list.Conflicts) < q.Limit
+		})
+		if err == nil {
+			err = failed
+		}
+		if err != nil {
+			return nil, err
+		}
+		if len(list.Conflicts) >= q.Limit {
+			break
+		}
+	}
+	return list, nil
+}
+
+func (o *Operator) show(d *table.Definition, c partition.Conflict) (Conflict, error) {
+	out := Conflict{
+		ID: hex.EncodeToString(c.ID[:]), TableName: d.Schema.Name, Path: c.Conflict.Path, Class: c.Conflict.Class, Rule: c.Conflict.Rule,
+		DetectedAt: time.UnixMilli(c.Detected.Millis()).UTC(), DetectedIn: o.Region.Name(),
+	}
+	key, err := d.Schema.KeyItem(c.Key)
+	if err != nil {
+		return out, err
+	}
+	if out.Key, err = wire.AppendItem(nil, key); err != nil {
+		return out, err
+	}
+	if out.Winner, err = o.side(d, c.Conflict.Winner); err != nil {
+		return out, err
+	}
+	if out.Loser, err = o.side(d, c.Conflict.Loser); err != nil {
+		return out, err
+	}
+	out.Stands, err = value(c.Conflict.Stands)
+	return out, err
+}
+
+func (o *Operator) side(d *table.Definition, s crdt.Side) (Side, error) {
+	v, err := value(s.Value)
+	return Side{
+		Region: o.regionOf(d, s.Dot.Actor), Time: time.UnixMilli(s.Dot.HLC.Millis()).UTC(), HLC: s.Dot.HLC,
+		Operation: s.Op.String(), Conditional: s.Conditional, Value: v,
+	}, err
+}
+
+// regionOf names the region of an actor, which only carries a hash of it.
+func (o *Operator) regionOf(d *table.Definition, a crdt.Actor) string {
+	names := []string{o.Region.Name()}
+	for _, r := range d.Replicas {
+		names = append(names, r.Region)
+	}
+	for _, name := range names {
+		if crdt.NewActor(name, 0).Region() == a.Region() {
+			return name
+		}
+	}
+	return a.String()
+}
+
+// value writes a stored value as DynamoDB does; nothing for an absent one.
+func value(stored []byte) (json.RawMessage, error) {
+	if stored == nil {
+		return nil, nil
+	}
+	return wire.AppendValue(nil, stored)
+}

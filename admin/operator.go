@@ -1,0 +1,84 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/commutatordb/commutator/region"
+)
+
+// TargetPrefix begins the X-Amz-Target of the operator API's requests; the operation's name follows.
+const TargetPrefix = "Commutator_20261122."
+
+// Operator carries out the operator API: JSON in, JSON out, one method an operation.
+type Operator struct {
+	Region  *region.Region
+	Links   Links
+	Now     func() time.Time
+}
+
+// Links tells of the ways to other regions.
+type Links interface {
+	Links() []Link
+	// Lag returns, by region, how old the newest word of a table's replica there was when it arrived.
+	Lag(globalID string) map[string]time.Duration
+}
+
+// Link is one other region as this one sees it.
+type Link struct {
+	Region    string
+	Reachable bool
+	Heard     time.Time `json:",omitzero"` // when it last answered
+	Error     string    `json:",omitempty"`
+}
+
+// Error is a fault of the caller's: its code is an exception name of DynamoDB's.
+type Error struct {
+	Code    string
+	Message string
+}
+
+func (e *Error) Error() string { return e.Message }
+
+func invalid(format string, args ...any) error {
+	return &Error{"ValidationException", fmt.Sprintf(format, args...)}
+}
+
+// Handle carries out one operation. An *Error is the caller's fault.
+func (o *Operator) Handle(ctx context.Context, operation string, body []byte) ([]byte, error) {
+	call, ok := operations[operation]
+	if !ok {
+		return nil, &Error{"UnknownOperationException", fmt.Sprintf("the operator API has no operation %q", operation)}
+	}
+	answer, err := call(ctx, o, body)
+	if errors.Is(err, region.ErrNoTable) {
+		err = &Error{"ResourceNotFoundException", "Requested resource not found"}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(answer)
+}
+
+// operations is the operator API.
+var operations = map[string]func(context.Context, *Operator, []byte) (any, error){
+	"Status":        typed((*Operator).status),
+	"ListConflicts": typed((*Operator).listConflicts),
+}
+
+// typed makes an operation of a method with a request and an answer of its own.
+func typed[Q, A any](method func(*Operator, context.Context, *Q) (A, error)) func(context.Context, *Operator, []byte) (any, error) {
+	return func(ctx context.Context, o *Operator, body []byte) (any, error) {
+		q := new(Q)
+		d := json.NewDecoder(bytes.NewReader(body))
+		d.DisallowUnknownFields()
+		if err := d.Decode(q); err != nil {
+			return nil, &Error{"SerializationException", err.Error()}
+		}
+		return method(o, ctx, q)
+	}
+}

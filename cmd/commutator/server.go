@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/commutatordb/commutator/node"
+)
+
+func serverCommand() *cobra.Command {
+	var path string
+	var verbose bool
+	c := &cobra.Command{
+		Use:   "server",
+		Short: "Run one node of one region",
+		Long:  "Run one node of one region, as its configuration file says. docs/operate/node.md describes the file.",
+		Example: `  commutator server --config node.yaml
+  commutator server --config node.yaml --verbose`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) (err error) {
+			if path == "" {
+				return usageError{errors.New("--config is not given")}
+			}
+			cfg, err := node.ReadConfig(path)
+			if err != nil {
+				return err
+			}
+			level := slog.LevelInfo
+			if verbose {
+				level = slog.LevelDebug
+			}
+			cfg.Logger = slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: level})).With("region", cfg.Region, "node", cfg.Node)
+			n, err := node.Open(cfg)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, n.Close()) }()
+			cfg.Logger.Info("serving", "http", n.HTTPAddr().String(), "data", cfg.Data)
+			return n.Run(c.Context())
+		},
+	}
+	c.Flags().StringVar(&path, "config", "", "the node's configuration file")
+	c.Flags().BoolVar(&verbose, "verbose", false, "log details")
+	return c
+}
+
+func healthcheckCommand() *cobra.Command {
+	var url string
+	var timeout time.Duration
+	c := &cobra.Command{
+		Use:     "healthcheck",
+		Short:   "Exit with 0 when a URL answers 200, for container health checks",
+		Example: "  commutator healthcheck --url http://127.0.0.1:9000/readyz",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			ctx, cancel := context.WithTimeout(c.Context(), timeout)
+			defer cancel()
+			q, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+			if err != nil {
+				return usageError{err}
+			}
+			a, err := http.DefaultClient.Do(q)
+			if err != nil {
+				return err
+			}
+			defer a.Body.Close()
+			if a.StatusCode != http.StatusOK {
+				return fmt.Errorf("%s answers %s", url, a.Status)
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVar(&url, "url", "http://127.0.0.1:9000/readyz", "what to ask for")
+	c.Flags().DurationVar(&timeout, "timeout", 3*time.Second, "how long to wait for the answer")
+	return c
+}
