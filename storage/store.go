@@ -28,8 +28,8 @@ import (
 type Options struct {
 	FS         vfs.FS
 	Dir        string
-	CacheBytes int64 // block cache; default 64 MiB
-	// MemTableBytes is the size at which state is flushed; default 32 MiB. The Raft log is kept, and
+	CacheBytes int64 // block cache; default 256 MiB
+	// MemTableBytes is the size at which state is flushed; default 64 MiB. The Raft log is kept, and
 	// replayed after a crash, from the last flush on.
 	MemTableBytes uint64
 	Logger        *slog.Logger
@@ -65,10 +65,10 @@ const sumSize = 4
 // Open opens the store, making it where there is none.
 func Open(o Options) (*Store, error) {
 	if o.CacheBytes == 0 {
-		o.CacheBytes = 64 << 20
+		o.CacheBytes = 256 << 20
 	}
 	if o.MemTableBytes == 0 {
-		o.MemTableBytes = 32 << 20
+		o.MemTableBytes = 64 << 20
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

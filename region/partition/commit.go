@@ -99,7 +99,7 @@ func (m *Machine) count(stored []byte, by int64) {
 type Change struct {
 	Local bool      // written in this region
 	Key   table.Key // of the item
-	Delta []byte    // a crdt.Record's encoding
+	Delta []byte    // a crdt.Record's encoding; written by a region alone: its dot only
 }
 
 // AppendChange appends what stands before the delta in a change-log entry:

@@ -118,7 +118,8 @@ func (m *Machine) write(e entry, w crdt.Write, c *op.Command, b *storage.Batch) 
 		}
 		record := crdt.AppendFolded(make([]byte, 0, recordOverhead+len(w.Item)), w.Dot, w.Item)
 		result.New = w.Item
-		m.commit(e, record, record, local, b)
+		// The change log needs no copy: whoever joins is seeded first, and follows from there.
+		m.commit(e, record, record[:recordOverhead], local, b)
 		return result
 	}
 	r := m.open(e)
