@@ -189,15 +189,15 @@ func TestBadUpdatesAreRefused(t *testing.T) {
 		}
 	}
 	for src, want := range map[string]*Error{
-		"SET q = gone":                errNoAttribute,
-		"SET q = gone + :one":         errNoAttribute,
+		"SET q = gone":                   errNoAttribute,
+		"SET q = gone + :one":            errNoAttribute,
 		"SET #n = #n + :one":             errOperandType,
 		"ADD #n :one":                    errOperandType,
 		"ADD n :set":                     errOperandType,
-		"SET gone.a = :one":           errPath,
+		"SET gone.a = :one":              errPath,
 		"SET n.a = :one":                 errPath,
 		"SET l[9].a = :one":              errPath,
-		"REMOVE gone.a":               errPath,
+		"REMOVE gone.a":                  errPath,
 		"SET q = list_append(n, :list)":  errOperandType,
 		"SET m[0] = :one":                errPath,
 		"DELETE n :set":                  errOperandType,
@@ -223,13 +223,13 @@ func TestBadUpdatesAreRefused(t *testing.T) {
 
 func TestProjectionGivesTheNamedParts(t *testing.T) {
 	for src, want := range map[string]item.Item{
-		"n, #n":               item.NewItem(f("n", num("5")), f("name", item.S("abcdef"))),
-		"m.b":                 item.NewItem(f("m", item.M(f("b", item.M(f("c", item.S("x"))))))),
-		"m.b.c, m.a":          item.NewItem(f("m", item.M(f("a", num("1")), f("b", item.M(f("c", item.S("x"))))))),
-		"l[1], l[0]":          item.NewItem(f("l", item.L(num("1"), num("2")))),
-		"l[2].deep, l[7]":     item.NewItem(f("l", item.L(item.M(f("deep", item.S("d")))))),
+		"n, #n":            item.NewItem(f("n", num("5")), f("name", item.S("abcdef"))),
+		"m.b":              item.NewItem(f("m", item.M(f("b", item.M(f("c", item.S("x"))))))),
+		"m.b.c, m.a":       item.NewItem(f("m", item.M(f("a", num("1")), f("b", item.M(f("c", item.S("x"))))))),
+		"l[1], l[0]":       item.NewItem(f("l", item.L(num("1"), num("2")))),
+		"l[2].deep, l[7]":  item.NewItem(f("l", item.L(item.M(f("deep", item.S("d")))))),
 		"gone, n.a, l.x":   nil,
-		"#dot":                item.NewItem(f("a.b", item.Bool(true))),
+		"#dot":             item.NewItem(f("a.b", item.Bool(true))),
 		"pk, gone.m, l[8]": item.NewItem(f("pk", item.S("k"))),
 	} {
 		pr, err := ParseProjection(src, placeholders())
