@@ -1,0 +1,128 @@
+package api
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/klauspost/compress/flate"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zlib"
+)
+
+// compressFrom is the size of the largest answer that is sent as it is, in bytes.
+const compressFrom = 4 << 10
+
+// readBody reads the whole body into q.raw, or refuses one that is too large, however it is framed.
+func (q *request) readBody(r *http.Request) error {
+	if r.ContentLength > maxBody {
+		return errBodyTooLarge()
+	}
+	if n := int(r.ContentLength); n > 0 {
+		q.raw = slices.Grow(q.raw, n+1) // one more, so that the end is seen without growing
+	}
+	var err error
+	if q.raw, err = readAll(q.raw, r.Body); err != nil {
+		return err
+	}
+	q.body = q.raw
+	return nil
+}
+
+// readAll appends what r gives to dst, up to maxBody bytes.
+func readAll(dst []byte, r io.Reader) ([]byte, error) {
+	for {
+		if len(dst) == cap(dst) {
+			dst = slices.Grow(dst, max(4096, len(dst)))
+		}
+		n, err := r.Read(dst[len(dst):cap(dst)])
+		dst = dst[:len(dst)+n]
+		switch {
+		case len(dst) > maxBody:
+			return dst, errBodyTooLarge()
+		case errors.Is(err, io.EOF):
+			return dst, nil
+		case err != nil:
+			return dst, errUnreadable("the request's body could not be read: " + err.Error())
+		}
+	}
+}
+
+// inflate makes q.body of a body that was sent in a Content-Encoding.
+func (q *request) inflate(encoding string) error {
+	var r io.Reader
+	var err error
+	switch strings.ToLower(strings.TrimSpace(encoding)) {
+	case "", "identity":
+		return nil
+	case "gzip":
+		r, err = gzip.NewReader(bytes.NewReader(q.raw)) // reads all members
+	case "deflate":
+		// By RFC 9110 that is zlib's format; some clients send bare deflate.
+		if r, err = zlib.NewReader(bytes.NewReader(q.raw)); err != nil {
+			r, err = flate.NewReader(bytes.NewReader(q.raw)), nil
+		}
+	default:
+		return errUnreadable("unknown Content-Encoding " + strconv.Quote(shorten(encoding)))
+	}
+	if err == nil {
+		q.plain, err = readAll(q.plain, r)
+	}
+	if err != nil {
+		if e := (*Error)(nil); errors.As(err, &e) {
+			return err
+		}
+		return errUnreadable("the request's body is not " + encoding)
+	}
+	q.body = q.plain
+	return nil
+}
+
+// acceptsGzip tells whether an Accept-Encoding takes gzip with a quality above zero.
+func acceptsGzip(values []string) bool {
+	star := false
+	for _, v := range values {
+		for part := range strings.SplitSeq(v, ",") {
+			name, params, _ := strings.Cut(part, ";")
+			yes := true
+			if q, ok := strings.CutPrefix(strings.TrimSpace(params), "q="); ok {
+				quality, err := strconv.ParseFloat(q, 64)
+				yes = err == nil && quality > 0
+			}
+			switch strings.ToLower(strings.TrimSpace(name)) {
+			case "gzip", "x-gzip":
+				return yes
+			case "*":
+				star = yes
+			}
+		}
+	}
+	return star
+}
+
+var packers = sync.Pool{New: func() any {
+	w, err := gzip.NewWriterLevel(nil, gzip.BestSpeed)
+	if err != nil {
+		panic(err) // the level is one of its own
+	}
+	return w
+}}
+
+// pack compresses q.out into q.packed.
+func (q *request) pack() error {
+	buf := bytes.NewBuffer(q.packed[:0])
+	w := packers.Get().(*gzip.Writer)
+	defer packers.Put(w)
+	w.Reset(buf)
+	_, err := w.Write(q.out)
+	if err == nil {
+		err = w.Close()
+	}
+	q.packed = buf.Bytes()
+	return err
+}

@@ -1,0 +1,265 @@
+// Package api owns the DynamoDB protocol: targets, JSON members, the order of validation, error names,
+// and HTTP. One operation stands in one file; errors.go alone knows AWS's names and HTTP's codes.
+//
+// It leaves JSON itself to api/wire, signatures to api/sigv4, the expression language to package expr,
+// what a table is to package table, and carrying anything out to package region.
+//
+// Invariants: no request, whatever its bytes, is answered with a 500 unless this region could not carry
+// it out; what a Command carries is never in pooled memory, since a command may outlive its request.
+package api
+
+import (
+	"context"
+	crand "crypto/rand"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/commutatordb/commutator/api/sigv4"
+	"github.com/commutatordb/commutator/api/wire"
+	"github.com/commutatordb/commutator/region"
+)
+
+const (
+	// maxBody is the largest request body, in bytes, as sent and inflated: the service's 16 MB of
+	// request, and room for what a client puts around it.
+	// Source: BatchWriteItem's documentation, "the total request size exceeds 16 MB".
+	maxBody = 16<<20 + 64<<10
+
+	// maxPooledBuffer is how large a buffer a finished request may leave for the next one, in bytes.
+	maxPooledBuffer = 256 << 10
+
+	defaultTimeout = 30 * time.Second
+	targetPrefix   = "DynamoDB_20120810."
+	operatorPrefix = "Commutator_"
+)
+
+// Config is what a Handler works with.
+type Config struct {
+	Region   *region.Region
+	Verifier *sigv4.Verifier // nil: any signature will do
+	Account  string          // in ARNs; "" means 000000000000
+	Now      func() time.Time
+	Logger   *slog.Logger  // nil discards
+	Timeout  time.Duration // of one request; 0 means 30 s
+
+	// Peers returns the regions that may hold replicas, this one perhaps among them; nil means none.
+	Peers func() []string
+
+	// Overloaded tells the region's errors that say too much is waiting: they are answered as throttling.
+	// nil means none is.
+	Overloaded func(error) bool
+
+	// Operator answers requests whose target begins with Commutator_ (op is what follows), after their
+	// signature was verified. nil refuses them. An error is answered as a ValidationException with its
+	// text.
+	Operator func(ctx context.Context, op string, body []byte) (answer []byte, err error)
+}
+
+// Handler answers DynamoDB requests. It is safe for concurrent use.
+type Handler struct {
+	cfg     Config
+	health  string
+	pending sync.Pool // of *request
+}
+
+// New returns a Handler. Region and Now must be given.
+func New(cfg Config) *Handler {
+	if cfg.Account == "" {
+		cfg.Account = "000000000000"
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = defaultTimeout
+	}
+	if cfg.Peers == nil {
+		cfg.Peers = func() []string { return nil }
+	}
+	if cfg.Overloaded == nil {
+		cfg.Overloaded = func(error) bool { return false }
+	}
+	h := &Handler{cfg: cfg, health: "healthy: dynamodb." + cfg.Region.Name() + ".amazonaws.com "}
+	h.pending.New = func() any {
+		var seed [32]byte
+		crand.Read(seed[:]) // never fails: crypto/rand ends the process when it has no randomness
+		return &request{h: h, ids: rand.NewChaCha8(seed)}
+	}
+	return h
+}
+
+// request is one request on its way, with the buffers it needs; it is reused.
+type request struct {
+	h   *Handler
+	ids *rand.ChaCha8 // for request ids: unique, not secret
+
+	host   string // where the client asked
+	raw    []byte // the body as sent
+	body   []byte // the body inflated; raw itself when it was not compressed
+	plain  []byte // body's own memory
+	reader wire.Reader
+	out    []byte // the answer's body
+	packed []byte // the answer's body, compressed
+
+	params params
+	key    []byte // memory for params.key
+	start  []byte // memory for params.startKey
+}
+
+// release gives q back for the next request. What it holds of this one is dropped.
+func (h *Handler) release(q *request) {
+	for _, b := range []*[]byte{&q.raw, &q.plain, &q.out, &q.packed, &q.key, &q.start} {
+		if cap(*b) > maxPooledBuffer {
+			*b = nil
+		}
+		*b = (*b)[:0]
+	}
+	q.body = nil
+	q.reader.Reset(nil)
+	q.params = params{}
+	h.pending.Put(q)
+}
+
+// ServeHTTP answers one request.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if (r.Method == http.MethodGet || r.Method == http.MethodHead) && r.URL.Path == "/" && r.Header.Get("X-Amz-Target") == "" {
+		w.Header().Set("Content-Type", "text/plain")
+		io.WriteString(w, h.health)
+		return
+	}
+	q := h.pending.Get().(*request)
+	defer h.release(q)
+	q.host = r.Host
+	id := q.newID()
+	err := h.serve(q, r, id)
+	status := http.StatusOK
+	if err != nil {
+		status = q.fail(err, id, r.Header.Get("X-Amz-Target"))
+	}
+	q.answer(w, r, status, id)
+}
+
+// newID returns a request id as the service makes them: 52 upper-case letters and digits.
+func (q *request) newID() string {
+	var b [32]byte
+	q.ids.Read(b[:])
+	return base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(b[:])
+}
+
+// serve finds the operation, reads and verifies the request, and has the operation write its answer to
+// q.out. A panic is an error to it.
+func (h *Handler) serve(q *request, r *http.Request, id string) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			h.cfg.Logger.Error("api: panic", "request", id, "target", r.Header.Get("X-Amz-Target"), "panic", p, "stack", string(debug.Stack()))
+			err = errInternal()
+		}
+	}()
+	if r.Method != http.MethodPost || r.URL.Path != "/" {
+		return errUnknownOperation("only POST / is served")
+	}
+	target := r.Header.Get("X-Amz-Target")
+	name, isOperator := strings.CutPrefix(target, operatorPrefix)
+	var operation operation
+	switch {
+	case isOperator && h.cfg.Operator == nil:
+		return errUnknownOperation("no operator requests are served here")
+	case !isOperator:
+		var ok bool
+		if name, ok = strings.CutPrefix(target, targetPrefix); !ok {
+			return errUnknownOperation("unknown target " + strconv.Quote(shorten(target)))
+		}
+		if operation, ok = operations[name]; !ok {
+			return errUnknownOperation("unknown operation " + strconv.Quote(shorten(name)))
+		}
+	}
+	if err := q.readBody(r); err != nil {
+		return err
+	}
+	if h.cfg.Verifier != nil {
+		if _, err := h.cfg.Verifier.Verify(r, q.raw); err != nil {
+			return authError(err)
+		}
+	}
+	if err := q.inflate(r.Header.Get("Content-Encoding")); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), h.cfg.Timeout)
+	defer cancel()
+	if isOperator {
+		answer, err := h.cfg.Operator(ctx, name, q.body)
+		if err != nil {
+			return invalid("%s", err)
+		}
+		q.out = append(q.out, answer...)
+		return nil
+	}
+	q.reader.Reset(q.body)
+	if operation.run == nil {
+		return notYet(name, operation.missing)
+	}
+	return operation.run(q, ctx)
+}
+
+func shorten(s string) string {
+	const most = 200
+	if len(s) > most {
+		return s[:most] + "..."
+	}
+	return s
+}
+
+// fail writes an error's answer and returns its status.
+func (q *request) fail(err error, id, target string) int {
+	e := q.h.translate(err)
+	if e.status >= http.StatusInternalServerError {
+		q.h.cfg.Logger.Error("api: a request could not be carried out", "request", id, "target", target, "err", err)
+	}
+	q.out = e.append(q.out[:0])
+	return e.status
+}
+
+var contentTypes = map[string][]string{
+	"application/x-amz-json-1.0": {"application/x-amz-json-1.0"},
+	"application/x-amz-json-1.1": {"application/x-amz-json-1.1"},
+	"application/json":           {"application/json"},
+}
+
+var gzipEncoding = []string{"gzip"}
+
+// answer sends q.out. The checksum is of the bytes sent, compressed or not.
+func (q *request) answer(w http.ResponseWriter, r *http.Request, status int, id string) {
+	header := w.Header()
+	body := q.out
+	if len(body) > compressFrom && acceptsGzip(r.Header["Accept-Encoding"]) {
+		if q.pack() == nil {
+			body = q.packed
+			header["Content-Encoding"] = gzipEncoding
+		}
+	}
+	contentType, ok := contentTypes[r.Header.Get("Content-Type")]
+	if !ok {
+		contentType = contentTypes["application/x-amz-json-1.0"]
+	}
+	header["Content-Type"] = contentType
+	// Names as the service spells them, not as Go would.
+	values := []string{id, strconv.FormatUint(uint64(crc32.ChecksumIEEE(body)), 10), strconv.Itoa(len(body))}
+	header["x-amzn-RequestId"] = values[0:1:1]
+	header["x-amz-crc32"] = values[1:2:2]
+	header["Content-Length"] = values[2:3:3]
+	w.WriteHeader(status)
+	if _, err := w.Write(body); err != nil && !errors.Is(err, context.Canceled) {
+		q.h.cfg.Logger.Debug("api: an answer was not taken", "request", id, "err", fmt.Sprint(err))
+	}
+}

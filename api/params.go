@@ -1,0 +1,221 @@
+package api
+
+import (
+	"errors"
+
+	"github.com/commutatordb/commutator/api/wire"
+	"github.com/commutatordb/commutator/expr"
+	"github.com/commutatordb/commutator/item"
+)
+
+// member is one member of a data operation's request, as a bit.
+type member uint64
+
+const (
+	mTableName member = 1 << iota
+	mItem
+	mKey
+	mConsistentRead
+	mProjectionExpression
+	mConditionExpression
+	mUpdateExpression
+	mFilterExpression
+	mKeyConditionExpression
+	mNames
+	mValues
+	mReturnValues
+	mReturnOnFailure
+	mReturnCapacity
+	mReturnMetrics
+	mIndexName
+	mSelect
+	mLimit
+	mScanIndexForward
+	mExclusiveStartKey
+	mSegment
+	mTotalSegments
+	mAttributesToGet
+	mExpected
+	mAttributeUpdates
+	mKeyConditions
+	mQueryFilter
+	mScanFilter
+	mConditionalOperator
+)
+
+var memberNames = map[member]string{
+	mTableName: "TableName", mItem: "Item", mKey: "Key", mConsistentRead: "ConsistentRead", mProjectionExpression: "ProjectionExpression",
+	mConditionExpression: "ConditionExpression", mUpdateExpression: "UpdateExpression", mFilterExpression: "FilterExpression",
+	mKeyConditionExpression: "KeyConditionExpression", mNames: "ExpressionAttributeNames", mValues: "ExpressionAttributeValues",
+	mReturnValues: "ReturnValues", mReturnOnFailure: "ReturnValuesOnConditionCheckFailure", mReturnCapacity: "ReturnConsumedCapacity",
+	mReturnMetrics: "ReturnItemCollectionMetrics", mIndexName: "IndexName", mSelect: "Select", mLimit: "Limit",
+	mScanIndexForward: "ScanIndexForward", mExclusiveStartKey: "ExclusiveStartKey", mSegment: "Segment", mTotalSegments: "TotalSegments",
+	mAttributesToGet: "AttributesToGet", mExpected: "Expected", mAttributeUpdates: "AttributeUpdates", mKeyConditions: "KeyConditions",
+	mQueryFilter: "QueryFilter", mScanFilter: "ScanFilter", mConditionalOperator: "ConditionalOperator",
+}
+
+var membersByName = func() map[string]member {
+	out := make(map[string]member, len(memberNames))
+	for m, name := range memberNames {
+		out[name] = m
+	}
+	return out
+}()
+
+// params are the members of a data operation's request. Which were given is in given; the others are
+// zero.
+type params struct {
+	given member
+
+	tableName, indexName                   string
+	item, key, startKey                    []byte // stored forms
+	projection, condition, update          string
+	filter, keyCondition                   string
+	placeholders                           expr.Placeholders
+	returnValues, returnOnFailure          string
+	returnCapacity, returnMetrics          string
+	selects, conditionalOperator           string
+	consistent, forward                    bool
+	limit, segment, totalSegments          int64
+	attributesToGet                        []string
+	expected, keyConditions, legacyFilters []legacyCondition
+	attributeUpdates                       []legacyUpdate
+
+	// The first rule that values in each of these members broke: they are complained of in their turn.
+	itemErr, valuesErr, startErr, legacyErr error
+
+	writes bool // the operation is a write: see misuse
+}
+
+func (p *params) has(m member) bool { return p.given&m != 0 }
+
+// read reads the request's members, of which the operation knows those in known. A member that is null
+// counts as not given, one that is not known is skipped. What breaks the protocol's types is returned;
+// what breaks a rule is kept in params.
+func (q *request) read(known member) error {
+	r := &q.reader
+	err := r.Object(func(name []byte) error {
+		m := membersByName[string(name)]
+		if m&known == 0 {
+			return r.Skip()
+		}
+		if r.Null() {
+			return nil
+		}
+		q.params.given |= m
+		return q.readMember(m)
+	})
+	if err != nil {
+		return err
+	}
+	return r.End()
+}
+
+func (q *request) readMember(m member) (err error) {
+	p, r := &q.params, &q.reader
+	switch m {
+	case mTableName:
+		p.tableName, err = r.String()
+		p.tableName = nameOfTable(p.tableName)
+	case mItem:
+		// Not pooled: the item goes into a command.
+		p.item, err = keep(&p.itemErr)(r.Item(make([]byte, 0, len(q.body))))
+	case mKey:
+		q.key, err = keep(&p.itemErr)(r.Item(q.key[:0]))
+		p.key = q.key
+	case mExclusiveStartKey:
+		q.start, err = keep(&p.startErr)(r.Item(q.start[:0]))
+		p.startKey = q.start
+	case mConsistentRead:
+		p.consistent, err = r.Bool()
+	case mScanIndexForward:
+		p.forward, err = r.Bool()
+	case mNames:
+		p.placeholders.Names = make(map[string]string, 4)
+		err = r.Object(func(name []byte) error {
+			s, err := r.String()
+			p.placeholders.Names[string(name)] = s
+			return err
+		})
+	case mValues:
+		p.placeholders.Values = make(map[string]item.Value, 4)
+		err = r.Object(func(name []byte) error {
+			v, err := r.Value()
+			if e := (*wire.ValidationError)(nil); errors.As(err, &e) {
+				if p.valuesErr == nil {
+					p.valuesErr = invalid("ExpressionAttributeValues contains invalid value: %s for key %s", e.Message, name)
+				}
+				err = nil
+			}
+			p.placeholders.Values[string(name)] = v
+			return err
+		})
+	case mLimit:
+		p.limit, err = r.Int()
+	case mSegment:
+		p.segment, err = r.Int()
+	case mTotalSegments:
+		p.totalSegments, err = r.Int()
+	case mAttributesToGet:
+		err = r.Array(func() error {
+			s, err := r.String()
+			p.attributesToGet = append(p.attributesToGet, s)
+			return err
+		})
+	case mExpected:
+		p.expected, err = q.readLegacyConditions()
+	case mKeyConditions:
+		p.keyConditions, err = q.readLegacyConditions()
+	case mQueryFilter, mScanFilter:
+		p.legacyFilters, err = q.readLegacyConditions()
+	case mAttributeUpdates:
+		p.attributeUpdates, err = q.readAttributeUpdates()
+	default:
+		*p.text(m), err = r.String()
+	}
+	return err
+}
+
+// text is where a member that is a string goes.
+func (p *params) text(m member) *string {
+	switch m {
+	case mProjectionExpression:
+		return &p.projection
+	case mConditionExpression:
+		return &p.condition
+	case mUpdateExpression:
+		return &p.update
+	case mFilterExpression:
+		return &p.filter
+	case mKeyConditionExpression:
+		return &p.keyCondition
+	case mReturnValues:
+		return &p.returnValues
+	case mReturnOnFailure:
+		return &p.returnOnFailure
+	case mReturnCapacity:
+		return &p.returnCapacity
+	case mReturnMetrics:
+		return &p.returnMetrics
+	case mIndexName:
+		return &p.indexName
+	case mSelect:
+		return &p.selects
+	case mConditionalOperator:
+		return &p.conditionalOperator
+	}
+	panic("api: " + memberNames[m] + " is no string")
+}
+
+// keep returns a filter for Reader.Item's results that puts a broken rule aside, into first.
+func keep(first *error) func(b []byte, err error) ([]byte, error) {
+	return func(b []byte, err error) ([]byte, error) {
+		if e := (*wire.ValidationError)(nil); errors.As(err, &e) {
+			if *first == nil {
+				*first = err
+			}
+			return b, nil
+		}
+		return b, err
+	}
+}

@@ -1,0 +1,188 @@
+package api
+
+import (
+	"context"
+
+	"github.com/commutatordb/commutator/expr"
+	"github.com/commutatordb/commutator/item"
+	"github.com/commutatordb/commutator/table"
+)
+
+// query answers Query.
+func query(q *request, ctx context.Context) error {
+	p := &q.params
+	if err := q.read(searchMembers | mKeyConditionExpression | mKeyConditions | mQueryFilter | mScanIndexForward); err != nil {
+		return err
+	}
+	if err := p.checkModel(0); err != nil {
+		return err
+	}
+	if err := p.checkExpressions([]member{mProjectionExpression, mFilterExpression, mKeyConditionExpression},
+		[]member{mAttributesToGet, mQueryFilter, mConditionalOperator, mKeyConditions}); err != nil {
+		return err
+	}
+	if p.startErr != nil {
+		return p.startErr
+	}
+	if err := p.checkSelect(); err != nil {
+		return err
+	}
+	terms, err := p.parseKeyCondition()
+	if err != nil {
+		return err
+	}
+	filter, err := p.parseFilter(mQueryFilter)
+	if err != nil {
+		return err
+	}
+	projection, err := p.parseProjection()
+	if err != nil {
+		return err
+	}
+	if err := p.placeholders.CheckUsed(); err != nil {
+		return err
+	}
+	s, err := q.newSearch(ctx, filter, projection)
+	if err != nil {
+		return err
+	}
+	if err := s.bound(terms); err != nil {
+		return err
+	}
+	if err := s.checkFilter(); err != nil {
+		return err
+	}
+	s.page.Reverse = p.has(mScanIndexForward) && !p.forward
+	if _, err := s.startAfter(); err != nil {
+		return err
+	}
+	return s.run(ctx)
+}
+
+// parseKeyCondition parses KeyConditionExpression, or KeyConditions.
+func (p *params) parseKeyCondition() ([]expr.KeyTerm, error) {
+	switch {
+	case p.has(mKeyConditionExpression):
+		return expr.ParseKeyCondition(p.keyCondition, &p.placeholders)
+	case p.has(mKeyConditions):
+		return p.legacyKeyTerms()
+	}
+	return nil, invalid("Either the KeyConditions or KeyConditionExpression parameter must be specified in the request.")
+}
+
+// checkFilter refuses a filter on the keys of what is searched.
+func (s *search) checkFilter() error {
+	if s.filter == nil {
+		return nil
+	}
+	keys := s.keyAttributes()
+	for name := range s.filter.Attributes {
+		for _, a := range keys {
+			if a.Name == name {
+				return invalid("Filter Expression can only contain non-primary key attributes: Primary key attribute: %s", name)
+			}
+		}
+	}
+	return nil
+}
+
+// bound makes the page's bounds of the key condition: every part of the partition key is equal to
+// something, and so are parts of the sort key from the left on, but for the last one named, of which
+// there may be a range.
+func (s *search) bound(terms []expr.KeyTerm) error {
+	hash, sort := []table.Attribute{s.s.Hash}, s.s.KeyAttributes()[1:]
+	if s.index != nil {
+		hash, sort = s.index.Hash, s.index.Range
+	}
+	used := 0
+	find := func(a table.Attribute) *expr.KeyTerm {
+		for i := range terms {
+			if terms[i].Name == a.Name {
+				used++
+				return &terms[i]
+			}
+		}
+		return nil
+	}
+	values := make([]item.Value, 0, len(hash))
+	for _, a := range hash {
+		t := find(a)
+		if t == nil {
+			return invalid("Query condition missed key schema element: %s", a.Name)
+		}
+		if err := checkTerm(t, a); err != nil {
+			return err
+		}
+		if t.Op != expr.OpEQ {
+			return invalid("Query key condition not supported")
+		}
+		values = append(values, t.A)
+	}
+	prefix := table.HashKey(values...)
+	s.page.From, s.page.To = prefix, prefix.AfterPrefix()
+	for i, a := range sort {
+		t := find(a)
+		if t == nil {
+			if used < len(terms) {
+				return invalid("Query condition missed key schema element: %s", a.Name)
+			}
+			return nil
+		}
+		if err := checkTerm(t, a); err != nil {
+			return err
+		}
+		s.narrow(prefix, t)
+		if t.Op != expr.OpEQ {
+			if i+1 < len(sort) && used < len(terms) {
+				return invalid("Query key condition not supported")
+			}
+			break
+		}
+		prefix = t.A.AppendOrdered(prefix[:len(prefix):len(prefix)])
+	}
+	if used < len(terms) {
+		return invalid("Query key condition not supported")
+	}
+	return nil
+}
+
+// narrow applies one term to keys that begin with prefix.
+func (s *search) narrow(prefix table.Key, t *expr.KeyTerm) {
+	at := func(v item.Value) table.Key { return v.AppendOrdered(prefix[:len(prefix):len(prefix)]) }
+	switch a := at(t.A); t.Op {
+	case expr.OpEQ:
+		s.page.From, s.page.To = a, a.AfterPrefix()
+	case expr.OpLT:
+		s.page.To = a
+	case expr.OpLE:
+		s.page.To = a.AfterPrefix()
+	case expr.OpGT:
+		s.page.From = a.AfterPrefix()
+	case expr.OpGE:
+		s.page.From = a
+	case expr.OpBetween:
+		s.page.From, s.page.To = a, at(t.B).AfterPrefix()
+	case expr.OpBeginsWith:
+		a = a[:len(a)-2] // without what ends a string
+		s.page.From, s.page.To = a, a.AfterPrefix()
+	}
+}
+
+func checkTerm(t *expr.KeyTerm, a table.Attribute) error {
+	for _, v := range [...]item.Value{t.A, t.B} {
+		switch {
+		case v.IsAbsent():
+		case v.Kind() != a.Kind:
+			return invalid("One or more parameter values were invalid: Condition parameter type does not match schema type")
+		case v.Kind() == item.KindN && t.Op == expr.OpBeginsWith:
+			return invalid("Query key condition not supported")
+		case v.Kind() != item.KindN && v.Len() == 0:
+			kind := "string"
+			if a.Kind == item.KindB {
+				kind = "binary"
+			}
+			return invalid("One or more parameter values are not valid. The AttributeValue for a key attribute cannot contain an empty %s value. Key: %s", kind, a.Name)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,27 @@
+package api
+
+import (
+	"context"
+
+	"github.com/commutatordb/commutator/table"
+)
+
+// untagResource answers UntagResource. Its answer has no body.
+func untagResource(q *request, ctx context.Context) error {
+	var in struct {
+		ResourceArn *string
+		TagKeys     []string
+	}
+	if err := q.decode(&in); err != nil {
+		return err
+	}
+	if in.TagKeys == nil {
+		var c constraints
+		c.required("tagKeys")
+		return c.err()
+	}
+	return q.h.changeTags(ctx, in.ResourceArn, func(d *table.Definition) error {
+		removeTags(d, in.TagKeys)
+		return nil
+	})
+}

@@ -1,0 +1,113 @@
+package api
+
+import (
+	"context"
+
+	"github.com/commutatordb/commutator/expr"
+	"github.com/commutatordb/commutator/item"
+	"github.com/commutatordb/commutator/region/op"
+)
+
+// updateItem answers UpdateItem.
+func updateItem(q *request, ctx context.Context) error {
+	p := &q.params
+	p.writes = true
+	if err := q.read(writeMembers | mKey | mUpdateExpression | mAttributeUpdates); err != nil {
+		return err
+	}
+	if err := p.checkModel(mKey); err != nil {
+		return err
+	}
+	if err := p.checkExpressions([]member{mUpdateExpression, mConditionExpression}, []member{mAttributeUpdates, mExpected, mConditionalOperator}); err != nil {
+		return err
+	}
+	if err := p.checkItem(); err != nil {
+		return err
+	}
+	update, err := p.parseUpdate()
+	if err != nil {
+		return err
+	}
+	condition, err := p.parseCondition()
+	if err != nil {
+		return err
+	}
+	t, err := q.table(ctx)
+	if err != nil {
+		return err
+	}
+	s := t.Schema()
+	key, err := keyOf(s, p.key)
+	if err != nil {
+		return err
+	}
+	for path := range update.Paths {
+		if name := path[0].Name; name == s.Hash.Name || s.HasRange() && name == s.Range.Name {
+			return invalid("One or more parameter values were invalid: Cannot update attribute %s. This attribute is part of the key", name)
+		}
+	}
+	c := &op.Command{Kind: op.Update, Key: key, Update: update, Condition: condition}
+	result, err := q.carryOut(ctx, t, c)
+	if err != nil {
+		return err
+	}
+	attributes, err := returned(p.returnValues, update, result)
+	if err != nil {
+		return err
+	}
+	q.open()
+	if attributes != nil {
+		q.member("Attributes")
+		if err := q.item(attributes); err != nil {
+			return err
+		}
+	}
+	q.written(t, c, result, p.key)
+	q.close()
+	return nil
+}
+
+// parseUpdate parses UpdateExpression, or AttributeUpdates. With neither the update has no actions.
+func (p *params) parseUpdate() (*expr.Update, error) {
+	if p.has(mUpdateExpression) {
+		update, err := expr.ParseUpdate(p.update, &p.placeholders)
+		return update, p.misused(err)
+	}
+	if p.has(mAttributeUpdates) {
+		return p.legacyUpdate()
+	}
+	return &expr.Update{}, nil
+}
+
+// returned gives what ReturnValues asks for of an update, stored form; nil for nothing. UPDATED_* are the
+// paths that the update names and nothing around them.
+func returned(what string, update *expr.Update, result op.Result) ([]byte, error) {
+	from := result.New
+	switch what {
+	case "ALL_OLD":
+		return result.Old, nil
+	case "ALL_NEW":
+		return result.New, nil
+	case "UPDATED_OLD":
+		from = result.Old
+	case "UPDATED_NEW":
+	default:
+		return nil, nil
+	}
+	if from == nil {
+		return nil, nil
+	}
+	it, err := item.DecodeItem(from)
+	if err != nil {
+		return nil, err
+	}
+	var paths []item.Path
+	for path := range update.Paths {
+		paths = append(paths, path)
+	}
+	part := expr.NewProjection(paths).Apply(it)
+	if len(part) == 0 {
+		return nil, nil
+	}
+	return item.AppendItem(nil, part), nil
+}

@@ -1,0 +1,305 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/commutatordb/commutator/api/wire"
+	"github.com/commutatordb/commutator/expr"
+	"github.com/commutatordb/commutator/item"
+	"github.com/commutatordb/commutator/table"
+)
+
+// constraints gathers what a request breaks of the model's constraints (lengths, ranges, patterns,
+// enums). The service reports all of them at once.
+type constraints struct{ broken []string }
+
+func (c *constraints) breaks(value, at, rule string) {
+	c.broken = append(c.broken, fmt.Sprintf("Value %s at '%s' failed to satisfy constraint: %s", value, at, rule))
+}
+
+func quoted(s string) string { return "'" + shorten(s) + "'" }
+
+func (c *constraints) required(at string) { c.breaks("null", at, "Member must not be null") }
+
+// enum checks one of a list of words; they are reported in the model's own order.
+func (c *constraints) enum(value, at string, words ...string) {
+	for _, w := range words {
+		if value == w {
+			return
+		}
+	}
+	c.breaks(quoted(value), at, "Member must satisfy enum value set: ["+strings.Join(words, ", ")+"]")
+}
+
+// length checks a length in bytes; most 0 means no limit.
+func (c *constraints) length(value, at string, least, most int) {
+	switch {
+	case len(value) < least:
+		c.breaks(quoted(value), at, "Member must have length greater than or equal to "+strconv.Itoa(least))
+	case most > 0 && len(value) > most:
+		c.breaks(quoted(value), at, "Member must have length less than or equal to "+strconv.Itoa(most))
+	}
+}
+
+// count checks how many members a list or map has. What the service shows of its content is not ours to
+// repeat.
+func (c *constraints) count(n int, at string, least, most int) {
+	switch {
+	case n < least:
+		c.breaks("'[]'", at, "Member must have length greater than or equal to "+strconv.Itoa(least))
+	case most > 0 && n > most:
+		c.breaks(fmt.Sprintf("'[%d members]'", n), at, "Member must have length less than or equal to "+strconv.Itoa(most))
+	}
+}
+
+func (c *constraints) atLeast(value int64, at string, least int64) {
+	if value < least {
+		c.breaks("'"+strconv.FormatInt(value, 10)+"'", at, "Member must have value greater than or equal to "+strconv.FormatInt(least, 10))
+	}
+}
+
+func (c *constraints) atMost(value int64, at string, most int64) {
+	if value > most {
+		c.breaks("'"+strconv.FormatInt(value, 10)+"'", at, "Member must have value less than or equal to "+strconv.FormatInt(most, 10))
+	}
+}
+
+// pattern checks the letters of table and index names.
+func (c *constraints) pattern(value, at string) {
+	for i := range len(value) {
+		switch b := value[i]; {
+		case b|0x20 >= 'a' && b|0x20 <= 'z', b >= '0' && b <= '9', b == '_', b == '.', b == '-':
+		default:
+			c.breaks(quoted(value), at, "Member must satisfy regular expression pattern: [a-zA-Z0-9_.-]+")
+			return
+		}
+	}
+}
+
+// name checks a table's or an index's name.
+func (c *constraints) name(value, at string, least int) {
+	c.pattern(value, at)
+	c.length(value, at, least, 255)
+}
+
+// err returns what was gathered as one ValidationException, or nil. Its envelope is the service's.
+func (c *constraints) err() error {
+	switch len(c.broken) {
+	case 0:
+		return nil
+	case 1:
+		return invalid("1 validation error detected: %s", c.broken[0])
+	}
+	return invalid("%d validation errors detected: %s", len(c.broken), strings.Join(c.broken, "; "))
+}
+
+// nameOfTable returns the table's name when s is a table's ARN, and s otherwise.
+func nameOfTable(s string) string {
+	if !strings.HasPrefix(s, "arn:") {
+		return s
+	}
+	if _, name, ok := strings.Cut(s, ":table/"); ok {
+		name, _, _ = strings.Cut(name, "/")
+		return name
+	}
+	return s
+}
+
+// camel is a member's name as constraint messages have it: tableName.
+func camel(name string) string { return strings.ToLower(name[:1]) + name[1:] }
+
+// checkModel checks the members that most data operations share against the model, and requires those in
+// required. A bad table name is reported alone.
+func (p *params) checkModel(required member) error {
+	var c constraints
+	if !p.has(mTableName) {
+		c.required("tableName")
+	} else {
+		c.name(p.tableName, "tableName", 1)
+		if err := c.err(); err != nil {
+			return err
+		}
+	}
+	for _, m := range [...]member{mItem, mKey} {
+		if required&m != 0 && !p.has(m) {
+			c.required(camel(memberNames[m]))
+		}
+	}
+	if p.has(mReturnCapacity) {
+		c.enum(p.returnCapacity, "returnConsumedCapacity", "INDEXES", "TOTAL", "NONE")
+	}
+	if p.has(mReturnMetrics) {
+		c.enum(p.returnMetrics, "returnItemCollectionMetrics", "SIZE", "NONE")
+	}
+	if p.has(mReturnValues) {
+		c.enum(p.returnValues, "returnValues", "ALL_NEW", "UPDATED_OLD", "ALL_OLD", "NONE", "UPDATED_NEW")
+	}
+	if p.has(mReturnOnFailure) {
+		c.enum(p.returnOnFailure, "returnValuesOnConditionCheckFailure", "ALL_OLD", "NONE")
+	}
+	if p.has(mConditionalOperator) {
+		c.enum(p.conditionalOperator, "conditionalOperator", "OR", "AND")
+	}
+	if p.has(mIndexName) {
+		c.name(p.indexName, "indexName", 3)
+	}
+	if p.has(mSelect) {
+		c.enum(p.selects, "select", "SPECIFIC_ATTRIBUTES", "COUNT", "ALL_ATTRIBUTES", "ALL_PROJECTED_ATTRIBUTES")
+	}
+	if p.has(mLimit) {
+		c.atLeast(p.limit, "limit", 1)
+	}
+	if p.has(mTotalSegments) {
+		c.atLeast(p.totalSegments, "totalSegments", 1)
+		c.atMost(p.totalSegments, "totalSegments", 1000000)
+	}
+	if p.has(mSegment) {
+		c.atLeast(p.segment, "segment", 0)
+		c.atMost(p.segment, "segment", 999999)
+	}
+	if p.has(mAttributesToGet) {
+		c.count(len(p.attributesToGet), "attributesToGet", 1, 0)
+	}
+	return c.err()
+}
+
+// misuse is a ValidationException about parameters that do not go together, or an expression that is
+// wrong in itself. Writes put their envelope round it, reads do not.
+func (p *params) misuse(format string, args ...any) error {
+	message := fmt.Sprintf(format, args...)
+	if p.writes {
+		message = "1 validation error detected: " + message
+	}
+	return invalid("%s", message)
+}
+
+// misused gives an expression's error the envelope of misuse.
+func (p *params) misused(err error) error {
+	if e := (*expr.Error)(nil); errors.As(err, &e) {
+		return p.misuse("%s", e.Message)
+	}
+	return err
+}
+
+// checkItem returns the rule that a value in Item or Key broke. Those about sets and NULL have a write's
+// envelope.
+func (p *params) checkItem() error {
+	if e := (*wire.ValidationError)(nil); errors.As(p.itemErr, &e) {
+		if strings.HasPrefix(e.Message, "One or more parameter values were invalid") || strings.HasPrefix(e.Message, "Input collection") {
+			return p.misuse("%s", e.Message)
+		}
+	}
+	return p.itemErr
+}
+
+// checkExpressions checks that expressions and their placeholders go with what else was given.
+// expressions are those the operation knows, legacy the parameters that they replace.
+func (p *params) checkExpressions(expressions, legacy []member) error {
+	used, missing := p.names(expressions)
+	if len(used) > 0 {
+		if p.has(mKeyConditions) && !p.has(mKeyConditionExpression) && len(used) > 0 {
+			legacy = without(legacy, mKeyConditions)
+		}
+		if old, _ := p.names(legacy); len(old) > 0 {
+			return p.misuse("Can not use both expression and non-expression parameters in the same request: Non-expression parameters: {%s} Expression parameters: {%s}", strings.Join(old, ", "), strings.Join(used, ", "))
+		}
+	}
+	why := ""
+	switch len(missing) {
+	case 1:
+		why = ": " + missing[0] + " is null"
+	case 2:
+		why = ": " + strings.Join(missing, " and ") + " are null"
+	}
+	if p.has(mNames) {
+		if len(used) == 0 {
+			return p.misuse("ExpressionAttributeNames can only be specified when using expressions%s", why)
+		}
+		if len(p.placeholders.Names) == 0 {
+			return p.misuse("ExpressionAttributeNames must not be empty")
+		}
+		for name := range p.placeholders.Names {
+			if !isPlaceholder(name, '#') {
+				return p.misuse("ExpressionAttributeNames contains invalid key: Syntax error; key: \"%s\"", shorten(name))
+			}
+		}
+	}
+	if p.has(mValues) {
+		if len(used) == 0 {
+			return p.misuse("ExpressionAttributeValues can only be specified when using expressions%s", why)
+		}
+		if len(p.placeholders.Values) == 0 {
+			return p.misuse("ExpressionAttributeValues must not be empty")
+		}
+		for name := range p.placeholders.Values {
+			if !isPlaceholder(name, ':') {
+				return p.misuse("ExpressionAttributeValues contains invalid key: Syntax error; key: \"%s\"", shorten(name))
+			}
+		}
+		if p.valuesErr != nil {
+			return p.valuesErr
+		}
+	}
+	return nil
+}
+
+func without(list []member, m member) []member {
+	var out []member
+	for _, x := range list {
+		if x != m {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
+// names returns which of the members were given and which were not.
+func (p *params) names(list []member) (given, missing []string) {
+	for _, m := range list {
+		if p.has(m) {
+			given = append(given, memberNames[m])
+		} else {
+			missing = append(missing, memberNames[m])
+		}
+	}
+	return given, missing
+}
+
+func isPlaceholder(s string, first byte) bool {
+	if len(s) < 2 || s[0] != first {
+		return false
+	}
+	for i := 1; i < len(s); i++ {
+		if b := s[i]; b|0x20 < 'a' || b|0x20 > 'z' {
+			if (b < '0' || b > '9') && b != '_' {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// keyOf returns the key that a stored item of nothing but key attributes stands for.
+func keyOf(s *table.Schema, stored []byte) (table.Key, error) {
+	if !hasExactly(stored, s.KeyAttributes()) {
+		return nil, invalid("The provided key element does not match the schema")
+	}
+	return s.KeyOf(stored)
+}
+
+// hasExactly tells whether a stored item has the attributes, of their types, and no others.
+func hasExactly(stored []byte, attributes []table.Attribute) bool {
+	n, _, err := item.CutCount(stored)
+	if err != nil || n != len(attributes) {
+		return false
+	}
+	for _, a := range attributes {
+		if item.RawKind(item.Attr(stored, a.Name)) != a.Kind {
+			return false
+		}
+	}
+	return true
+}
