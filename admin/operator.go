@@ -18,6 +18,7 @@ const TargetPrefix = "Commutator_20261122."
 type Operator struct {
 	Region  *region.Region
 	Links   Links
+	Backups Backups
 	Now     func() time.Time
 }
 
@@ -68,6 +69,12 @@ func (o *Operator) Handle(ctx context.Context, operation string, body []byte) ([
 var operations = map[string]func(context.Context, *Operator, []byte) (any, error){
 	"Status":        typed((*Operator).status),
 	"ListConflicts": typed((*Operator).listConflicts),
+
+	"CreateBackup":   typed((*Operator).createBackup),
+	"RestoreBackup":  typed((*Operator).restoreBackup),
+	"DescribeJob":    typed((*Operator).describeJob),
+	"ListBackups":    typed((*Operator).listBackups),
+	"DescribeBackup": typed((*Operator).describeBackup),
 }
 
 // typed makes an operation of a method with a request and an answer of its own.

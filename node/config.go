@@ -1,0 +1,185 @@
+package node
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"regexp"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/commutatordb/commutator/replication/transport"
+)
+
+// Config is one node's configuration; the yaml names are those of its file. docs/operate/node.md
+// describes each.
+type Config struct {
+	Region string `yaml:"region"` // such as us-east-1
+	Node   string `yaml:"node"`   // unique in the region; default: the region's name with -a
+	Data   string `yaml:"data"`   // directory, made where it is not there
+
+	Listen      Listen       `yaml:"listen"`
+	Advertise   Advertise    `yaml:"advertise"`
+	Join        []string     `yaml:"join"`  // Serf addresses of nodes of any region, host:port
+	Peers       []Peer       `yaml:"peers"` // regions at fixed addresses: for networks without gossip
+	Credentials []Credential `yaml:"credentials"`
+	Auth        string       `yaml:"auth"` // "on" (default), or "off": any signature passes
+	Backup      Backup       `yaml:"backup"`
+
+	// What a file cannot give:
+	FS     vfs.FS           `yaml:"-"` // default: the disk
+	Dial   transport.Dialer `yaml:"-"` // to other regions; default: TCP
+	Now    func() time.Time `yaml:"-"` // default: time.Now
+	Logger *slog.Logger     `yaml:"-"` // nil discards
+	Fatal  func(error)      `yaml:"-"` // must end the process; default: log and exit with 3
+}
+
+// Listen says where a node listens, as host:port. "" is nowhere, except for HTTP, which must be given.
+type Listen struct {
+	HTTP  string `yaml:"http"`  // DynamoDB's API
+	GRPC  string `yaml:"grpc"`  // other regions
+	Admin string `yaml:"admin"` // health, metrics, pprof: without authentication
+	Serf  string `yaml:"serf"`  // gossip, TCP and UDP
+
+	// Listeners opened already, instead of the addresses; dev and tests have them.
+	HTTPListener net.Listener `yaml:"-"`
+	GRPCListener net.Listener `yaml:"-"`
+}
+
+// Advertise says under which addresses other nodes reach this one; default: where it listens.
+type Advertise struct {
+	GRPC string `yaml:"grpc"`
+	Serf string `yaml:"serf"`
+}
+
+// Peer is another region at a fixed address.
+type Peer struct {
+	Region string `yaml:"region"`
+	GRPC   string `yaml:"grpc"`
+}
+
+// Credential is a key pair that may sign requests.
+type Credential struct {
+	AccessKey string `yaml:"accessKey"`
+	SecretKey string `yaml:"secretKey"`
+}
+
+// Backup says where backups go: to S3-compatible storage, or to a directory.
+type Backup struct {
+	Dir string `yaml:"dir"` // default: backups/ in the data directory
+	S3  S3     `yaml:"s3"`
+}
+
+// S3 is a bucket. Without an endpoint there is none.
+type S3 struct {
+	Endpoint  string `yaml:"endpoint"` // such as http://minio:9000
+	Bucket    string `yaml:"bucket"`
+	AccessKey string `yaml:"accessKey"`
+	SecretKey string `yaml:"secretKey"`
+	Region    string `yaml:"region"`
+}
+
+// ReadConfig reads a node's configuration file. A name that it does not know is an error.
+func ReadConfig(path string) (Config, error) {
+	var c Config
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return c, fmt.Errorf("node: configuration: %w", err)
+	}
+	d := yaml.NewDecoder(bytes.NewReader(b))
+	d.KnownFields(true)
+	if err := d.Decode(&c); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = errors.New("the file is empty")
+		}
+		return c, fmt.Errorf("node: configuration %s: %w", path, err)
+	}
+	if err := d.Decode(new(any)); !errors.Is(err, io.EOF) {
+		return c, fmt.Errorf("node: configuration %s: there is a second document in it", path)
+	}
+	if err := c.Validate(); err != nil {
+		return c, fmt.Errorf("node: configuration %s: %w", path, err)
+	}
+	return c, nil
+}
+
+var regionName = regexp.MustCompile(`^[a-z]{2,}(-[a-z]+)+-[0-9]{1,2}$`)
+
+// Validate fills in defaults and returns what is wrong, all of it.
+func (c *Config) Validate() error {
+	var errs []error
+	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if !regionName.MatchString(c.Region) {
+		wrong("region: %q is not a region's name like us-east-1", c.Region)
+	}
+	if c.Node == "" {
+		c.Node = c.Region + "-a"
+	}
+	if c.Data == "" {
+		wrong("data: the directory for the data is not given")
+	}
+	if c.Listen.HTTP == "" && c.Listen.HTTPListener == nil {
+		wrong("listen.http: the address for DynamoDB's API is not given")
+	}
+	for _, a := range []struct{ name, address string }{
+		{"listen.http", c.Listen.HTTP}, {"listen.grpc", c.Listen.GRPC}, {"listen.admin", c.Listen.Admin}, {"listen.serf", c.Listen.Serf},
+		{"advertise.grpc", c.Advertise.GRPC}, {"advertise.serf", c.Advertise.Serf},
+	} {
+		if _, _, err := net.SplitHostPort(a.address); a.address != "" && err != nil {
+			wrong("%s: %w", a.name, err)
+		}
+	}
+	seen := map[string]bool{c.Region: true}
+	for _, p := range c.Peers {
+		if !regionName.MatchString(p.Region) || seen[p.Region] {
+			wrong("peers: %q is this region, is given twice, or is no region's name", p.Region)
+		}
+		seen[p.Region] = true
+		if _, _, err := net.SplitHostPort(p.GRPC); err != nil {
+			wrong("peers: %s: %w", p.Region, err)
+		}
+	}
+	if c.Listen.Serf == "" && len(c.Join) > 0 {
+		wrong("join: there is no listen.serf to join with")
+	}
+	switch c.Auth {
+	case "":
+		c.Auth = "on"
+	case "on", "off":
+	default:
+		wrong("auth: %q is neither on nor off", c.Auth)
+	}
+	if c.Auth == "on" && len(c.Credentials) == 0 {
+		wrong("credentials: there is no key pair that could sign a request; give one, or auth: off")
+	}
+	for _, k := range c.Credentials {
+		if k.AccessKey == "" || k.SecretKey == "" {
+			wrong("credentials: a key pair lacks accessKey or secretKey")
+		}
+	}
+	if s := c.Backup.S3; s.Endpoint != "" && s.Bucket == "" {
+		wrong("backup.s3: no bucket is given")
+	}
+	if c.FS == nil {
+		c.FS = vfs.Default
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Fatal == nil {
+		c.Fatal = func(err error) {
+			c.Logger.Error("node: cannot go on", "err", err)
+			os.Exit(3)
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,257 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"golang.org/x/sync/errgroup"
+)
+
+// DevConfig is what dev is told: several regions of one node each in one process, with a simulated
+// network between them.
+type DevConfig struct {
+	Regions     []string
+	Host        string // where the regions listen; default 127.0.0.1
+	Port        int    // of the first region's API; the others follow. 0: any free ports
+	Data        string // directory; each region has one of its own in it
+	InMemory    bool   // keep nothing; Data still holds the control socket
+	Latency     time.Duration
+	Credentials []Credential
+	Auth        string
+	Backup      Backup
+	Logger      *slog.Logger
+	Fatal       func(error)
+}
+
+// Dev is several regions in one process.
+type Dev struct {
+	nodes   []*Node
+	wan     *wan
+	control net.Listener
+}
+
+// controlSocket lies in dev's data directory: it is how `commutator dev partition` and its like find it.
+const controlSocket = "dev.sock"
+
+// OpenDev opens the regions and their listeners. Nothing is served before Run. The caller closes it.
+func OpenDev(cfg DevConfig) (d *Dev, err error) {
+	if cfg.Host == "" {
+		cfg.Host = "127.0.0.1"
+	}
+	d = &Dev{wan: newWAN(cfg.Latency)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.Close())
+			d = nil
+		}
+	}()
+	if err := os.MkdirAll(cfg.Data, 0o755); err != nil {
+		return d, fmt.Errorf("dev: %w", err)
+	}
+	if err := d.openControl(cfg.Data); err != nil {
+		return d, err
+	}
+	grpc := make([]net.Listener, len(cfg.Regions))
+	regions := map[string]string{} // gRPC address -> region
+	for i, name := range cfg.Regions {
+		if grpc[i], err = net.Listen("tcp", net.JoinHostPort(cfg.Host, "0")); err != nil {
+			return d, fmt.Errorf("dev: %w", err)
+		}
+		regions[grpc[i].Addr().String()] = name
+	}
+	for i, name := range cfg.Regions {
+		port := 0
+		if cfg.Port > 0 {
+			port = cfg.Port + i
+		}
+		http, err := net.Listen("tcp", net.JoinHostPort(cfg.Host, strconv.Itoa(port)))
+		if err != nil {
+			return d, fmt.Errorf("dev: region %s: %w", name, err)
+		}
+		c := Config{
+			Region: name, Data: filepath.Join(cfg.Data, name), Listen: Listen{HTTPListener: http, GRPCListener: grpc[i]},
+			Credentials: cfg.Credentials, Auth: cfg.Auth, Backup: cfg.Backup, Dial: d.wan.Dial(name, regions), Logger: cfg.Logger, Fatal: cfg.Fatal,
+		}
+		if c.Logger != nil {
+			c.Logger = c.Logger.With("region", name)
+		}
+		if c.Backup.Dir == "" {
+			c.Backup.Dir = filepath.Join(cfg.Data, "backups")
+		}
+		if cfg.InMemory {
+			c.FS = vfs.NewMem()
+		}
+		for j, other := range cfg.Regions {
+			if j != i {
+				c.Peers = append(c.Peers, Peer{Region: other, GRPC: grpc[j].Addr().String()})
+			}
+		}
+		n, err := Open(c)
+		if err != nil {
+			return d, err
+		}
+		d.nodes = append(d.nodes, n)
+	}
+	return d, nil
+}
+
+func (d *Dev) openControl(dir string) error {
+	path := filepath.Join(dir, controlSocket)
+	if conn, err := net.Dial("unix", path); err == nil {
+		conn.Close()
+		return fmt.Errorf("dev: %s is in use by another dev", dir)
+	}
+	os.Remove(path) // left behind by a dev that was killed
+	var err error
+	if d.control, err = net.Listen("unix", path); err != nil {
+		return fmt.Errorf("dev: control socket: %w", err)
+	}
+	return nil
+}
+
+// Nodes returns the regions' nodes, in the order of the configuration.
+func (d *Dev) Nodes() []*Node { return d.nodes }
+
+// Ready waits until every region can serve.
+func (d *Dev) Ready(ctx context.Context) error {
+	for _, n := range d.nodes {
+		if err := n.Ready(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Run serves until ctx ends.
+func (d *Dev) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, n := range d.nodes {
+		g.Go(func() error { return n.Run(ctx) })
+	}
+	g.Go(func() error {
+		<-ctx.Done()
+		return d.control.Close()
+	})
+	g.Go(func() error {
+		for {
+			conn, err := d.control.Accept()
+			if errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			if err != nil {
+				return fmt.Errorf("dev: control: %w", err)
+			}
+			d.serveControl(conn)
+		}
+	})
+	return g.Wait()
+}
+
+// Close closes the regions. Run must have returned, or never been called.
+func (d *Dev) Close() error {
+	var errs []error
+	g := errgroup.Group{}
+	for _, n := range d.nodes {
+		g.Go(n.Close)
+	}
+	errs = append(errs, g.Wait())
+	if d.control != nil {
+		if err := d.control.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// ControlRequest is one command to a running dev.
+type ControlRequest struct {
+	Command string // partition, heal, delay or status
+	Region  string // partition
+	Delay   time.Duration
+}
+
+// ControlAnswer is what dev says to it.
+type ControlAnswer struct {
+	Error   string `json:",omitempty"`
+	Delay   time.Duration
+	Regions []ControlRegion
+}
+
+// ControlRegion is one region of a running dev.
+type ControlRegion struct {
+	Region   string
+	Endpoint string
+	CutOff   bool
+}
+
+const controlTimeout = 5 * time.Second
+
+func (d *Dev) serveControl(conn net.Conn) {
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(controlTimeout))
+	var q ControlRequest
+	if err := json.NewDecoder(io.LimitReader(conn, 4096)).Decode(&q); err != nil {
+		return // somebody looked whether dev is there
+	}
+	var a ControlAnswer
+	switch q.Command {
+	case "partition":
+		known := false
+		for _, n := range d.nodes {
+			known = known || n.region.Name() == q.Region
+		}
+		if !known {
+			a.Error = fmt.Sprintf("there is no region %q here", q.Region)
+			break
+		}
+		d.wan.Partition(q.Region)
+	case "heal":
+		d.wan.Heal()
+	case "delay":
+		d.wan.Delay(q.Delay)
+	case "status":
+	default:
+		a.Error = fmt.Sprintf("unknown command %q", q.Command)
+	}
+	latency, cut := d.wan.State()
+	a.Delay = latency
+	for _, n := range d.nodes {
+		r := ControlRegion{Region: n.region.Name(), Endpoint: "http://" + n.HTTPAddr().String()}
+		for _, c := range cut {
+			r.CutOff = r.CutOff || c == r.Region
+		}
+		a.Regions = append(a.Regions, r)
+	}
+	json.NewEncoder(conn).Encode(a)
+}
+
+// Control sends one command to the dev that holds a data directory.
+func Control(dir string, q ControlRequest) (ControlAnswer, error) {
+	var a ControlAnswer
+	conn, err := net.DialTimeout("unix", filepath.Join(dir, controlSocket), controlTimeout)
+	if err != nil {
+		return a, fmt.Errorf("dev: no dev is running on %s: %w", dir, err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(controlTimeout))
+	if err := json.NewEncoder(conn).Encode(q); err != nil {
+		return a, fmt.Errorf("dev: control: %w", err)
+	}
+	if err := json.NewDecoder(conn).Decode(&a); err != nil {
+		return a, fmt.Errorf("dev: control: %w", err)
+	}
+	if a.Error != "" {
+		return a, fmt.Errorf("dev: %s", a.Error)
+	}
+	return a, nil
+}

@@ -1,0 +1,103 @@
+package node
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/commutatordb/commutator/crdt"
+)
+
+// identity is who the data in a directory belongs to. It is written once, when the directory is made,
+// and never changes: data without it, or with another's, is not opened.
+type identity struct {
+	Format      int    // 1
+	Region      string // such as us-east-1
+	Node        string
+	Instance    uint64 // random: tells this data from what the same node had before it lost it
+	Incarnation uint16 // of the region's actor
+	Salt        uint64 // random: for the checksums of the log
+}
+
+const (
+	identityFile   = "node.json"
+	identityFormat = 1
+)
+
+// openIdentity reads the directory's identity, or makes it where the directory is new.
+func openIdentity(fs vfs.FS, dir, region, node string, now time.Time) (identity, error) {
+	path := fs.PathJoin(dir, identityFile)
+	f, err := fs.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return newIdentity(fs, dir, region, node, now)
+	}
+	if err != nil {
+		return identity{}, fmt.Errorf("node: identity: %w", err)
+	}
+	defer f.Close()
+	var id identity
+	b, err := io.ReadAll(f)
+	if err == nil {
+		err = json.Unmarshal(b, &id)
+	}
+	switch {
+	case err != nil:
+		return id, fmt.Errorf("node: identity %s: %w", path, err)
+	case id.Format != identityFormat:
+		return id, fmt.Errorf("node: identity %s has format %d; this version reads %d", path, id.Format, identityFormat)
+	case id.Region != region || id.Node != node:
+		return id, fmt.Errorf("node: the data in %s is that of node %s in %s, not of %s in %s", dir, id.Node, id.Region, node, region)
+	}
+	return id, nil
+}
+
+func newIdentity(fs vfs.FS, dir, region, node string, now time.Time) (identity, error) {
+	names, err := fs.List(dir)
+	if err != nil {
+		return identity{}, fmt.Errorf("node: identity: %w", err)
+	}
+	for _, name := range names {
+		if name == stateDir || name == logDir {
+			return identity{}, fmt.Errorf("node: %s has data and no %s: whose it is cannot be told", dir, identityFile)
+		}
+	}
+	var random [16]byte
+	rand.Read(random[:]) // never fails: crypto/rand ends the process when it has no randomness
+	id := identity{
+		Format: identityFormat, Region: region, Node: node,
+		Instance: binary.BigEndian.Uint64(random[:]) | 1, Salt: binary.BigEndian.Uint64(random[8:]),
+		// Another one for a region that lost its data, unless it did so a whole multiple of 17 hours later.
+		Incarnation: uint16(now.Unix()/60%int64(crdt.MaxIncarnation)) + 1,
+	}
+	b, err := json.MarshalIndent(id, "", "  ")
+	if err != nil {
+		return id, err
+	}
+	temp := fs.PathJoin(dir, identityFile+".tmp")
+	f, err := fs.Create(temp, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return id, fmt.Errorf("node: identity: %w", err)
+	}
+	_, err = f.Write(b)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = fs.Rename(temp, fs.PathJoin(dir, identityFile))
+	}
+	if err == nil {
+		var d vfs.File
+		if d, err = fs.OpenDir(dir); err == nil {
+			err = errors.Join(d.Sync(), d.Close())
+		}
+	}
+	if err != nil {
+		return id, fmt.Errorf("node: identity: %w", err)
+	}
+	return id, nil
+}

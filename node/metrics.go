@@ -1,0 +1,67 @@
+package node
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+)
+
+// newMetrics returns what /metrics shows of a node. Names end in their unit.
+func newMetrics(n *Node) *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	gauge := func(name, help string, value func() float64) {
+		r.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "commutator_" + name, Help: help}, value))
+	}
+	counter := func(name, help string, value func() float64) {
+		r.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "commutator_" + name, Help: help}, value))
+	}
+	counter("raftlog_syncs_total", "Syncs of the Raft log.", func() float64 { return float64(n.log.Metrics().Syncs) })
+	counter("raftlog_entries_total", "Entries written to the Raft log.", func() float64 { return float64(n.log.Metrics().Entries) })
+	counter("raftlog_bytes_total", "Bytes written to the Raft log.", func() float64 { return float64(n.log.Metrics().Bytes) })
+	gauge("raftlog_entries_per_sync", "Entries that one sync has made durable, on average.", func() float64 { return n.log.Metrics().EntriesPerSync() })
+	gauge("raftlog_segment_bytes", "Size of the Raft log on disk.", func() float64 { return float64(n.log.Metrics().SegmentBytes) })
+	gauge("state_disk_bytes", "Size of the state on disk.", func() float64 { return float64(n.store.Metrics().DiskBytes) })
+	gauge("state_memtable_bytes", "Size of the state not flushed yet.", func() float64 { return float64(n.store.Metrics().MemTableBytes) })
+	r.MustRegister(tableCollector{n})
+	return r
+}
+
+// tableCollector shows each table and each link as they are when asked.
+type tableCollector struct{ n *Node }
+
+var (
+	itemsDesc     = prometheus.NewDesc("commutator_table_items", "Items of a table in this region.", []string{"table"}, nil)
+	bytesDesc     = prometheus.NewDesc("commutator_table_bytes", "Size of a table's items in this region.", []string{"table"}, nil)
+	conflictsDesc = prometheus.NewDesc("commutator_conflicts_total", "Conflicts found when joining other regions' writes, since the start.", []string{"table"}, nil)
+	lagDesc       = prometheus.NewDesc("commutator_replication_lag_seconds", "Age of the newest word of another region when it arrived.", []string{"table", "from"}, nil)
+	linkDesc      = prometheus.NewDesc("commutator_region_reachable", "1 when the last exchange with another region succeeded.", []string{"region"}, nil)
+)
+
+// Describe is prometheus.Collector's.
+func (c tableCollector) Describe(descs chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{itemsDesc, bytesDesc, conflictsDesc, lagDesc, linkDesc} {
+		descs <- d
+	}
+}
+
+// Collect is prometheus.Collector's.
+func (c tableCollector) Collect(metrics chan<- prometheus.Metric) {
+	for _, t := range c.n.region.Tables() {
+		d := t.Definition()
+		items, bytes := t.Stats()
+		name := d.Schema.Name
+		metrics <- prometheus.MustNewConstMetric(itemsDesc, prometheus.GaugeValue, float64(items), name)
+		metrics <- prometheus.MustNewConstMetric(bytesDesc, prometheus.GaugeValue, float64(bytes), name)
+		metrics <- prometheus.MustNewConstMetric(conflictsDesc, prometheus.CounterValue, float64(t.ConflictsFound()), name)
+		for from, lag := range c.n.rep.Lag(d.GlobalID) {
+			metrics <- prometheus.MustNewConstMetric(lagDesc, prometheus.GaugeValue, lag.Seconds(), name, from)
+		}
+	}
+	for _, l := range c.n.rep.Links() {
+		up := 0.0
+		if l.Reachable {
+			up = 1
+		}
+		metrics <- prometheus.MustNewConstMetric(linkDesc, prometheus.GaugeValue, up, l.Region)
+	}
+}

@@ -1,0 +1,268 @@
+// Package node is the composition root: it turns a Config into one running node of one region, and, for
+// trying things out, into three regions in one process (dev.go). The command line and the tests share it.
+//
+// It owns the wiring, the clock, randomness, files and sockets, and leaves every rule to the packages
+// that it wires. What is opened upward is closed downward, and Run leaves no goroutine behind.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"github.com/commutatordb/commutator/admin"
+	"github.com/commutatordb/commutator/api"
+	"github.com/commutatordb/commutator/api/sigv4"
+	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/region"
+	"github.com/commutatordb/commutator/replication/transport"
+	"github.com/commutatordb/commutator/storage"
+	"github.com/commutatordb/commutator/storage/raftlog"
+)
+
+// The parts of a data directory.
+const (
+	logDir   = "log"   // the Raft log
+	stateDir = "state" // Pebble
+	lockFile = "LOCK"
+)
+
+const (
+	// drainFor is how long requests under way may take when a node stops.
+	drainFor = 1500 * time.Millisecond
+	// headerLimit bounds a request's headers. Source: DYNAMODB.md §3, "Headers".
+	headerLimit       = 16 << 10
+	readHeaderTimeout = 10 * time.Second
+	idleTimeout       = 3 * time.Minute
+)
+
+// Node is one node of one region.
+type Node struct {
+	cfg  Config
+	id   identity
+	lock io.Closer
+
+	log    *raftlog.Log
+	store  *storage.Store
+	region *region.Region
+	rep    *replicator
+
+	httpListener, grpcListener, adminListener net.Listener
+	http, admin                               *http.Server
+	grpc                                      *grpc.Server
+	clients                                   []*transport.Client
+	metrics                                   *prometheus.Registry
+	backups                                   *backups
+}
+
+// Open opens a node's data and its listeners. Nothing is served before Run. The caller closes the node.
+func Open(cfg Config) (n *Node, err error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("node: configuration: %w", err)
+	}
+	n = &Node{cfg: cfg}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.Close())
+			n = nil
+		}
+	}()
+	if err := cfg.FS.MkdirAll(cfg.Data, 0o755); err != nil {
+		return n, fmt.Errorf("node: %w", err)
+	}
+	if n.lock, err = cfg.FS.Lock(cfg.FS.PathJoin(cfg.Data, lockFile)); err != nil {
+		return n, fmt.Errorf("node: %s is in use by another process: %w", cfg.Data, err)
+	}
+	if n.id, err = openIdentity(cfg.FS, cfg.Data, cfg.Region, cfg.Node, cfg.Now()); err != nil {
+		return n, err
+	}
+	if err := n.openData(); err != nil {
+		return n, err
+	}
+	return n, n.openServers()
+}
+
+func (n *Node) openData() (err error) {
+	cfg := n.cfg
+	if n.log, err = raftlog.Open(raftlog.Options{FS: cfg.FS, Dir: cfg.FS.PathJoin(cfg.Data, logDir), Salt: n.id.Salt, Logger: cfg.Logger}); err != nil {
+		return fmt.Errorf("node: %w", err)
+	}
+	n.store, err = storage.Open(storage.Options{
+		FS: cfg.FS, Dir: cfg.FS.PathJoin(cfg.Data, stateDir), Logger: cfg.Logger, Fatal: cfg.Fatal,
+		Flushed: func() {
+			if n.region != nil {
+				n.region.Flushed()
+			}
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("node: %w", err)
+	}
+	n.region, err = region.Open(region.Config{
+		Name: cfg.Region, Actor: crdt.NewActor(cfg.Region, n.id.Incarnation), NodeID: 1,
+		Log: n.log, Store: n.store, Now: cfg.Now, Logger: cfg.Logger, Fatal: cfg.Fatal,
+	})
+	if err != nil {
+		return err
+	}
+	n.rep = newReplicator(n.region, n.id.Instance, cfg.Now, cfg.Logger)
+	n.metrics = newMetrics(n)
+	n.backups, err = openBackups(cfg, n.region)
+	return err
+}
+
+func (n *Node) openServers() (err error) {
+	l := n.cfg.Listen
+	if n.httpListener, err = listen(l.HTTPListener, l.HTTP); err != nil {
+		return fmt.Errorf("node: listen.http: %w", err)
+	}
+	if n.grpcListener, err = listen(l.GRPCListener, l.GRPC); err != nil {
+		return fmt.Errorf("node: listen.grpc: %w", err)
+	}
+	if n.adminListener, err = listen(nil, l.Admin); err != nil {
+		return fmt.Errorf("node: listen.admin: %w", err)
+	}
+	operator := &admin.Operator{Region: n.region, Links: n.rep, Backups: n.backups, Now: n.cfg.Now}
+	handler := api.New(api.Config{
+		Region: n.region, Verifier: n.verifier(), Now: n.cfg.Now, Logger: n.cfg.Logger, Peers: n.rep.Peers, Operator: operator.Handle,
+	})
+	n.http = &http.Server{
+		Handler: handler, ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: headerLimit,
+	}
+	n.admin = &http.Server{
+		Handler:           admin.NewHandler(admin.Config{Ready: n.ready, Metrics: n.metrics}),
+		ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: headerLimit,
+	}
+	n.grpc = transport.NewServer()
+	transport.Register(n.grpc, n.rep)
+	for _, p := range n.cfg.Peers {
+		if err := n.addPeer(p.Region, p.GRPC); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// listen returns l, or a listener at address; none for "".
+func listen(l net.Listener, address string) (net.Listener, error) {
+	if l != nil || address == "" {
+		return l, nil
+	}
+	return net.Listen("tcp", address)
+}
+
+func (n *Node) verifier() *sigv4.Verifier {
+	if n.cfg.Auth == "off" {
+		return nil
+	}
+	keys := make(map[string]string, len(n.cfg.Credentials))
+	for _, k := range n.cfg.Credentials {
+		keys[k.AccessKey] = k.SecretKey
+	}
+	return &sigv4.Verifier{
+		Region: n.cfg.Region, Now: n.cfg.Now,
+		Lookup: func(accessKey string) (string, bool) { secret, ok := keys[accessKey]; return secret, ok },
+	}
+}
+
+// addPeer makes the region at a gRPC address known to the replicator.
+func (n *Node) addPeer(name, address string) error {
+	client, err := transport.Dial(address, n.cfg.Dial)
+	if err != nil {
+		return fmt.Errorf("node: region %s at %s: %w", name, address, err)
+	}
+	n.clients = append(n.clients, client)
+	n.rep.AddPeer(name, client)
+	return nil
+}
+
+// HTTPAddr is where DynamoDB's API is served.
+func (n *Node) HTTPAddr() net.Addr { return n.httpListener.Addr() }
+
+// Region returns the node's region.
+func (n *Node) Region() *region.Region { return n.region }
+
+// Ready waits until the node has all its tables open.
+func (n *Node) Ready(ctx context.Context) error { return n.region.Ready(ctx) }
+
+func (n *Node) ready() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+	defer cancel()
+	return n.region.Ready(ctx)
+}
+
+// Run serves until ctx ends or something breaks, and then stops within drainFor and a little: requests
+// under way are answered, new ones are not taken.
+func (n *Node) Run(ctx context.Context) error {
+	g, gctx := errgroup.WithContext(ctx)
+	// The region outlives the servers, so that what is under way can still be carried out.
+	inner, stopInner := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopInner()
+	g.Go(func() error { return n.region.Run(inner) })
+	g.Go(func() error { return n.rep.Run(gctx) })
+	g.Go(func() error { return n.backups.Run(gctx) })
+	g.Go(func() error { return served(n.http.Serve(n.httpListener)) })
+	if n.adminListener != nil {
+		g.Go(func() error { return served(n.admin.Serve(n.adminListener)) })
+	}
+	if n.grpcListener != nil {
+		g.Go(func() error { return served(n.grpc.Serve(n.grpcListener)) })
+	}
+	if n.cfg.Listen.Serf != "" {
+		g.Go(func() error { return n.gossip(gctx) })
+	}
+	g.Go(func() error {
+		<-gctx.Done()
+		n.grpc.Stop()
+		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainFor)
+		defer cancel()
+		if err := n.http.Shutdown(drain); err != nil {
+			n.http.Close()
+		}
+		n.admin.Close()
+		stopInner()
+		return nil
+	})
+	return g.Wait()
+}
+
+// served turns a server's answer to being stopped into none.
+func served(err error) error {
+	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, grpc.ErrServerStopped) {
+		return nil
+	}
+	return err
+}
+
+// Close closes what Open has opened. Run must have returned, or never been called.
+func (n *Node) Close() error {
+	var errs []error
+	for _, l := range []net.Listener{n.httpListener, n.grpcListener, n.adminListener} {
+		if l != nil {
+			if err := l.Close(); !errors.Is(err, net.ErrClosed) {
+				errs = append(errs, err)
+			}
+		}
+	}
+	for _, c := range n.clients {
+		errs = append(errs, c.Close())
+	}
+	if n.store != nil {
+		errs = append(errs, n.store.Close())
+	}
+	if n.log != nil {
+		errs = append(errs, n.log.Close())
+	}
+	if n.lock != nil {
+		errs = append(errs, n.lock.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,779 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/commutatordb/commutator/admin"
+	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/region"
+	"github.com/commutatordb/commutator/region/op"
+	"github.com/commutatordb/commutator/replication"
+	"github.com/commutatordb/commutator/table"
+)
+
+const (
+	exchangeEvery = 5 * time.Second        // definitions, when nothing has changed
+	retryAfter    = 500 * time.Millisecond // what failed, with a peer that may be cut off
+	exchangeLimit = 5 * time.Second        // for one exchange
+	foldEvery     = time.Second
+	seedPartBytes = 1 << 20
+	// maxClockOffset is how far ahead of this node's clock a delta may be stamped. One further ahead is
+	// held until the clock has come so far. Source: REPLICATION.md §2.
+	maxClockOffset = 500 * time.Millisecond
+)
+
+// replicator keeps this region's global tables in step with the other regions': it exchanges
+// definitions, seeds new replicas, follows the others' change logs, and has what is stable folded. It is
+// a replication.Source to the others.
+type replicator struct {
+	region   *region.Region
+	self     string
+	instance uint64 // of this region
+	now      func() time.Time
+	logger   *slog.Logger
+
+	mu        sync.Mutex
+	peers     map[string]*peer
+	tables    map[string]*replicated // by global id
+	followers map[stream]context.CancelFunc
+	jobs      map[string]bool // global ids with a seed or a removal under way
+	wake      chan struct{}
+	running   *errgroup.Group
+	ctx       context.Context // Run's; nil before
+}
+
+// stream names one partition of one table in another region.
+type stream struct {
+	peer      string
+	table     string // global id
+	instance  uint64
+	partition uint64
+}
+
+// peer is another region as this one knows it.
+type peer struct {
+	name   string
+	client replication.Peer
+	wake   chan struct{}
+
+	// Below replicator.mu:
+	instance uint64
+	defs     map[string]*table.Definition // its own, by global id; nil before the first exchange
+	heard    time.Time                    // of the last exchange that succeeded
+	err      error                        // of the last one, if it failed
+}
+
+// replicated is what the replicator keeps of one global table.
+type replicated struct {
+	stability *replication.Stability
+	acked     map[string]map[uint64]uint64 // region -> own partition -> seq
+	lag       map[string]time.Duration     // region -> age of the newest progress when it arrived
+}
+
+func newReplicator(r *region.Region, instance uint64, now func() time.Time, logger *slog.Logger) *replicator {
+	return &replicator{
+		region: r, self: r.Name(), instance: instance, now: now, logger: logger,
+		peers: map[string]*peer{}, tables: map[string]*replicated{}, followers: map[stream]context.CancelFunc{},
+		jobs: map[string]bool{}, wake: make(chan struct{}, 1),
+	}
+}
+
+// AddPeer makes another region known. A region that is known already keeps its client.
+func (r *replicator) AddPeer(name string, client replication.Peer) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.peers[name] != nil || name == r.self {
+		return
+	}
+	p := &peer{name: name, client: client, wake: make(chan struct{}, 1)}
+	r.peers[name] = p
+	if r.ctx != nil {
+		r.running.Go(func() error { return r.exchangeWith(r.ctx, p) })
+	}
+}
+
+// Peers returns the names of the other regions that are known.
+func (r *replicator) Peers() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	names := make([]string, 0, len(r.peers))
+	for name := range r.peers {
+		names = append(names, name)
+	}
+	return names
+}
+
+// Links is admin.Links'.
+func (r *replicator) Links() []admin.Link {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := make([]admin.Link, 0, len(r.peers))
+	for _, p := range r.peers {
+		l := admin.Link{Region: p.name, Reachable: p.err == nil && !p.heard.IsZero(), Heard: p.heard}
+		if p.err != nil {
+			l.Error = p.err.Error()
+		}
+		out = append(out, l)
+	}
+	slices.SortFunc(out, func(a, b admin.Link) int { return strings.Compare(a.Region, b.Region) })
+	return out
+}
+
+// Lag is admin.Links'.
+func (r *replicator) Lag(globalID string) map[string]time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if t := r.tables[globalID]; t != nil {
+		return maps.Clone(t.lag)
+	}
+	return nil
+}
+
+// Run keeps the tables in step until ctx ends.
+func (r *replicator) Run(ctx context.Context) error {
+	if err := r.region.Ready(ctx); err != nil {
+		return nil // ctx has ended
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	r.mu.Lock()
+	r.ctx, r.running = ctx, g
+	for _, p := range r.peers {
+		g.Go(func() error { return r.exchangeWith(ctx, p) })
+	}
+	r.mu.Unlock()
+	g.Go(func() error { return r.watch(ctx) })
+	g.Go(func() error { return r.fold(ctx) })
+	return g.Wait()
+}
+
+// watch brings followers and jobs in line with the catalog and with what the peers say, whenever either
+// changes.
+func (r *replicator) watch(ctx context.Context) error {
+	changed, stop := r.region.Watch()
+	defer stop()
+	for {
+		r.reconcile(ctx)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+			r.mu.Lock()
+			for _, p := range r.peers {
+				poke(p.wake)
+			}
+			r.mu.Unlock()
+		case <-r.wake:
+		}
+	}
+}
+
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// wait returns when d has passed, wake has a token or ctx has ended.
+func wait(ctx context.Context, d time.Duration, wake <-chan struct{}) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-wake:
+	case <-ctx.Done():
+	}
+}
+
+// exchangeWith tells a peer of this region's global tables, and hears of its, again and again.
+func (r *replicator) exchangeWith(ctx context.Context, p *peer) error {
+	for ctx.Err() == nil {
+		err := r.exchange(ctx, p)
+		r.mu.Lock()
+		if changed := (err == nil) != (p.err == nil); changed && err != nil && ctx.Err() == nil {
+			r.logger.Warn("replicator: a region cannot be reached", "region", p.name, "err", err)
+		} else if changed && err == nil {
+			r.logger.Info("replicator: a region can be reached again", "region", p.name)
+		}
+		p.err = err
+		r.mu.Unlock()
+		if err != nil {
+			wait(ctx, retryAfter, nil)
+			continue
+		}
+		poke(r.wake)
+		wait(ctx, exchangeEvery, p.wake)
+	}
+	return nil
+}
+
+func (r *replicator) exchange(ctx context.Context, p *peer) error {
+	ctx, cancel := context.WithTimeout(ctx, exchangeLimit)
+	defer cancel()
+	ours, err := r.ours()
+	if err != nil {
+		return err
+	}
+	theirs, err := p.client.Exchange(ctx, ours)
+	if err != nil {
+		return err
+	}
+	if theirs.Region != p.name {
+		return fmt.Errorf("replicator: the peer called %s says that it is %s", p.name, theirs.Region)
+	}
+	defs, err := decodeDefinitions(theirs)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	p.instance, p.defs, p.heard = theirs.Instance, defs, r.now()
+	r.mu.Unlock()
+	_, err = r.take(ctx, defs)
+	return err
+}
+
+func decodeDefinitions(t replication.Tables) (map[string]*table.Definition, error) {
+	out := make(map[string]*table.Definition, len(t.Definitions))
+	for _, b := range t.Definitions {
+		d := &table.Definition{}
+		if err := json.Unmarshal(b, d); err != nil {
+			return nil, fmt.Errorf("replicator: a definition from %s: %w", t.Region, err)
+		}
+		out[d.GlobalID] = d
+	}
+	return out, nil
+}
+
+// ours is what this region tells the others.
+func (r *replicator) ours(more ...*table.Definition) (replication.Tables, error) {
+	t := replication.Tables{Region: r.self, Instance: r.instance}
+	defs, err := r.region.Definitions()
+	if err != nil {
+		return t, err
+	}
+	for _, d := range append(defs, more...) {
+		if len(d.Replicas) == 0 {
+			continue
+		}
+		b, err := json.Marshal(d)
+		if err != nil {
+			return t, err
+		}
+		t.Definitions = append(t.Definitions, b)
+	}
+	return t, nil
+}
+
+// Exchange is replication.Source's.
+func (r *replicator) Exchange(ctx context.Context, theirs replication.Tables) (replication.Tables, error) {
+	defs, err := decodeDefinitions(theirs)
+	if err != nil {
+		return replication.Tables{}, err
+	}
+	refused, err := r.take(ctx, defs)
+	if err != nil {
+		return replication.Tables{}, err
+	}
+	// A region that joins goes on once every member has answered: from here on it must count.
+	r.refreshMembers()
+	if p := r.peer(theirs.Region); p != nil {
+		poke(p.wake)
+	}
+	return r.ours(refused...)
+}
+
+func (r *replicator) peer(name string) *peer {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.peers[name]
+}
+
+// take takes over what another region's definitions say that is newer. It returns those of which this
+// region cannot have a replica, marked so.
+func (r *replicator) take(ctx context.Context, defs map[string]*table.Definition) (refused []*table.Definition, err error) {
+	var errs []error
+	for _, theirs := range defs {
+		own := theirs.Replica(r.self)
+		have, err := r.byGlobalID(theirs.GlobalID)
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case have != nil:
+			_, err := r.region.Change(ctx, have.Schema.Name, func(d *table.Definition) error {
+				if d.GlobalID != theirs.GlobalID {
+					return nil
+				}
+				if d.Take(r.self, theirs) && d.Status == table.Active {
+					d.Status = table.Updating
+				}
+				if own := d.Replica(r.self); own != nil && own.Status == table.Deleting {
+					d.Status = table.Deleting
+				}
+				return nil
+			})
+			if !errors.Is(err, region.ErrNoTable) {
+				errs = append(errs, err)
+			}
+		case own == nil || own.Status != table.Creating && own.Status != table.Active:
+		default:
+			d := theirs.Clone()
+			// A region that is said to be ACTIVE and has no such table has lost its data: it begins anew.
+			d.SetReplica(r.self, r.self, table.Creating, uint64(r.region.Stamp()))
+			if own.Status == table.Creating {
+				d.Replica(r.self).Version = own.Version
+			}
+			d.Tags, d.DeletionProtection, d.Restore = nil, false, nil
+			_, err := r.region.Create(ctx, d)
+			if errors.Is(err, region.ErrExists) {
+				r.logger.Error("replicator: another table has the name of a global one", "table", d.Schema.Name)
+				d.SetReplica(r.self, r.self, table.CreationFailed, uint64(r.region.Stamp()))
+				refused = append(refused, d)
+				err = nil
+			}
+			errs = append(errs, err)
+		}
+	}
+	return refused, errors.Join(errs...)
+}
+
+func (r *replicator) byGlobalID(id string) (*table.Definition, error) {
+	defs, err := r.region.Definitions()
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range defs {
+		if d.GlobalID == id {
+			return d, nil
+		}
+	}
+	return nil, nil
+}
+
+// refreshMembers brings every table's Stability in line with who is a member now.
+func (r *replicator) refreshMembers() {
+	defs, err := r.region.Definitions()
+	if err != nil {
+		return // reported by reconcile
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	seen := map[string]bool{}
+	for _, d := range defs {
+		others := d.Others(r.self)
+		if len(others) == 0 {
+			continue
+		}
+		seen[d.GlobalID] = true
+		t := r.tables[d.GlobalID]
+		if t == nil {
+			t = &replicated{stability: replication.NewStability(r.self), acked: map[string]map[uint64]uint64{}, lag: map[string]time.Duration{}}
+			r.tables[d.GlobalID] = t
+		}
+		members := map[string][]uint64{}
+		for _, o := range others {
+			members[o.Region] = nil
+			if p := r.peers[o.Region]; p != nil && p.defs[d.GlobalID] != nil {
+				for _, part := range p.defs[d.GlobalID].Partitions {
+					members[o.Region] = append(members[o.Region], part.ID)
+				}
+			}
+		}
+		t.stability.SetMembers(members)
+	}
+	for id := range r.tables {
+		if !seen[id] {
+			delete(r.tables, id)
+		}
+	}
+}
+
+// reconcile starts and stops followers, seeds and removals.
+func (r *replicator) reconcile(ctx context.Context) {
+	defs, err := r.region.Definitions()
+	if err != nil {
+		r.logger.Error("replicator: catalog", "err", err)
+		return
+	}
+	r.refreshMembers()
+	wanted := map[stream]string{} // -> table name
+	for _, d := range defs {
+		own := d.Replica(r.self)
+		if own == nil {
+			continue
+		}
+		r.noteGone(ctx, d)
+		switch own.Status {
+		case table.Creating:
+			r.start(ctx, d.GlobalID, func() error { return r.join(ctx, d) })
+		case table.Deleting:
+			r.start(ctx, d.GlobalID, func() error { return r.leave(ctx, d) })
+		}
+		if own.Status != table.Active && own.Status != table.Deleting {
+			continue
+		}
+		for _, o := range d.Others(r.self) {
+			p := r.peer(o.Region)
+			if p == nil || o.Status == table.Creating {
+				continue
+			}
+			r.mu.Lock()
+			if theirs := p.defs[d.GlobalID]; theirs != nil {
+				for _, part := range theirs.Partitions {
+					wanted[stream{p.name, d.GlobalID, p.instance, part.ID}] = d.Schema.Name
+				}
+			}
+			r.mu.Unlock()
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for s, cancel := range r.followers {
+		if _, ok := wanted[s]; !ok {
+			cancel()
+			delete(r.followers, s)
+		}
+	}
+	for s, name := range wanted {
+		if r.followers[s] != nil {
+			continue
+		}
+		fctx, cancel := context.WithCancel(ctx)
+		r.followers[s] = cancel
+		p := r.peers[s.peer]
+		r.running.Go(func() error { return r.follow(fctx, p, s, name) })
+	}
+}
+
+// noteGone marks replicas as gone whose regions were told to delete them and have.
+func (r *replicator) noteGone(ctx context.Context, d *table.Definition) {
+	for _, o := range d.Others(r.self) {
+		p := r.peer(o.Region)
+		if o.Status != table.Deleting || p == nil {
+			continue
+		}
+		r.mu.Lock()
+		gone := p.defs != nil && p.defs[d.GlobalID] == nil
+		r.mu.Unlock()
+		if !gone {
+			continue
+		}
+		_, err := r.region.Change(ctx, d.Schema.Name, func(n *table.Definition) error {
+			if have := n.Replica(o.Region); have != nil && have.Status == table.Deleting {
+				n.SetReplica(r.self, o.Region, table.Gone, uint64(r.region.Stamp()))
+				if n.Status == table.Active {
+					n.Status = table.Updating
+				}
+			}
+			return nil
+		})
+		if err != nil && ctx.Err() == nil {
+			r.logger.Error("replicator: a replica that is gone could not be noted", "table", d.Schema.Name, "region", o.Region, "err", err)
+		}
+	}
+}
+
+// start runs a job for a table, one at a time, until it is done; a job that fails is started again by the
+// next reconcile.
+func (r *replicator) start(ctx context.Context, id string, job func() error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.jobs[id] {
+		return
+	}
+	r.jobs[id] = true
+	r.running.Go(func() error {
+		err := job()
+		r.mu.Lock()
+		delete(r.jobs, id)
+		r.mu.Unlock()
+		if err != nil && ctx.Err() == nil {
+			r.logger.Info("replicator: not yet", "table", id, "err", err)
+			wait(ctx, retryAfter, nil)
+		}
+		poke(r.wake)
+		return nil
+	})
+}
+
+// join fills this region's new replica of a table: once every member knows that this region joins, from
+// one of them; then it is ACTIVE and follows all.
+func (r *replicator) join(ctx context.Context, d *table.Definition) error {
+	others := d.Others(r.self)
+	var source *peer
+	for _, o := range others {
+		p := r.peer(o.Region)
+		if p == nil {
+			return fmt.Errorf("region %s is not known here", o.Region)
+		}
+		// Ask again: the answer must be from after this region's own word of the join.
+		if err := r.exchange(ctx, p); err != nil {
+			return fmt.Errorf("region %s does not know yet: %w", o.Region, err)
+		}
+		r.mu.Lock()
+		theirs := p.defs[d.GlobalID]
+		r.mu.Unlock()
+		if theirs == nil || theirs.Replica(r.self) == nil {
+			if o.Status == table.Creating {
+				continue // joins as well, and holds nothing
+			}
+			return fmt.Errorf("region %s does not know yet", o.Region)
+		}
+		if o.Status == table.Active && source == nil {
+			source = p
+		}
+	}
+	t, err := r.region.Opened(ctx, d.Schema.Name)
+	if err != nil {
+		return err
+	}
+	if source != nil {
+		if err := r.seed(ctx, source, d.GlobalID, t); err != nil {
+			return err
+		}
+	} else if len(others) > 0 {
+		return fmt.Errorf("no region has an active replica to seed from")
+	}
+	_, err = r.region.Change(ctx, d.Schema.Name, func(n *table.Definition) error {
+		if own := n.Replica(r.self); own != nil && own.Status == table.Creating {
+			n.SetReplica(r.self, r.self, table.Active, uint64(r.region.Stamp()))
+		}
+		return nil
+	})
+	return err
+}
+
+// seed copies every item of a table from a peer, and takes over where to follow all origins from.
+func (r *replicator) seed(ctx context.Context, p *peer, id string, t *region.Table) error {
+	r.mu.Lock()
+	theirs, instance := p.defs[id], p.instance
+	r.mu.Unlock()
+	if theirs == nil {
+		return fmt.Errorf("seed from %s: it has no such table", p.name)
+	}
+	items := 0
+	for _, part := range theirs.Partitions {
+		err := p.client.Seed(ctx, r.self, id, part.ID, func(s replication.SeedPart) error {
+			if !s.Done {
+				items += len(s.Items)
+				_, _, err := t.Merge(ctx, op.Cursor{}, 0, deltas(s.Items))
+				return err
+			}
+			_, _, err := t.Merge(ctx, op.Cursor{Stream: replication.StreamName(p.name, instance, part.ID), Seq: s.Seq}, s.Clock, nil)
+			for stream, seq := range s.Cursors {
+				if err == nil {
+					_, _, err = t.Merge(ctx, op.Cursor{Stream: stream, Seq: seq}, 0, nil)
+				}
+			}
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("seed from %s: %w", p.name, err)
+		}
+	}
+	r.logger.Info("replicator: seeded", "table", t.Schema().Name, "from", p.name, "items", items)
+	return nil
+}
+
+func deltas(changes []replication.Change) []op.Delta {
+	out := make([]op.Delta, len(changes))
+	for i, c := range changes {
+		out[i] = op.Delta{Key: c.Key, State: c.Delta}
+	}
+	return out
+}
+
+// leave ends this region's replica: once every other region knows and has all that was written here, it
+// is gone.
+func (r *replicator) leave(ctx context.Context, d *table.Definition) error {
+	for _, o := range d.Others(r.self) {
+		p := r.peer(o.Region)
+		if p == nil {
+			return fmt.Errorf("region %s is not known here", o.Region)
+		}
+		r.mu.Lock()
+		theirs, known := p.defs[d.GlobalID], p.defs != nil
+		r.mu.Unlock()
+		if !known {
+			return fmt.Errorf("region %s has not been heard from", o.Region)
+		}
+		if theirs == nil {
+			continue // it has no replica any more
+		}
+		if mine := theirs.Replica(r.self); mine == nil || mine.Status == table.Active {
+			return fmt.Errorf("region %s does not know yet", o.Region)
+		}
+		if o.Status != table.Active {
+			continue
+		}
+		t, err := r.region.Opened(ctx, d.Schema.Name)
+		if errors.Is(err, region.ErrNotActive) {
+			continue // closed already: begun before a restart
+		}
+		if err != nil {
+			return err
+		}
+		for _, part := range t.Partitions() {
+			if r.unshipped(d.GlobalID, o.Region, part) {
+				return fmt.Errorf("region %s does not have all that was written here yet", o.Region)
+			}
+		}
+	}
+	_, err := r.region.Change(ctx, d.Schema.Name, func(n *table.Definition) error {
+		n.SetReplica(r.self, r.self, table.Gone, uint64(r.region.Stamp()))
+		return nil
+	})
+	return err
+}
+
+// unshipped tells whether a partition has changes of this region's own that a follower has not applied.
+func (r *replicator) unshipped(id, follower string, p *region.Partition) bool {
+	r.mu.Lock()
+	var acked uint64
+	if t := r.tables[id]; t != nil {
+		acked = t.acked[follower][p.ID]
+	}
+	r.mu.Unlock()
+	for {
+		changes, last, state, err := p.Changes(acked, 1)
+		if err != nil || len(changes) > 0 {
+			return true
+		}
+		if acked = last; acked >= state.Seq {
+			return false
+		}
+	}
+}
+
+// follow follows one partition of a peer until ctx ends.
+func (r *replicator) follow(ctx context.Context, p *peer, s stream, name string) error {
+	for ctx.Err() == nil {
+		err := r.followOnce(ctx, p, s, name)
+		if ctx.Err() != nil {
+			break
+		}
+		if errors.Is(err, replication.ErrInstance) || errors.Is(err, replication.ErrNoTable) {
+			poke(p.wake) // what is known of the peer is out of date
+		}
+		r.logger.Debug("replicator: a stream ended", "from", p.name, "table", name, "err", err)
+		wait(ctx, retryAfter, nil)
+	}
+	return nil
+}
+
+func (r *replicator) followOnce(ctx context.Context, p *peer, s stream, name string) error {
+	t, err := r.region.Opened(ctx, name)
+	if err != nil {
+		return err
+	}
+	streamName := replication.StreamName(s.peer, s.instance, s.partition)
+	from := replication.Resume{Region: r.self, Table: s.table, Instance: s.instance, Partition: s.partition, Seq: t.Cursor(streamName)}
+	err = p.client.Follow(ctx, from, &sink{r: r, t: t, s: s, stream: streamName})
+	if errors.Is(err, replication.ErrTruncated) {
+		r.logger.Warn("replicator: fallen behind the peer's change log; seeding again", "from", p.name, "table", name)
+		return r.seed(ctx, p, s.table, t)
+	}
+	return err
+}
+
+// sink is where one followed stream goes.
+type sink struct {
+	r      *replicator
+	t      *region.Table
+	s      stream
+	stream string
+}
+
+// Apply is replication.Sink's.
+func (k *sink) Apply(ctx context.Context, b replication.Batch) error {
+	if err := k.hold(ctx, b); err != nil {
+		return err
+	}
+	_, _, err := k.t.Merge(ctx, op.Cursor{Stream: k.stream, Seq: b.Seq}, 0, deltas(b.Changes))
+	return err
+}
+
+// hold waits while the batch is stamped too far ahead of this node's clock: applied, it would win over
+// everything written here until then.
+func (k *sink) hold(ctx context.Context, b replication.Batch) error {
+	var newest crdt.HLC
+	for _, c := range b.Changes {
+		newest = max(newest, crdt.PeekDot(c.Delta).HLC)
+	}
+	for said := false; ; said = true {
+		ahead := time.Duration(newest.Millis()-k.r.now().UnixMilli()) * time.Millisecond
+		if ahead <= maxClockOffset {
+			return nil
+		}
+		if !said {
+			k.r.logger.Error("replicator: a region's clock is ahead; its writes are held", "region", k.s.peer, "ahead", ahead)
+		}
+		wait(ctx, min(ahead-maxClockOffset, time.Second), nil)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// Progress is replication.Sink's.
+func (k *sink) Progress(p replication.Progress) {
+	k.r.mu.Lock()
+	defer k.r.mu.Unlock()
+	if t := k.r.tables[k.s.table]; t != nil {
+		t.stability.Heard(k.s.peer, k.s.partition, p)
+		t.lag[k.s.peer] = k.r.now().Sub(time.Unix(0, p.SentAt))
+	}
+}
+
+// fold has what is stable folded, and change logs cut to what somebody still needs.
+func (r *replicator) fold(ctx context.Context) error {
+	tick := time.NewTicker(foldEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		for _, t := range r.region.Tables() {
+			d := t.Definition()
+			for _, p := range t.Partitions() {
+				stable, trim := r.stable(d, p)
+				if err := p.Fold(ctx, stable, trim); err != nil && ctx.Err() == nil {
+					r.logger.Debug("replicator: fold", "table", d.Schema.Name, "err", err)
+				}
+			}
+		}
+	}
+}
+
+// stable returns up to which time a partition may fold, and up to which entry its change log is needed by
+// nobody.
+func (r *replicator) stable(d *table.Definition, p *region.Partition) (stable crdt.HLC, trim uint64) {
+	state := p.State()
+	others := d.Others(r.self)
+	if len(others) == 0 {
+		return state.Clock, state.Seq
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := r.tables[d.GlobalID]
+	if t == nil {
+		return 0, 0
+	}
+	trim = state.Seq
+	for _, o := range others {
+		trim = min(trim, t.acked[o.Region][p.ID])
+	}
+	return t.stability.Stable(state.Clock), trim
+}

@@ -1,0 +1,125 @@
+package node
+
+import (
+	"context"
+	"errors"
+
+	"github.com/commutatordb/commutator/region"
+	"github.com/commutatordb/commutator/replication"
+	"github.com/commutatordb/commutator/table"
+)
+
+// openFor returns an open partition of a global table in which a region has a replica.
+func (r *replicator) openFor(member, id string, partition uint64) (*region.Table, *region.Partition, error) {
+	for _, t := range r.region.Tables() {
+		d := t.Definition()
+		if d.GlobalID != id {
+			continue
+		}
+		if rep := d.Replica(member); rep == nil || !rep.Live() {
+			return nil, nil, replication.ErrNotMember
+		}
+		for _, p := range t.Partitions() {
+			if p.ID == partition {
+				return t, p, nil
+			}
+		}
+	}
+	return nil, nil, replication.ErrNoTable
+}
+
+// Log is replication.Source's.
+func (r *replicator) Log(from replication.Resume) (replication.Log, error) {
+	if from.Instance != r.instance {
+		return nil, replication.ErrInstance
+	}
+	_, p, err := r.openFor(from.Region, from.Table, from.Partition)
+	if err != nil {
+		return nil, err
+	}
+	l := &changeLog{r: r, p: p, table: from.Table, follower: from.Region}
+	l.Acked(from.Seq)
+	return l, nil
+}
+
+// changeLog is one partition's change log for one follower.
+type changeLog struct {
+	r        *replicator
+	p        *region.Partition
+	table    string
+	follower string
+}
+
+// Read is replication.Log's.
+func (l *changeLog) Read(after uint64, maxBytes int) (replication.Batch, replication.Progress, error) {
+	var progress replication.Progress
+	// The applied times are taken before the log is read: what they cover has been applied by then.
+	l.r.mu.Lock()
+	if t := l.r.tables[l.table]; t != nil {
+		progress.Applied = t.stability.Applied()
+	}
+	l.r.mu.Unlock()
+	changes, last, state, err := l.p.Changes(after, maxBytes)
+	if errors.Is(err, region.ErrTruncated) {
+		err = replication.ErrTruncated
+	}
+	progress.Seq, progress.Clock, progress.SentAt = state.Seq, state.Clock, l.r.now().UnixNano()
+	batch := replication.Batch{After: after, Seq: last}
+	for _, c := range changes {
+		batch.Changes = append(batch.Changes, replication.Change{Key: c.Key, Delta: c.Delta})
+	}
+	return batch, progress, err
+}
+
+// Watch is replication.Log's.
+func (l *changeLog) Watch() (<-chan struct{}, func()) { return l.p.Watch() }
+
+// Acked is replication.Log's.
+func (l *changeLog) Acked(seq uint64) {
+	l.r.mu.Lock()
+	defer l.r.mu.Unlock()
+	t := l.r.tables[l.table]
+	if t == nil {
+		return
+	}
+	if t.acked[l.follower] == nil {
+		t.acked[l.follower] = map[uint64]uint64{}
+	}
+	t.acked[l.follower][l.p.ID] = max(t.acked[l.follower][l.p.ID], seq)
+}
+
+// Seed is replication.Source's.
+func (r *replicator) Seed(ctx context.Context, member, id string, partition uint64, send func(replication.SeedPart) error) error {
+	_, p, err := r.openFor(member, id, partition)
+	if err != nil {
+		return err
+	}
+	snap, err := p.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	defer snap.Close()
+	if snap.Schema.Solo {
+		return replication.ErrNoTable // not a global one yet: writes do not wait for each other to be seen
+	}
+	var part replication.SeedPart
+	size := 0
+	var sendErr error
+	err = snap.Records(nil, func(key table.Key, record []byte) bool {
+		part.Items = append(part.Items, replication.Change{Key: append([]byte(nil), key...), Delta: append([]byte(nil), record...)})
+		if size += len(key) + len(record); size >= seedPartBytes {
+			sendErr = send(part)
+			part, size = replication.SeedPart{}, 0
+		}
+		return sendErr == nil
+	})
+	if err = errors.Join(err, sendErr); err != nil {
+		return err
+	}
+	if len(part.Items) > 0 {
+		if err := send(part); err != nil {
+			return err
+		}
+	}
+	return send(replication.SeedPart{Done: true, Seq: snap.State.Seq, Clock: snap.State.Clock, Cursors: snap.Cursors})
+}
