@@ -153,9 +153,9 @@ func (q *request) readBatchGetTable(g *batchGet) error {
 		if string(name) == "Keys" {
 			q.params.given |= mKey
 			return r.Array(func() error {
-				key, err := keep(&q.params.itemErr)(r.Item(nil))
+				key, err := r.Item(nil)
 				g.keys = append(g.keys, key)
-				return err
+				return putAside(&q.params.itemErr, err)
 			})
 		}
 		m := membersByName[string(name)]

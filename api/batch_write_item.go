@@ -137,8 +137,8 @@ func (q *request) readBatchWriteRequest(w *batchWrite) error {
 			}
 			w.missing = ""
 			// A put's item goes into a command, so it has memory of its own.
-			w.stored, err = keep(&q.params.itemErr)(r.Item(nil))
-			return err
+			w.stored, err = r.Item(nil)
+			return putAside(&q.params.itemErr, err)
 		})
 	})
 }

@@ -150,11 +150,15 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q.answer(w, r, status, id)
 }
 
+var idEncoding = base32.StdEncoding.WithPadding(base32.NoPadding)
+
 // newID returns a request id as the service makes them: 52 upper-case letters and digits.
 func (q *request) newID() string {
 	var b [32]byte
 	q.ids.Read(b[:])
-	return base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(b[:])
+	var id [52]byte
+	idEncoding.Encode(id[:], b[:])
+	return string(id[:])
 }
 
 // serve finds the operation, reads and verifies the request, and has the operation write its answer to

@@ -1,11 +1,9 @@
 package api
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
-	"github.com/commutatordb/commutator/api/wire"
 	"github.com/commutatordb/commutator/expr"
 	"github.com/commutatordb/commutator/item"
 )
@@ -103,11 +101,8 @@ func (q *request) readAttributeUpdates() ([]legacyUpdate, error) {
 // legacyValue reads a value and puts a broken rule aside.
 func (q *request) legacyValue() (item.Value, error) {
 	v, err := q.reader.Value()
-	if e := (*wire.ValidationError)(nil); errors.As(err, &e) {
-		if q.params.legacyErr == nil {
-			q.params.legacyErr = err
-		}
-		return item.Null(), nil
+	if err = putAside(&q.params.legacyErr, err); v.IsAbsent() {
+		v = item.Null() // it will not be used
 	}
 	return v, err
 }

@@ -119,12 +119,15 @@ func (q *request) readMember(m member) (err error) {
 		p.tableName = nameOfTable(p.tableName)
 	case mItem:
 		// Not pooled: the item goes into a command.
-		p.item, err = keep(&p.itemErr)(r.Item(make([]byte, 0, len(q.body))))
+		p.item, err = r.Item(make([]byte, 0, len(q.body)))
+		err = putAside(&p.itemErr, err)
 	case mKey:
-		q.key, err = keep(&p.itemErr)(r.Item(q.key[:0]))
+		q.key, err = r.Item(q.key[:0])
+		err = putAside(&p.itemErr, err)
 		p.key = q.key
 	case mExclusiveStartKey:
-		q.start, err = keep(&p.startErr)(r.Item(q.start[:0]))
+		q.start, err = r.Item(q.start[:0])
+		err = putAside(&p.startErr, err)
 		p.startKey = q.start
 	case mConsistentRead:
 		p.consistent, err = r.Bool()
@@ -207,15 +210,16 @@ func (p *params) text(m member) *string {
 	panic("api: " + memberNames[m] + " is no string")
 }
 
-// keep returns a filter for Reader.Item's results that puts a broken rule aside, into first.
-func keep(first *error) func(b []byte, err error) ([]byte, error) {
-	return func(b []byte, err error) ([]byte, error) {
-		if e := (*wire.ValidationError)(nil); errors.As(err, &e) {
-			if *first == nil {
-				*first = err
-			}
-			return b, nil
-		}
-		return b, err
+// putAside takes a broken rule out of an error of the Reader and keeps it in first, if it is the first.
+func putAside(first *error, err error) error {
+	if err == nil {
+		return nil
 	}
+	if e := (*wire.ValidationError)(nil); !errors.As(err, &e) {
+		return err
+	}
+	if *first == nil {
+		*first = err
+	}
+	return nil
 }

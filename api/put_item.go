@@ -105,6 +105,9 @@ func (q *request) carryOut(ctx context.Context, t *region.Table, c *op.Command) 
 	if err != nil {
 		return result, q.lost(ctx, err)
 	}
+	if result.Err == nil {
+		return result, nil
+	}
 	if failed := (*op.ConditionFailed)(nil); errors.As(result.Err, &failed) {
 		if q.params.returnOnFailure == "ALL_OLD" {
 			return result, errCondition(failed.Item)

@@ -178,6 +178,9 @@ func (p *params) misuse(format string, args ...any) error {
 
 // misused gives an expression's error the envelope of misuse.
 func (p *params) misused(err error) error {
+	if err == nil {
+		return nil
+	}
 	if e := (*expr.Error)(nil); errors.As(err, &e) {
 		return p.misuse("%s", e.Message)
 	}
@@ -187,6 +190,9 @@ func (p *params) misused(err error) error {
 // checkItem returns the rule that a value in Item or Key broke. Those about sets and NULL have a write's
 // envelope.
 func (p *params) checkItem() error {
+	if p.itemErr == nil {
+		return nil
+	}
 	if e := (*wire.ValidationError)(nil); errors.As(p.itemErr, &e) {
 		if strings.HasPrefix(e.Message, "One or more parameter values were invalid") || strings.HasPrefix(e.Message, "Input collection") {
 			return p.misuse("%s", e.Message)
@@ -198,9 +204,12 @@ func (p *params) checkItem() error {
 // checkExpressions checks that expressions and their placeholders go with what else was given.
 // expressions are those the operation knows, legacy the parameters that they replace.
 func (p *params) checkExpressions(expressions, legacy []member) error {
+	if p.given&^(mTableName|mItem|mKey|mConsistentRead|mReturnValues|mReturnOnFailure|mReturnCapacity|mReturnMetrics) == 0 {
+		return nil // as most requests for one item are
+	}
 	used, missing := p.names(expressions)
 	if len(used) > 0 {
-		if p.has(mKeyConditions) && !p.has(mKeyConditionExpression) && len(used) > 0 {
+		if p.has(mKeyConditions) && !p.has(mKeyConditionExpression) {
 			legacy = without(legacy, mKeyConditions)
 		}
 		if old, _ := p.names(legacy); len(old) > 0 {
