@@ -288,7 +288,10 @@ func (d *reader) record(r *Record, format byte) {
 	switch format {
 	case formatDelta:
 		r.delta = true
-		r.by, _ = d.origin()
+		var flags byte
+		if r.by, flags = d.origin(); flags&assignAbsent != 0 {
+			d.fail()
+		}
 		r.ctx = d.vector()
 		r.seen = Vector{entries: []entry{{d.newest.Actor, d.newest.HLC}}}
 	case formatVisible:

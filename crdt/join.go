@@ -13,8 +13,20 @@ func (r *Record) Join(d *Record) []Conflict {
 	if r.seen.Contains(d.seen) {
 		return nil
 	}
+	if d.delta && d.ctx.Contains(r.seen) {
+		// Its writer had seen all that is here: it overrides, and conflicts with nothing.
+		r.join(d)
+		r.look()
+		return nil
+	}
 	old := *r
 	r.join(d)
+	r.look()
+	return conflicts(&old, d, r)
+}
+
+// look brings what is shown up to date where that takes no evaluation.
+func (r *Record) look() {
 	if r.simple() {
 		r.shown, r.known = nil, false
 		if r.alive() {
@@ -27,7 +39,6 @@ func (r *Record) Join(d *Record) []Conflict {
 	} else {
 		r.forget()
 	}
-	return conflicts(&old, d, r)
 }
 
 // Stale tells whether a delta or state for a key that is not held must be ignored at a region with this
@@ -44,7 +55,7 @@ func (r *Record) join(d *Record) {
 	if a.seen.floor != floor {
 		a = r.above(floor)
 	}
-	if b.seen.floor != floor {
+	if b.seen.floor != floor && !d.isAbove(floor) {
 		b = d.above(floor)
 	}
 	r.seen.Join(d.seen)
@@ -121,6 +132,9 @@ func merged[T any](a, b []T, compare func(x, y *T) int, both func(x, y *T) T) []
 // and appends that are not live now may become so under a later assignment that had not seen them, and
 // stay until folding.
 func (r *Record) prune() {
+	if len(r.nodes) == 0 {
+		return
+	}
 	dominated := func(i int, above *assign) bool {
 		a := &r.nodes[i].assign
 		return a.present() && above.present() && above.compare(a) > 0
@@ -208,6 +222,11 @@ func (r *Record) above(f Dot) *Record {
 		}
 	}
 	return &out
+}
+
+// isAbove tells whether r is a delta whose writer knew of the fold at f: above would change nothing.
+func (r *Record) isAbove(f Dot) bool {
+	return r.delta && r.ctx.floor.Compare(f) >= 0 && (!r.root.present() || r.root.dot.Compare(f) > 0)
 }
 
 func (a assign) above(f Dot) assign {
