@@ -126,6 +126,9 @@ func (h *Handler) translate(err error) *Error {
 	case errors.As(err, &answer):
 		return answer
 	case errors.As(err, &serial):
+		if serial.Message == "" { // the service says nothing of what is no JSON; people need to know
+			return errUnreadable(fmt.Sprintf("byte %d: %s", serial.Offset, serial.Detail))
+		}
 		return errUnreadable(serial.Message)
 	case errors.As(err, &value):
 		return invalid("%s", value.Message)

@@ -217,7 +217,7 @@ func (h *Handler) serve(q *request, r *http.Request, id string) (err error) {
 }
 
 func shorten(s string) string {
-	const most = 200
+	const most = 1024
 	if len(s) > most {
 		return s[:most] + "..."
 	}
