@@ -335,7 +335,9 @@ func (r *replicator) take(ctx context.Context, defs map[string]*table.Definition
 			}
 			d.Tags, d.DeletionProtection, d.Restore = nil, false, nil
 			_, err := r.region.Create(ctx, d)
-			if errors.Is(err, region.ErrExists) {
+			if have, _ := r.byGlobalID(theirs.GlobalID); errors.Is(err, region.ErrExists) && have != nil {
+				err = nil // another region's word of the same table came first
+			} else if errors.Is(err, region.ErrExists) {
 				r.logger.Error("replicator: another table has the name of a global one", "table", d.Schema.Name)
 				d.SetReplica(r.self, r.self, table.CreationFailed, uint64(r.region.Stamp()))
 				refused = append(refused, d)

@@ -44,8 +44,15 @@ type catalog struct {
 	rows    map[string]row
 	changed bool
 
-	view    atomic.Pointer[map[string]row] // as of the last committed run; never changed in place
-	updated func()                         // called when view has changed
+	view    atomic.Pointer[view] // as of the last committed run
+	updated func()               // called when view has changed
+}
+
+// view is the catalog as readers see it. It is never changed in place.
+type view struct {
+	rows   map[string]row
+	tables map[string]definition // the rows of tables, by the tables' names
+	err    error                 // of a row that cannot be read
 }
 
 func openCatalog(store *storage.Store, updated func()) (*catalog, error) {
@@ -76,8 +83,19 @@ func openCatalog(store *storage.Store, updated func()) (*catalog, error) {
 }
 
 func (c *catalog) publish() {
-	view := maps.Clone(c.rows)
-	c.view.Store(&view)
+	v := &view{rows: maps.Clone(c.rows), tables: map[string]definition{}}
+	for name, r := range v.rows {
+		if !strings.HasPrefix(name, rowTable) {
+			continue
+		}
+		d := &table.Definition{}
+		if err := json.Unmarshal(r.value, d); err != nil {
+			v.err = fmt.Errorf("region: catalog: %s: %w", name, err)
+			continue
+		}
+		v.tables[d.Schema.Name] = definition{d, r.revision}
+	}
+	c.view.Store(v)
 }
 
 // Apply is group.Machine's.
@@ -123,20 +141,11 @@ func (c *catalog) AppliedKey() []byte { return keyenc.Catalog(nil, rowState) }
 
 var _ group.Machine = (*catalog)(nil)
 
-// definitions returns the tables of the catalog, by name, each with its row's revision.
+// definitions returns the tables of the catalog, by name, each with its row's revision. They must not be
+// changed.
 func (c *catalog) definitions() (map[string]definition, error) {
-	out := make(map[string]definition)
-	for name, r := range *c.view.Load() {
-		if !strings.HasPrefix(name, rowTable) {
-			continue
-		}
-		d := &table.Definition{}
-		if err := json.Unmarshal(r.value, d); err != nil {
-			return nil, fmt.Errorf("region: catalog: %s: %w", name, err)
-		}
-		out[d.Schema.Name] = definition{d, r.revision}
-	}
-	return out, nil
+	v := c.view.Load()
+	return v.tables, v.err
 }
 
 type definition struct {
@@ -166,7 +175,7 @@ type next struct {
 // allocate takes a table id and n partition ids that no table has had.
 func (r *Region) allocate(ctx context.Context, n int) (tableID uint32, partition uint64, err error) {
 	for {
-		old := (*r.catalog.view.Load())[rowNext]
+		old := r.catalog.view.Load().rows[rowNext]
 		ids := next{Table: 1, Partition: firstPartition}
 		if old.value != nil {
 			if err := json.Unmarshal(old.value, &ids); err != nil {

@@ -126,7 +126,7 @@ func (r *Region) Delete(ctx context.Context, name string) (*table.Definition, er
 		}
 		d.Status = table.Deleting
 		if own := d.Replica(r.cfg.Name); own != nil {
-			own.Status, own.Version = table.Deleting, uint64(r.Stamp())
+			d.SetReplica(r.cfg.Name, own.Region, table.Deleting, uint64(r.Stamp()))
 		}
 		return nil
 	})
@@ -171,7 +171,13 @@ func (r *Region) Table(ctx context.Context, name string) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s := t.Definition().Status; s != table.Active && s != table.Updating {
+	// The catalog's word, not the table's own, which follows it: what one call has shown to be ACTIVE the
+	// next may use.
+	d, err := r.definition(name)
+	if err != nil {
+		return nil, err
+	}
+	if d.ID != t.ID || d.Status != table.Active && d.Status != table.Updating {
 		return nil, ErrNotActive
 	}
 	return t, nil

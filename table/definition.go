@@ -145,7 +145,7 @@ func (d *Definition) Others(region string) []Replica {
 }
 
 // SetReplica gives a region's replica a status, adding it where there is none. version is the HLC of the
-// change. Solo follows from what replicas there are.
+// change; each has a greater one than that before. Solo follows from what replicas there are.
 func (d *Definition) SetReplica(own, region string, status Status, version uint64) {
 	r := d.Replica(region)
 	if r == nil {
@@ -153,7 +153,7 @@ func (d *Definition) SetReplica(own, region string, status Status, version uint6
 		slices.SortFunc(d.Replicas, func(a, b Replica) int { return strings.Compare(a.Region, b.Region) })
 		r = d.Replica(region)
 	}
-	r.Status, r.Version = status, version
+	r.Status, r.Version = status, max(version, r.Version+1)
 	d.Schema.Solo = len(d.Others(own)) == 0
 }
 
