@@ -66,17 +66,22 @@ type BackupList struct {
 	Damaged string `json:",omitempty"`
 }
 
-type createBackupRequest struct{ TableName string }
+// CreateBackupRequest asks for a backup of a table; the answer is a BackupJob.
+type CreateBackupRequest struct{ TableName string }
 
-type restoreBackupRequest struct{ BackupID, TableName string }
+// RestoreBackupRequest asks for a new table of a backup's items; the answer is a BackupJob.
+type RestoreBackupRequest struct{ BackupID, TableName string }
 
-type describeJobRequest struct{ ID string }
+// DescribeJobRequest asks how a job goes; the answer is a BackupJob.
+type DescribeJobRequest struct{ ID string }
 
-type listBackupsRequest struct{ TableName string }
+// ListBackupsRequest asks for the backups of a table, or of all; the answer is a BackupList.
+type ListBackupsRequest struct{ TableName string }
 
-type describeBackupRequest struct{ BackupID string }
+// DescribeBackupRequest asks for a backup's manifest.
+type DescribeBackupRequest struct{ BackupID string }
 
-func (o *Operator) createBackup(ctx context.Context, q *createBackupRequest) (BackupJob, error) {
+func (o *Operator) createBackup(ctx context.Context, q *CreateBackupRequest) (BackupJob, error) {
 	job, err := o.Backups.Create(ctx, q.TableName)
 	if errors.Is(err, region.ErrNotActive) {
 		err = &Error{"TableInUseException", "Table is not in the correct state to be backed up: " + q.TableName}
@@ -87,7 +92,7 @@ func (o *Operator) createBackup(ctx context.Context, q *createBackupRequest) (Ba
 // tableName is what a table may be called. Source: the API model.
 var tableName = regexp.MustCompile(`^[a-zA-Z0-9_.-]{3,255}$`)
 
-func (o *Operator) restoreBackup(ctx context.Context, q *restoreBackupRequest) (BackupJob, error) {
+func (o *Operator) restoreBackup(ctx context.Context, q *RestoreBackupRequest) (BackupJob, error) {
 	if !tableName.MatchString(q.TableName) {
 		return BackupJob{}, invalid("%q is no table's name: 3 to 255 letters, digits, _ . and -", q.TableName)
 	}
@@ -109,7 +114,7 @@ func backupError(err error) error {
 	return err
 }
 
-func (o *Operator) describeJob(_ context.Context, q *describeJobRequest) (BackupJob, error) {
+func (o *Operator) describeJob(_ context.Context, q *DescribeJobRequest) (BackupJob, error) {
 	job, ok := o.Backups.Job(q.ID)
 	if !ok {
 		return job, &Error{"ResourceNotFoundException", "no job " + q.ID + " on this node since its start"}
@@ -117,7 +122,7 @@ func (o *Operator) describeJob(_ context.Context, q *describeJobRequest) (Backup
 	return job, nil
 }
 
-func (o *Operator) listBackups(ctx context.Context, q *listBackupsRequest) (*BackupList, error) {
+func (o *Operator) listBackups(ctx context.Context, q *ListBackupsRequest) (*BackupList, error) {
 	manifests, err := o.Backups.List(ctx, q.TableName)
 	if err != nil && manifests == nil {
 		return nil, backupError(err)
@@ -132,7 +137,7 @@ func (o *Operator) listBackups(ctx context.Context, q *listBackupsRequest) (*Bac
 	return list, nil
 }
 
-func (o *Operator) describeBackup(ctx context.Context, q *describeBackupRequest) (*backup.Manifest, error) {
+func (o *Operator) describeBackup(ctx context.Context, q *DescribeBackupRequest) (*backup.Manifest, error) {
 	m, err := o.Backups.Describe(ctx, q.BackupID)
 	return m, backupError(err)
 }

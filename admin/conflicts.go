@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/commutatordb/commutator/api/wire"
 	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/region"
 	"github.com/commutatordb/commutator/region/partition"
 	"github.com/commutatordb/commutator/table"
 )
@@ -69,19 +71,20 @@ func (o *Operator) listConflicts(ctx context.Context, q *ListConflictsRequest) (
 		if err != nil {
 			return nil, err
 		}
-		tables = tables[:0]
-		tables = append(tables, t)
+		tables = []*region.Table{t}
 	}
 	list := &ConflictList{Region: o.Region.Name(), Conflicts: []Conflict{}}
 	for _, t := range tables {
 		var failed error
+		found := 0
 		err := t.Conflicts(func(c partition.Conflict) bool {
 			shown, err := o.show(t.Definition(), c)
 			if failed = err; err != nil {
 				return false
 			}
 			list.Conflicts = append(list.Conflicts, shown)
-			return len(list.Conflicts) < q.Limit
+			found++
+			return found < q.Limit
 		})
 		if err == nil {
 			err = failed
@@ -89,9 +92,9 @@ func (o *Operator) listConflicts(ctx context.Context, q *ListConflictsRequest) (
 		if err != nil {
 			return nil, err
 		}
-		if len(list.Conflicts) >= q.Limit {
-			break
-		}
+		// Of each table the newest, and of these the newest over all.
+		slices.SortStableFunc(list.Conflicts, func(a, b Conflict) int { return b.DetectedAt.Compare(a.DetectedAt) })
+		list.Conflicts = list.Conflicts[:min(len(list.Conflicts), q.Limit)]
 	}
 	return list, nil
 }

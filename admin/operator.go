@@ -6,13 +6,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/commutatordb/commutator/region"
 )
 
 // TargetPrefix begins the X-Amz-Target of the operator API's requests; the operation's name follows.
-const TargetPrefix = "Commutator_20261122."
+const TargetPrefix = "Commutator_" + version
+
+const version = "20261122."
 
 // Operator carries out the operator API: JSON in, JSON out, one method an operation.
 type Operator struct {
@@ -49,11 +52,13 @@ func invalid(format string, args ...any) error {
 	return &Error{"ValidationException", fmt.Sprintf(format, args...)}
 }
 
-// Handle carries out one operation. An *Error is the caller's fault.
-func (o *Operator) Handle(ctx context.Context, operation string, body []byte) ([]byte, error) {
-	call, ok := operations[operation]
-	if !ok {
-		return nil, &Error{"UnknownOperationException", fmt.Sprintf("the operator API has no operation %q", operation)}
+// Handle carries out one operation, given as its target names it behind "Commutator_": the API's version
+// and the operation. An *Error is the caller's fault.
+func (o *Operator) Handle(ctx context.Context, target string, body []byte) ([]byte, error) {
+	operation, ok := strings.CutPrefix(target, version)
+	call := operations[operation]
+	if !ok || call == nil {
+		return nil, &Error{"UnknownOperationException", fmt.Sprintf("the operator API has no operation %q", target)}
 	}
 	answer, err := call(ctx, o, body)
 	if errors.Is(err, region.ErrNoTable) {

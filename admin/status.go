@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"time"
 
 	"github.com/commutatordb/commutator/table"
 )
@@ -18,30 +19,40 @@ type Status struct {
 
 // TableStatus is one table as this region has it.
 type TableStatus struct {
-	Name     string
-	Status   table.Status
-	Items    int64
-	Bytes    int64
-	Replicas []ReplicaStatus `json:",omitempty"`
+	Name      string
+	Status    table.Status
+	Version   uint64 // of its definition: equal in all regions once they agree
+	Items     int64
+	Bytes     int64
+	Conflicts int64           // found here since the node's start, those that other regions keep among them
+	Replicas  []ReplicaStatus `json:",omitempty"`
 }
 
 // ReplicaStatus is one region's replica as this region knows it.
 type ReplicaStatus struct {
-	Region    string
-	Status    table.Status
-	LagMillis int64 // age of its newest word when that arrived; 0 where none has, and for this region
+	Region string
+	Status table.Status
+	// LagMillis is the age of its newest word when that arrived, or, while the region cannot be reached,
+	// how long ago it was heard; 0 where nothing has arrived, and for this region.
+	LagMillis int64
 }
 
 func (o *Operator) status(_ context.Context, _ *StatusRequest) (*Status, error) {
-	s := &Status{Region: o.Region.Name(), Links: o.Links.Links()}
+	s := &Status{Region: o.Region.Name(), Tables: []TableStatus{}, Links: o.Links.Links()}
+	silent := map[string]time.Duration{}
+	for _, l := range s.Links {
+		if !l.Reachable && !l.Heard.IsZero() {
+			silent[l.Region] = o.Now().Sub(l.Heard)
+		}
+	}
 	for _, t := range o.Region.Tables() {
 		d := t.Definition()
 		items, bytes := t.Stats()
-		ts := TableStatus{Name: d.Schema.Name, Status: d.Status, Items: items, Bytes: bytes}
+		ts := TableStatus{Name: d.Schema.Name, Status: d.Status, Version: d.Version, Items: items, Bytes: bytes, Conflicts: t.ConflictsFound()}
 		lag := o.Links.Lag(d.GlobalID)
 		for _, r := range d.Replicas {
 			if r.Status != table.Gone {
-				ts.Replicas = append(ts.Replicas, ReplicaStatus{r.Region, r.Status, lag[r.Region].Milliseconds()})
+				ts.Replicas = append(ts.Replicas, ReplicaStatus{r.Region, r.Status, max(lag[r.Region], silent[r.Region]).Milliseconds()})
 			}
 		}
 		s.Tables = append(s.Tables, ts)

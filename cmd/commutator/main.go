@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -29,7 +30,10 @@ func main() {
 	if err == nil {
 		return
 	}
-	fmt.Fprintln(os.Stderr, "commutator:", err)
+	fmt.Fprintln(os.Stderr, "commutator:", strings.ReplaceAll(err.Error(), "\n", "\n  "))
+	if h := hint(err); h != "" {
+		fmt.Fprintln(os.Stderr, " ", h)
+	}
 	var usage usageError
 	if errors.As(err, &usage) {
 		os.Exit(exitUsage)
@@ -51,7 +55,10 @@ writes alone; what regions write at the same time is merged instead of lost.`,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(devCommand(), serverCommand(), healthcheckCommand())
+	root.AddCommand(
+		devCommand(), serverCommand(), healthcheckCommand(),
+		conflictsCommand(), statusCommand(), lagCommand(), backupCommand(), restoreCommand(),
+	)
 	checkUsage(root)
 	return root
 }

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/commutatordb/commutator/admin"
+)
+
+func statusCommand() *cobra.Command {
+	var f *clientFlags
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Show regions, the links between them, tables and replicas",
+		Long: `Show what each region says of itself and of the others: its links, its tables with their items and
+sizes, and its tables' replicas.`,
+		Example: `  commutator status
+  commutator status --endpoint http://127.0.0.1:8000 -o json`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			all, failed := askAll[admin.Status](c.Context(), f, "Status", admin.StatusRequest{})
+			if all == nil {
+				return failed
+			}
+			return errors.Join(show(c, all, func(w io.Writer) { statusRows(w, all) }), failed)
+		},
+	}
+	f = addClientFlags(c)
+	addOutputFlag(c)
+	return c
+}
+
+func statusRows(w io.Writer, all []admin.Status) {
+	fmt.Fprintln(w, "REGION\tTABLES\tLINK TO\tSTATE")
+	for _, s := range all {
+		if len(s.Links) == 0 {
+			fmt.Fprintf(w, "%s\t%d\t-\t-\n", s.Region, len(s.Tables))
+		}
+		for _, l := range s.Links {
+			fmt.Fprintf(w, "%s\t%d\t%s\t%s\n", s.Region, len(s.Tables), l.Region, linkState(l))
+		}
+	}
+	header := "\nTABLE\tREGION\tSTATUS\tITEMS\tBYTES\tCONFLICTS\tREPLICAS"
+	for _, s := range all {
+		for _, t := range s.Tables {
+			if header != "" {
+				fmt.Fprintln(w, header)
+				header = ""
+			}
+			replicas := ""
+			for _, r := range t.Replicas {
+				if r.Region != s.Region {
+					replicas += fmt.Sprintf("%s %s  ", r.Region, r.Status)
+				}
+			}
+			if replicas == "" {
+				replicas = "-"
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%s\n", t.Name, s.Region, t.Status, t.Items, t.Bytes, t.Conflicts, replicas)
+		}
+	}
+}
+
+func linkState(l admin.Link) string {
+	switch {
+	case l.Reachable:
+		return "reachable"
+	case l.Heard.IsZero():
+		return "never heard from"
+	}
+	return "unreachable, last heard from " + l.Heard.UTC().Format(time.RFC3339)
+}
