@@ -126,6 +126,13 @@ func (c *constraints) indexName(name *string, at string) {
 	}
 }
 
+// asksMoreThanProtection tells whether the request changes anything that all replicas of a global table
+// share; deletion protection is each replica's own.
+func (in *updateTableInput) asksMoreThanProtection() bool {
+	return in.BillingMode != nil || in.ProvisionedThroughput != nil || in.OnDemandThroughput != nil || in.WarmThroughput != nil || len(in.GlobalSecondaryIndexUpdates) > 0 ||
+		in.StreamSpecification != nil || in.SSESpecification != nil || len(in.ReplicaUpdates) > 0 || in.TableClass != nil
+}
+
 // checkAsked refuses requests for nothing, for too much at once, and for what is not there.
 func (in *updateTableInput) checkAsked() error {
 	switch {
@@ -134,8 +141,7 @@ func (in *updateTableInput) checkAsked() error {
 	case len(in.VectorIndexUpdates) > 0:
 		return invalid("VectorIndexUpdates are not supported")
 	}
-	if in.BillingMode == nil && in.ProvisionedThroughput == nil && in.OnDemandThroughput == nil && in.WarmThroughput == nil && len(in.GlobalSecondaryIndexUpdates) == 0 &&
-		in.StreamSpecification == nil && in.SSESpecification == nil && len(in.ReplicaUpdates) == 0 && in.TableClass == nil && in.DeletionProtectionEnabled == nil {
+	if !in.asksMoreThanProtection() && in.DeletionProtectionEnabled == nil {
 		return invalid("At least one of ProvisionedThroughput, BillingMode, UpdateStreamEnabled, GlobalSecondaryIndexUpdates or SSESpecification or ReplicaUpdates is required")
 	}
 	structural := 0
@@ -212,7 +218,9 @@ func (h *Handler) update(d *table.Definition, in *updateTableInput) error {
 	if in.DeletionProtectionEnabled != nil {
 		d.DeletionProtection = *in.DeletionProtectionEnabled
 	}
-	d.Version = h.version(d)
+	if in.asksMoreThanProtection() {
+		d.Version = h.version(d)
+	}
 	d.Status = table.Updating // the region makes it ACTIVE again once it follows the new definition
 	return nil
 }
