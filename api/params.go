@@ -84,7 +84,8 @@ type params struct {
 	// The first rule that values in each of these members broke: they are complained of in their turn.
 	itemErr, valuesErr, startErr, legacyErr error
 
-	writes bool // the operation is a write: see misuse
+	writes    bool // the operation is a write: see misuse
+	firstOnly bool // the operation reports one broken constraint and no more: UpdateItem does
 }
 
 func (p *params) has(m member) bool { return p.given&m != 0 }

@@ -11,7 +11,7 @@ import (
 // updateItem answers UpdateItem.
 func updateItem(q *request, ctx context.Context) error {
 	p := &q.params
-	p.writes = true
+	p.writes, p.firstOnly = true, true
 	if err := q.read(writeMembers | mKey | mUpdateExpression | mAttributeUpdates); err != nil {
 		return err
 	}

@@ -163,6 +163,9 @@ func (p *params) checkModel(required member) error {
 	if p.has(mAttributesToGet) {
 		c.count(len(p.attributesToGet), "attributesToGet", 1, 0)
 	}
+	if p.firstOnly && len(c.broken) > 1 {
+		c.broken = c.broken[:1]
+	}
 	return c.err()
 }
 

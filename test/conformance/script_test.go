@@ -65,8 +65,7 @@ func runScript(t *testing.T, script string) string {
 	for block := range strings.SplitSeq(strings.TrimSpace(script), "\n\n") {
 		request, _, _ := strings.Cut(block, "\n----\n")
 		lines := strings.SplitN(request, "\n", 2)
-		for strings.HasPrefix(lines[0], "#") && len(lines) == 2 { // a comment
-			out = append(out, lines[0])
+		for strings.HasPrefix(lines[0], "#") && len(lines) == 2 { // a comment, above an operation
 			lines = strings.SplitN(lines[1], "\n", 2)
 		}
 		if name, ok := strings.CutPrefix(lines[0], "await "); ok {
