@@ -441,20 +441,13 @@ func withAppends(n *node, g *assign, base item.Value) item.Value {
 }
 
 // keepEdits gives to a fold what it must leave of a node: live sums, since their actors go on with them;
-// and appends that a set masks, since the set may yet be emptied. They lie over an assignment with the
-// fold's dot, which had seen nothing (so that they stay live) but their totals.
+// and what a set masks, since the set may yet be emptied and then shows it. They lie over an assignment
+// with the fold's dot, which had seen nothing (so that they stay live) but their totals.
 func (e *evaluation) keepEdits(n *node, l *live, kind item.Kind, base, shown item.Value, g *assign) {
-	if e.keep == nil || l.sums.IsZero() && (!kind.IsSet() || l.appends.IsZero()) {
+	if e.keep == nil {
 		return
 	}
-	under := shown
-	if kind == item.KindN {
-		under = base
-	}
 	k := node{path: n.path, assign: assign{dot: e.foldDot}}
-	if !under.IsAbsent() {
-		k.assign.value = item.AppendValue(nil, under)
-	}
 	for i := range n.sums {
 		s := &n.sums[i]
 		if g.ctx.Covers(s.dot()) {
@@ -471,8 +464,37 @@ func (e *evaluation) keepEdits(n *node, l *live, kind item.Kind, base, shown ite
 				k.appends = append(k.appends, n.appends[i])
 			}
 		}
+		k.adds = l.maskedAdds(n, g, kind)
+	}
+	if len(k.sums) == 0 && len(k.appends) == 0 && len(k.adds) == 0 {
+		return
+	}
+	under := shown
+	if kind == item.KindN {
+		under = base
+	}
+	if !under.IsAbsent() {
+		k.assign.value = item.AppendValue(nil, under)
 	}
 	*e.keep = append(*e.keep, k)
+}
+
+// maskedAdds returns the elements of other set types than kind that live adds put there and nobody
+// removed. Each is given the newest dot of its type, which is what counts when types are weighed, so
+// that adds since removed can go.
+func (l *live) maskedAdds(n *node, g *assign, kind item.Kind) []add {
+	var out []add
+	for i := range n.adds {
+		a := n.adds[i]
+		k := setIndex(a.elem)
+		if item.KindSS+item.Kind(k) == kind || g.ctx.Covers(a.dot()) || n.removed(a.elem, a.dot()) {
+			continue
+		}
+		if len(out) == 0 || out[len(out)-1].elem != a.elem {
+			out = append(out, add{a.elem, l.sets[k].Actor, l.sets[k].HLC})
+		}
+	}
+	return out
 }
 
 // fold turns the record into its folded form: MERGE.md, "Stable, and folding".

@@ -181,16 +181,14 @@ func isPrefix(p, path []string) bool { return len(p) <= len(path) && slices.Equa
 
 // above returns r without what a fold at the dot f has taken up, so that it joins with a record folded
 // there. Whoever folded held everything up to f, so nothing is lost; and what is later than f had seen
-// everything up to f, which is written into its ctx so that it has one form in all regions.
+// everything up to f, which is written into the vectors that are joined, so that they have one form in
+// all regions.
 func (r *Record) above(f Dot) *Record {
 	out := *r
 	out.dead = r.dead.above(f)
 	out.root = r.root.above(f)
-	out.expiry = r.expiry
 	if r.expiry.expiry.Compare(f) <= 0 {
 		out.expiry = assign{}
-	} else {
-		out.expiry.ctx.Raise(f)
 	}
 	out.expired = vectorAbove(r.expired, f)
 	out.nodes = make([]node, 0, len(r.nodes))
@@ -233,7 +231,6 @@ func (a assign) above(f Dot) assign {
 	if !a.present() || a.dot.Compare(f) < 0 || a.dot == f && a.expiry.IsZero() {
 		return assign{}
 	}
-	a.ctx.Raise(f)
 	return a
 }
 

@@ -66,10 +66,14 @@ func TestHistories(t *testing.T) {
 func TestSeededHistories(t *testing.T) {
 	for name, p := range profiles {
 		t.Run(name, func(t *testing.T) {
+			checks, folded, gone := 0, 0, 0
+			defer func() { t.Logf("%d checks, %d folds, %d records dropped", checks, folded, gone) }()
 			for seed := *firstSeed; seed < *firstSeed+uint64(*histories); seed++ {
-				if w, err := run(fromSeed{rand.New(rand.NewPCG(seed, 1))}, p); err != nil {
+				w, err := run(fromSeed{rand.New(rand.NewPCG(seed, 1))}, p)
+				if err != nil {
 					t.Fatalf("seed %d: %v\n%s", seed, err, strings.Join(w.log, "\n"))
 				}
+				checks, folded, gone = checks+w.checks, folded+w.folded, gone+w.gone
 			}
 		})
 	}

@@ -86,8 +86,9 @@ type Write struct {
 
 	Modes Modes
 
-	// Stable is the region's stable time (see Stable; 0 is safe only where no record was ever dropped
-	// by Fold). The write has seen everything up to it, even where the record of that is gone.
+	// Stable is the region's stable time (see Stable), at or above every one that it has folded at; 0
+	// is safe only where no record was ever dropped. The write has seen everything up to it, even
+	// where the record of that is gone, and its delta says so.
 	Stable HLC
 }
 
@@ -147,7 +148,17 @@ const allActors = ^Actor(0)
 
 // revive returns the assignment that a seen delete turns into under a write after it. It depends on the
 // delete alone, so that every region which does so writes the same.
-func (r *Record) revive() assign {
+//
+// Where the record is gone, with the delete in it, the write still had seen that delete, and must not
+// let the item come back in regions that hold its record yet: there was nothing up to stable, and so the
+// assignment says.
+func (r *Record) revive(stable Dot) assign {
+	if r.seen.IsZero() {
+		if stable.IsZero() {
+			return assign{}
+		}
+		return assign{dot: stable, by: Origin{Op: Delete}, ctx: Vector{floor: stable}, value: emptyItem}
+	}
 	var a assign
 	if r.dead.present() {
 		a = assign{dot: r.dead.dot, by: r.dead.by, ctx: Vector{floor: r.dead.dot}, totals: r.dead.totals, value: emptyItem}
@@ -162,7 +173,7 @@ func (r *Record) revive() assign {
 func (r *Record) update(w Write, d *Record, made assign) {
 	before, known := r.Visible()
 	if !known {
-		if a := r.revive(); a.present() && a.compare(&r.root) > 0 {
+		if a := r.revive(made.ctx.floor); a.present() && a.compare(&r.root) > 0 {
 			d.root = a
 			r.root = a
 			r.prune()
