@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -51,16 +52,16 @@ func statusRows(w io.Writer, all []admin.Status) {
 				fmt.Fprintln(w, header)
 				header = ""
 			}
-			replicas := ""
+			var replicas []string
 			for _, r := range t.Replicas {
 				if r.Region != s.Region {
-					replicas += fmt.Sprintf("%s %s  ", r.Region, r.Status)
+					replicas = append(replicas, fmt.Sprintf("%s %s", r.Region, r.Status))
 				}
 			}
-			if replicas == "" {
-				replicas = "-"
+			if replicas == nil {
+				replicas = []string{"-"}
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%s\n", t.Name, s.Region, t.Status, t.Items, t.Bytes, t.Conflicts, replicas)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%s\n", t.Name, s.Region, t.Status, t.Items, t.Bytes, t.Conflicts, strings.Join(replicas, ", "))
 		}
 	}
 }
