@@ -281,15 +281,18 @@ func (r *replicator) Exchange(ctx context.Context, theirs replication.Tables) (r
 	if err != nil {
 		return replication.Tables{}, err
 	}
+	r.mu.Lock()
+	if p := r.peers[theirs.Region]; p != nil {
+		p.instance, p.defs = theirs.Instance, defs
+	}
+	r.mu.Unlock()
 	refused, err := r.take(ctx, defs)
 	if err != nil {
 		return replication.Tables{}, err
 	}
+	poke(r.wake)
 	// A region that joins goes on once every member has answered: from here on it must count.
 	r.refreshMembers()
-	if p := r.peer(theirs.Region); p != nil {
-		poke(p.wake)
-	}
 	return r.ours(refused...)
 }
 

@@ -1,0 +1,277 @@
+// Command bench measures a node against a ceiling: a bare net/http server that reads the same request
+// bodies and answers the same response bodies, driven by the same client in the same run, alternating.
+// Server and client are processes of their own on one machine. `make bench` runs it.
+//
+// It owns measuring, and leaves what is measured to package node.
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/commutatordb/commutator/node"
+)
+
+var (
+	seconds     = flag.Float64("seconds", 3, "length of one measurement")
+	rounds      = flag.Int("rounds", 3, "measurements of each kind, alternating; the median is reported")
+	connections = flag.Int("connections", 64, "connections")
+	data        = flag.String("data", "", "directory for the data; default: a temporary one beside the working directory")
+	serve       = flag.String("serve", "", "internal: run as a server, `node or ceiling`")
+	skipLag     = flag.Bool("skip-lag", false, "do not measure replication lag and idle cost")
+)
+
+func main() {
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	var err error
+	switch *serve {
+	case "":
+		err = run(ctx, os.Stdout)
+	case "node":
+		err = serveNode(ctx)
+	case "ceiling":
+		err = serveCeiling(ctx)
+	default:
+		err = fmt.Errorf("--serve %q is neither node nor ceiling", *serve)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// usage is what a server process has spent so far.
+type usage struct {
+	CPU     time.Duration
+	Mallocs uint64
+}
+
+// serveUsage answers with this process's usage on an address that it prints, behind the address of the
+// server under measurement.
+func serveUsage(ctx context.Context, address net.Addr) error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%s %s\n", address, l.Addr())
+	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		var u syscall.Rusage
+		var m runtime.MemStats
+		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		runtime.ReadMemStats(&m)
+		json.NewEncoder(w).Encode(usage{time.Duration(u.Utime.Nano() + u.Stime.Nano()), m.Mallocs})
+	})}
+	context.AfterFunc(ctx, func() { s.Close() })
+	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+func serveNode(ctx context.Context) (err error) {
+	n, err := node.Open(node.Config{
+		Region: "us-east-1", Data: *data, Listen: node.Listen{HTTP: "127.0.0.1:0"},
+		Credentials: []node.Credential{{AccessKey: accessKey, SecretKey: secretKey}},
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.Close()) }()
+	go serveUsage(ctx, n.HTTPAddr())
+	return n.Run(ctx)
+}
+
+// serveCeiling answers PutItem's and GetItem's requests with bodies as large as the node's.
+func serveCeiling(ctx context.Context) error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	get, put := getAnswer(), []byte("{}")
+	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			return
+		}
+		answer := put
+		if strings.HasSuffix(r.Header.Get("X-Amz-Target"), "GetItem") {
+			answer = get
+		}
+		w.Header().Set("Content-Type", "application/x-amz-json-1.0")
+		w.Write(answer)
+	})}
+	context.AfterFunc(ctx, func() { s.Close() })
+	go serveUsage(ctx, l.Addr())
+	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// server is a child process under measurement.
+type server struct {
+	name    string
+	cmd     *exec.Cmd
+	address string
+	usage   string
+}
+
+func start(name, dir string) (*server, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	s := &server{name: name, cmd: exec.Command(self, "-serve", name, "-data", dir)}
+	s.cmd.Stderr = os.Stderr
+	out, err := s.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.cmd.Start(); err != nil {
+		return nil, err
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("the %s does not start: %w", name, err), s.stop())
+	}
+	_, err = fmt.Sscan(line, &s.address, &s.usage)
+	return s, err
+}
+
+func (s *server) stop() error {
+	if err := s.cmd.Process.Signal(os.Interrupt); err != nil {
+		return err
+	}
+	return s.cmd.Wait()
+}
+
+func (s *server) used() (usage, error) {
+	var u usage
+	a, err := http.Get("http://" + s.usage)
+	if err != nil {
+		return u, err
+	}
+	defer a.Body.Close()
+	return u, json.NewDecoder(a.Body).Decode(&u)
+}
+
+// sample is one measurement.
+type sample struct {
+	rate   float64 // operations a second
+	cpu    float64 // microseconds of the server's CPU for one
+	allocs float64 // allocations in the server for one
+	lat    []time.Duration
+}
+
+func (s *server) measure(ctx context.Context, requests [][]byte) (sample, error) {
+	before, err := s.used()
+	if err != nil {
+		return sample{}, err
+	}
+	begun := time.Now()
+	lat, err := drive(ctx, s.address, requests, *connections, time.Duration(*seconds*float64(time.Second)))
+	if err != nil {
+		return sample{}, fmt.Errorf("%s: %w", s.name, err)
+	}
+	took := time.Since(begun)
+	after, err := s.used()
+	if err != nil {
+		return sample{}, err
+	}
+	n := float64(len(lat))
+	slices.Sort(lat)
+	return sample{
+		rate: n / took.Seconds(), cpu: float64((after.CPU - before.CPU).Microseconds()) / n,
+		allocs: float64(after.Mallocs-before.Mallocs) / n, lat: lat,
+	}, nil
+}
+
+// at returns a quantile of the sorted latencies.
+func (s sample) at(q float64) time.Duration {
+	return s.lat[min(int(q*float64(len(s.lat))), len(s.lat)-1)].Round(time.Microsecond)
+}
+
+func median(samples []sample) sample {
+	slices.SortFunc(samples, func(a, b sample) int { return int(a.rate - b.rate) })
+	return samples[len(samples)/2]
+}
+
+func run(ctx context.Context, out io.Writer) (err error) {
+	dir := *data
+	if dir == "" {
+		if dir, err = os.MkdirTemp(".", ".bench-*"); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	}
+	subject, err := start("node", dir+"/node")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, subject.stop()) }()
+	ceiling, err := start("ceiling", dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, ceiling.stop()) }()
+	if err := prepare(ctx, subject.address); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "items of 1 KB, %d connections, %d rounds of %.0f s, %d cores, client and server on one machine\n\n", *connections, *rounds, *seconds, runtime.NumCPU())
+	fmt.Fprintf(out, "%-10s %-8s %10s %12s %11s %9s %9s %9s\n", "operation", "server", "ops/s", "CPU us/op", "allocs/op", "p50", "p99", "p99.9")
+	for _, w := range []struct {
+		name     string
+		requests func(address string) ([][]byte, error)
+		goal     float64
+	}{{"GetItem", getRequests, 0.45}, {"PutItem", putRequests, 0.30}} {
+		var ours, bare []sample
+		for range *rounds {
+			for _, s := range []*server{ceiling, subject} {
+				requests, err := w.requests(s.address)
+				if err != nil {
+					return err
+				}
+				m, err := s.measure(ctx, requests)
+				if err != nil {
+					return err
+				}
+				if s == subject {
+					ours = append(ours, m)
+				} else {
+					bare = append(bare, m)
+				}
+			}
+		}
+		o, b := median(ours), median(bare)
+		for _, r := range []struct {
+			name string
+			sample
+		}{{"ceiling", b}, {"node", o}} {
+			fmt.Fprintf(out, "%-10s %-8s %10.0f %12.1f %11.1f %9s %9s %9s\n", w.name, r.name, r.rate, r.cpu, r.allocs, r.at(.5), r.at(.99), r.at(.999))
+		}
+		fmt.Fprintf(out, "%-10s %.2f of the ceiling (goal: at least %.2f)\n\n", w.name, o.rate/b.rate, w.goal)
+	}
+	if *skipLag {
+		return nil
+	}
+	return measureDev(ctx, out, dir+"/dev")
+}
