@@ -385,6 +385,22 @@ func TestRandomHistoriesConverge(t *testing.T) {
 		last[pv[0]][pv[1]] = true
 	}
 	w.until("all regions are equal", func() bool { return w.equal("random") })
+	before := w.all(0, "random")
+	w.until("everything has folded", func() bool {
+		for _, n := range w.dev.Nodes() {
+			for _, tab := range n.Region().Tables() {
+				for _, p := range tab.Partitions() {
+					if s := p.State(); s.Folded < s.Seq {
+						return false
+					}
+				}
+			}
+		}
+		return true
+	})
+	if !reflect.DeepEqual(before, w.all(0, "random")) || !w.equal("random") {
+		t.Error("folding has changed what regions show")
+	}
 	for pk, it := range w.all(1, "random") {
 		if sums[pk] != 0 || it["hits"] != nil {
 			if !reflect.DeepEqual(it["hits"], n(sums[pk])) {

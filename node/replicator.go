@@ -79,6 +79,7 @@ type replicated struct {
 	stability *replication.Stability
 	acked     map[string]map[uint64]uint64 // region -> own partition -> seq
 	lag       map[string]time.Duration     // region -> age of the newest progress when it arrived
+	told      map[string]crdt.HLC          // what the followers have been woken to hear of what was applied
 }
 
 func newReplicator(r *region.Region, instance uint64, now func() time.Time, logger *slog.Logger) *replicator {
@@ -752,7 +753,11 @@ func (r *replicator) fold(ctx context.Context) error {
 		}
 		for _, t := range r.region.Tables() {
 			d := t.Definition()
+			news := r.news(d.GlobalID)
 			for _, p := range t.Partitions() {
+				if news {
+					p.Wake()
+				}
 				stable, trim := r.stable(d, p)
 				if err := p.Fold(ctx, stable, trim); err != nil && ctx.Err() == nil {
 					r.logger.Debug("replicator: fold", "table", d.Schema.Name, "err", err)
@@ -760,6 +765,23 @@ func (r *replicator) fold(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// news tells whether more of other regions' writes has been applied to a table since the last call: its
+// followers wait to hear of it, to know what is stable.
+func (r *replicator) news(id string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := r.tables[id]
+	if t == nil {
+		return false
+	}
+	applied := t.stability.Applied()
+	if maps.Equal(applied, t.told) {
+		return false
+	}
+	t.told = applied
+	return true
 }
 
 // stable returns up to which time a partition may fold, and up to which entry its change log is needed by

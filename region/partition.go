@@ -43,6 +43,9 @@ func (p *Partition) publish(m *partition.Machine) {
 	}
 }
 
+// Wake tells the watchers that there is something new to say, though nothing has changed here.
+func (p *Partition) Wake() { p.tell() }
+
 func (p *Partition) tell() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -51,8 +54,8 @@ func (p *Partition) tell() {
 	}
 }
 
-// Watch returns a channel that gets a token whenever the partition's change log has grown, or its clock
-// has moved, until stop is called.
+// Watch returns a channel that gets a token whenever the partition's change log has grown or its clock
+// has moved, and after Wake, until stop is called.
 func (p *Partition) Watch() (changed <-chan struct{}, stop func()) {
 	c := make(chan struct{}, 1)
 	p.mu.Lock()

@@ -92,7 +92,8 @@ type Log interface {
 	// Read returns the origin's own changes behind after, about maxBytes of them, and the progress that
 	// they lead to. At the end of the log the batch is empty. It returns ErrTruncated.
 	Read(after uint64, maxBytes int) (Batch, Progress, error)
-	// Watch returns a channel that gets a token when there may be more, until stop is called.
+	// Watch returns a channel that gets a token when there may be more, or more progress, until stop is
+	// called.
 	Watch() (changed <-chan struct{}, stop func())
 	// Acked says that the follower has applied everything up to seq.
 	Acked(seq uint64)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -76,8 +75,6 @@ func receiveAcks(stream grpc.BidiStreamingServer[pb.Pull, pb.Push], acks chan ui
 func send(stream grpc.BidiStreamingServer[pb.Pull, pb.Push], log replication.Log, feed *replication.Feed, acks <-chan uint64, gone <-chan error) error {
 	changed, stop := log.Watch()
 	defer stop()
-	tick := time.NewTicker(progressEvery)
-	defer tick.Stop()
 	for {
 		after, room := feed.Next()
 		if room {
@@ -117,7 +114,6 @@ func send(stream grpc.BidiStreamingServer[pb.Pull, pb.Push], log replication.Log
 			feed.Acked(seq)
 			log.Acked(seq)
 		case <-changed:
-		case <-tick.C:
 		case err := <-gone:
 			return err
 		case <-stream.Context().Done():

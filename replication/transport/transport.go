@@ -24,8 +24,6 @@ const (
 	// A cut link sends no reset: without these it would be noticed after minutes.
 	keepaliveAfter   = 5 * time.Second
 	keepaliveTimeout = 5 * time.Second
-	// progressEvery is how often a quiet stream says how far the origin has come, if that has changed.
-	progressEvery = 500 * time.Millisecond
 	// maxStreams bounds the streams of one connection.
 	maxStreams = 4096
 )
