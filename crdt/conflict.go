@@ -226,10 +226,11 @@ func (f *finder) deletes() {
 
 // delete compares a delete, which had seen ctx, with the writes of the other side.
 func (f *finder) delete(has, other *Record, del *assign, dot Dot, ctx Vector) {
-	if other.seen.Covers(dot) || other.saw(dot) {
+	if other.seen.Covers(dot) {
 		return // told when the two first met
 	}
 	expiry := del.by.Op == Expire
+	after := other.saw(dot) // a write that had seen the delete came before it
 	var won Dot
 	for a, h := range other.writes.All() {
 		w := Dot{h, a}
@@ -237,10 +238,15 @@ func (f *finder) delete(has, other *Record, del *assign, dot Dot, ctx Vector) {
 			continue
 		}
 		if expiry || w.Compare(dot) > 0 {
-			won = maxDot(won, w)
+			if !after {
+				won = maxDot(won, w)
+			}
 			continue
 		}
-		lost := Side{Dot: w, Origin: other.origin(w), Value: other.shownAt(nil)}
+		lost := Side{Dot: w, Origin: other.origin(w)}
+		if !after {
+			lost.Value = other.shownAt(nil)
+		}
 		f.add(Conflict{Class: ClassDeleteVsWrite, Rule: RuleDeleteAfterWrite, Winner: Side{Dot: dot, Origin: del.by}, Loser: lost})
 	}
 	if !won.IsZero() {

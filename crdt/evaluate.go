@@ -443,6 +443,9 @@ func withAppends(n *node, g *assign, base item.Value) item.Value {
 // keepEdits gives to a fold what it must leave of a node: live sums, since their actors go on with them;
 // and what a set masks, since the set may yet be emptied and then shows it. They lie over an assignment
 // with the fold's dot, which had seen nothing (so that they stay live) but their totals.
+//
+// An actor with several live sums (an assignment that had not seen the older one won) goes on with the
+// newest alone, so the others are settled against its total.
 func (e *evaluation) keepEdits(n *node, l *live, kind item.Kind, base, shown item.Value, g *assign) {
 	if e.keep == nil {
 		return
@@ -453,10 +456,20 @@ func (e *evaluation) keepEdits(n *node, l *live, kind item.Kind, base, shown ite
 		if g.ctx.Covers(s.dot()) {
 			continue
 		}
-		k.sums = append(k.sums, *s)
-		if t := g.totalOf(n.path, s); !t.IsZero() {
-			k.assign.totals = append(k.assign.totals, total{n.path, s.actor, s.id, t})
+		seen := g.totalOf(n.path, s)
+		if last := len(k.sums) - 1; last >= 0 && k.sums[last].actor == s.actor {
+			settled := &k.assign.totals[last]
+			seen = seen.AddExact(settled.total).SubExact(k.sums[last].total)
+			k.sums[last] = *s
+			*settled = total{n.path, s.actor, s.id, seen}
+			continue
 		}
+		k.sums = append(k.sums, *s)
+		k.assign.totals = append(k.assign.totals, total{n.path, s.actor, s.id, seen})
+	}
+	k.assign.totals = slices.DeleteFunc(k.assign.totals, func(t total) bool { return t.total.IsZero() })
+	if len(k.assign.totals) == 0 {
+		k.assign.totals = nil
 	}
 	if kind.IsSet() {
 		for i := range n.appends {

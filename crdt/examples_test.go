@@ -355,6 +355,34 @@ func TestWhatTheWinnerHadSeenIsNoConflict(t *testing.T) {
 	}
 }
 
+// What a write leaves of a delete is not one more writer: who lost to the delete is told once, by the
+// delete, and a write that had seen it is in no conflict with it, though it came first.
+func TestATurnedDeleteIsNoWriteOfItsOwn(t *testing.T) {
+	a, b, c := regions(t)
+	a.put(10, field("x", num(1)))
+	b.take(a)
+	c.take(a)
+	c.del(20)
+	b.take(c)
+	b.update(30, change(item.Assign, num(3), "y"))
+	if got := a.take(b); got != nil {
+		t.Fatalf("conflicts %+v", got)
+	}
+	if got := a.take(c); got != nil {
+		t.Fatalf("conflicts %+v", got)
+	}
+	d := &script{t: t, actor: 4 << 10}
+	d.rec.Join(a.sent[0])
+	d.update(15, change(item.Assign, num(2), "x")) // loses to the delete
+	if got := d.take(b); got != nil {
+		t.Fatalf("conflicts %+v", got)
+	}
+	got := d.take(c)
+	if len(got) != 1 || got[0].Class != ClassDeleteVsWrite || got[0].Loser.Dot.HLC != 15 || got[0].Winner.Dot.HLC != 20 {
+		t.Fatalf("conflicts %+v", got)
+	}
+}
+
 func TestAnUnseenAssignmentBelowAPutIsAConflictOfItsPath(t *testing.T) {
 	a, b, _ := regions(t)
 	a.put(10, field("x", num(1)))
@@ -500,6 +528,81 @@ func TestADeletedItemFoldsAwayAndStaysAway(t *testing.T) {
 	if !bytes.Equal(a.rec.Append(nil), b.rec.Append(nil)) {
 		t.Fatal("folded to different bytes")
 	}
+}
+
+// The region that dropped the record no longer knows the delete; the other holds all beneath it yet.
+func TestAnUpdateOverAFoldedAwayDeleteMakesANewItemEverywhere(t *testing.T) {
+	for _, put := range []bool{false, true} {
+		a, b, _ := regions(t)
+		a.put(10, field("x", num(3)))
+		b.take(a)
+		b.update(11, change(item.Increment, num(7), "n"))
+		a.take(b)
+		a.del(20)
+		b.take(a)
+		if !a.rec.Fold(25) {
+			t.Fatal("not gone")
+		}
+		w := Write{Origin: Origin{Op: Update}, Item: item.AppendItem(nil, doc(field("n", num(1)))), Stable: 25,
+			Changes: []item.Change{change(item.Increment, num(1), "n")}}
+		if put {
+			w = Write{Origin: Origin{Op: Put}, Item: w.Item, Stable: 25}
+		}
+		b.rec.Join(a.write(w, 30))
+		for _, s := range []*script{a, b} {
+			if got, want := s.shows(), doc(field("n", num(1))); !item.Equal(got.AsMap(), want.AsMap()) {
+				t.Errorf("put %v: shows %s, want %s", put, text(got.AsMap()), text(want.AsMap()))
+			}
+		}
+	}
+}
+
+// What a set masks shows when the set is emptied, whether or not it was folded in between.
+func TestWhatASetMasksOutlivesFolding(t *testing.T) {
+	for _, masked := range []item.Change{
+		change(item.Append, item.L(num(1)), "v"),
+		change(item.AddElements, item.NewSet(item.KindNS, []item.Value{num(1)}), "v"),
+		change(item.Increment, num(1), "v"),
+	} {
+		a, b, _ := regions(t)
+		a.put(10)
+		b.take(a)
+		a.update(21, change(item.AddElements, strs("p", "q"), "v"))
+		b.update(20, masked)
+		a.take(b)
+		b.take(a)
+		a.rec.Fold(30)
+		// Each takes one member out; together they empty it.
+		a.update(40, change(item.RemoveElements, strs("p"), "v"))
+		b.update(41, change(item.RemoveElements, strs("q"), "v"))
+		a.take(b)
+		b.take(a)
+		want := doc(field("v", sequential(item.Value{}, masked)))
+		for _, s := range []*script{a, b} {
+			if got := s.shows(); !item.Equal(got.AsMap(), want.AsMap()) {
+				t.Errorf("shows %s, want %s", text(got.AsMap()), text(want.AsMap()))
+			}
+		}
+		a.rec.Fold(50)
+		b.rec.Fold(50)
+		if !bytes.Equal(a.rec.Append(nil), b.rec.Append(nil)) {
+			t.Errorf("folded to different bytes")
+		}
+	}
+}
+
+// A set whose live adds are all removed does not hide what it masked.
+func TestASetWithoutMembersMasksNothing(t *testing.T) {
+	a, b, c := regions(t)
+	a.put(10)
+	b.take(a)
+	c.take(a)
+	a.update(21, change(item.AddElements, strs("p", "q"), "v"))
+	b.update(20, change(item.Increment, num(1), "v"))
+	c.take(a)
+	a.update(30, change(item.RemoveElements, strs("p"), "v"))
+	c.update(31, change(item.RemoveElements, strs("q"), "v"))
+	converge(t, doc(field("v", num(1))), a, b, c)
 }
 
 func TestASteadyRecordCostsTwelveBytes(t *testing.T) {

@@ -59,6 +59,7 @@ type placed struct {
 	dot   Dot
 	after Dot    // an expiry's dot, when it is what was left of one
 	of    *event // the delete or expiry that it was left of
+	gone  bool   // left of a record that was folded away: nothing was there up to dot
 	seen  writes
 }
 
@@ -81,6 +82,9 @@ type history struct{ events []*event }
 func (p *placed) saw(e *event) bool {
 	if p == nil {
 		return false
+	}
+	if p.gone {
+		return e.dot.Compare(p.dot) <= 0
 	}
 	if p.of != nil && p.of.op == Delete {
 		return e.dot.Compare(p.of.dot) <= 0
@@ -368,7 +372,8 @@ func setOf(member item.Value) item.Kind {
 }
 
 // write adds to the history a write that a region which holds held makes, and returns its event.
-func (h *history) write(held writes, w Write) *event {
+// gone: the region has dropped its record.
+func (h *history) write(held writes, w Write, gone bool) *event {
 	e := &event{n: len(h.events), dot: w.Dot, op: w.Op, seen: held}
 	before, visible := h.visible(held)
 	h.events = append(h.events, e)
@@ -388,6 +393,9 @@ func (h *history) write(held writes, w Write) *event {
 	var turned []placed
 	if !visible {
 		turned = h.turn(held)
+		if gone && w.Stable > 0 {
+			turned = []placed{{value: item.M(), dot: Dot{w.Stable, allActors}, gone: true}}
+		}
 	}
 	e.assigns = turned
 	whole := w.Modes.Table == LastWriterWins
@@ -491,7 +499,7 @@ func (h *history) make(e *event, held writes, assigns []placed, changes []item.C
 func (h *history) entry(held writes, e *event, path []string, turned []placed) Dot {
 	g := h.governing(held, path)
 	for i := range turned {
-		if p := &turned[i]; p.of != nil && (g == nil || p.compare(g) > 0) {
+		if p := &turned[i]; (p.of != nil || p.gone) && (g == nil || p.compare(g) > 0) {
 			g = p
 		}
 	}

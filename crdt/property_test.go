@@ -13,7 +13,7 @@ import (
 // for each origin, receive again, exchange whole states, join late and fold at their own stable times.
 // Choices come from rapid, which shrinks a failure; -histories=N runs N more from seeds.
 
-var histories = flag.Int("histories", 150, "random histories for each profile")
+var histories = flag.Int("histories", 60, "random histories for each profile")
 var firstSeed = flag.Uint64("seed", 1, "seed of the first of them")
 
 type fromRapid struct{ t *rapid.T }

@@ -235,7 +235,7 @@ func (w *world) write(r *region) error {
 func (w *world) apply(r *region, wr Write) error {
 	e := &event{n: len(w.h.events)}
 	if w.p.oracle {
-		e = w.h.write(r.held, wr)
+		e = w.h.write(r.held, wr, r.rec == nil)
 	} else {
 		w.h.events = append(w.h.events, e)
 	}
@@ -557,7 +557,7 @@ func (w *world) bounded(r *Record, b []byte) error {
 		if !w.p.mixed && !w.p.modes && (len(n.sums) == 0 || len(n.appends) > 0 || len(n.adds) > 0) {
 			return fmt.Errorf("quiescent: %v is kept, and is no counter: %+v", n.path, n)
 		}
-		if !w.p.mixed && !w.p.deletes && !w.p.modes && len(n.sums) > 2*len(w.regions) {
+		if len(n.sums) > len(w.regions) {
 			return fmt.Errorf("quiescent: %v keeps %d sums for %d regions", n.path, len(n.sums), len(w.regions))
 		}
 	}
