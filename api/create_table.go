@@ -338,9 +338,6 @@ func (k attributeKinds) keys(schema []keySchemaElement, index string) (keyParts,
 		all = append(all, name)
 		a := k.find(name)
 		if a == nil {
-			if index != "" {
-				return out, invalid("One or more parameter values were invalid: Some index key attributes are not defined in AttributeDefinitions. Keys: [%s], AttributeDefinitions: [%s]", name, names(k))
-			}
 			return out, invalid("One or more parameter values were invalid: Some index key attributes are not defined in AttributeDefinitions. Keys: [%s], AttributeDefinitions: [%s]", name, names(k))
 		}
 		if *e.KeyType == "HASH" {

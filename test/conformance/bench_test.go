@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/commutatordb/commutator/api"
 )
@@ -28,7 +29,20 @@ func rawTable(t testing.TB, h http.Handler, name string) {
 	if w.Code != http.StatusOK {
 		t.Fatal(w.Body)
 	}
-	for !strings.Contains(post(h, "DescribeTable", `{"TableName":"`+name+`"}`).Body.String(), `"TableStatus":"ACTIVE"`) {
+	rawAwait(t, h, name)
+}
+
+// rawAwait is awaitActive through the handler.
+func rawAwait(t testing.TB, h http.Handler, name string) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		w := post(h, "DescribeTable", `{"TableName":"`+name+`"}`)
+		switch {
+		case w.Code != http.StatusOK || time.Now().After(deadline):
+			t.Fatalf("table %s: %s", name, w.Body)
+		case strings.Contains(w.Body.String(), `"TableStatus":"ACTIVE"`):
+			return
+		}
 	}
 }
 

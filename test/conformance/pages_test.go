@@ -44,8 +44,7 @@ func TestPagesConcatenateToTheWhole(t *testing.T) {
 	if w := post(h, "CreateTable", create); w.Code != http.StatusOK {
 		t.Fatal(w.Body)
 	}
-	for !strings.Contains(post(h, "DescribeTable", `{"TableName":"pages"}`).Body.String(), `"TableStatus":"ACTIVE"`) {
-	}
+	rawAwait(t, h, "pages")
 	for i := range 120 {
 		item := fmt.Sprintf(`"pk":{"S":"p%d"},"sk":{"N":"%d"},"v":{"N":"%d"}`, i%4, i*7%31-15, i)
 		if i%5 != 0 {

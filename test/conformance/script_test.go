@@ -69,8 +69,7 @@ func runScript(t *testing.T, script string) string {
 			lines = strings.SplitN(lines[1], "\n", 2)
 		}
 		if name, ok := strings.CutPrefix(lines[0], "await "); ok {
-			for !strings.Contains(post(h, "DescribeTable", `{"TableName":"`+name+`"}`).Body.String(), `"TableStatus":"ACTIVE"`) {
-			}
+			rawAwait(t, h, name)
 			out = append(out, lines[0], "")
 			continue
 		}
