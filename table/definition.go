@@ -185,13 +185,22 @@ func (d *Definition) Take(own string, theirs *Definition) bool {
 	return changed
 }
 
-// Clone returns a deep enough copy to change: slices are its own.
+// Clone returns a copy to change: nothing that may be changed in place is shared.
 func (d *Definition) Clone() *Definition {
 	c := *d
+	c.Stream, c.SSE, c.Restore = clonePointer(d.Stream), clonePointer(d.SSE), clonePointer(d.Restore)
 	c.Schema = d.Schema.Clone()
 	c.Tags = append([]Tag(nil), d.Tags...)
 	c.Replicas = append([]Replica(nil), d.Replicas...)
 	c.Partitions = append([]Partition(nil), d.Partitions...)
+	return &c
+}
+
+func clonePointer[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	c := *p
 	return &c
 }
 
