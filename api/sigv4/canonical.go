@@ -212,16 +212,18 @@ func appendHeader(dst []byte, r *http.Request, name string) (out []byte, ok bool
 // headers that were not signed.
 func appendTrimmed(dst []byte, s string) (out []byte, ok bool) {
 	s = strings.Trim(s, " \t")
+	start := 0 // of what is to be appended
 	for i := range len(s) {
 		switch c := s[i]; {
+		case c > ' ':
 		case c == ' ' && s[i+1] == ' ':
+			dst = append(dst, s[start:i]...)
+			start = i + 1
 		case c < ' ' && c != '\t':
 			return dst, false
-		default:
-			dst = append(dst, c)
 		}
 	}
-	return dst, true
+	return append(dst, s[start:]...), true
 }
 
 // headersToSign lists what Sign signs.
