@@ -10,7 +10,7 @@ import (
 	"github.com/commutatordb/commutator/api/wire"
 	"github.com/commutatordb/commutator/crdt"
 	"github.com/commutatordb/commutator/region"
-	"github.com/commutatordb/commutator/region/partition"
+	"github.com/commutatordb/commutator/region/op"
 	"github.com/commutatordb/commutator/table"
 )
 
@@ -77,7 +77,7 @@ func (o *Operator) listConflicts(ctx context.Context, q *ListConflictsRequest) (
 	for _, t := range tables {
 		var failed error
 		found := 0
-		err := t.Conflicts(func(c partition.Conflict) bool {
+		err := t.Conflicts(func(c op.Conflict) bool {
 			shown, err := o.show(t.Definition(), c)
 			if failed = err; err != nil {
 				return false
@@ -99,7 +99,7 @@ func (o *Operator) listConflicts(ctx context.Context, q *ListConflictsRequest) (
 	return list, nil
 }
 
-func (o *Operator) show(d *table.Definition, c partition.Conflict) (Conflict, error) {
+func (o *Operator) show(d *table.Definition, c op.Conflict) (Conflict, error) {
 	out := Conflict{
 		ID: hex.EncodeToString(c.ID[:]), TableName: d.Schema.Name, Path: c.Conflict.Path, Class: c.Conflict.Class, Rule: c.Conflict.Rule,
 		DetectedAt: time.UnixMilli(c.Detected.Millis()).UTC(), DetectedIn: o.Region.Name(),

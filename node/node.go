@@ -23,6 +23,7 @@ import (
 	"github.com/commutatordb/commutator/api/sigv4"
 	"github.com/commutatordb/commutator/crdt"
 	"github.com/commutatordb/commutator/region"
+	"github.com/commutatordb/commutator/region/group"
 	"github.com/commutatordb/commutator/replication/transport"
 	"github.com/commutatordb/commutator/storage"
 	"github.com/commutatordb/commutator/storage/raftlog"
@@ -133,6 +134,7 @@ func (n *Node) openServers() (err error) {
 	operator := &admin.Operator{Region: n.region, Links: n.rep, Backups: n.backups, Now: n.cfg.Now}
 	handler := api.New(api.Config{
 		Region: n.region, Verifier: n.verifier(), Now: n.cfg.Now, Logger: n.cfg.Logger, Peers: n.rep.Peers, Operator: operator.Handle,
+		Overloaded: func(err error) bool { return errors.Is(err, group.ErrOverloaded) },
 	})
 	n.http = &http.Server{
 		Handler: handler, ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: headerLimit,

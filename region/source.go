@@ -214,7 +214,7 @@ func (p *Partition) end() []byte {
 func (t *Table) ConflictsFound() int64 { return t.conflicts.Load() }
 
 // Conflicts calls yield with the table's conflict records from the newest on, until it returns false.
-func (t *Table) Conflicts(yield func(partition.Conflict) bool) error {
+func (t *Table) Conflicts(yield func(op.Conflict) bool) error {
 	prefix := keyenc.Conflicts(nil, t.ID)
 	it, err := t.region.cfg.Store.Iter(prefix, keyenc.End(prefix))
 	if err != nil {
@@ -222,7 +222,7 @@ func (t *Table) Conflicts(yield func(partition.Conflict) bool) error {
 	}
 	defer it.Close()
 	for ok := it.Last(); ok; ok = it.Prev() {
-		c, err := partition.DecodeConflict(it.Value())
+		c, err := op.DecodeConflict(it.Value())
 		if err != nil {
 			return fmt.Errorf("region: conflict record %x: %w", it.Key(), err)
 		}

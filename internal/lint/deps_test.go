@@ -27,9 +27,9 @@ var house = []Room{
 		"the protocol: it asks a region, and knows neither the disk nor who follows the region's log"},
 	{5, "api/sigv4", nil, "verifying a signature needs a request and a secret, nothing else"},
 	{5, "api/iam", []string{"item"}, "a policy decides on names and keys"},
-	{5, "api/wire", []string{"expr", "table", "crdt", "item"}, "JSON to values and back"},
-	{5, "admin/...", []string{"admin/...", "region", "region/op", "replication", "backup", "expr", "table", "crdt", "item"},
-		"the operator's view: it asks region, replication and backup, and stays off their disk and their wire"},
+	{4, "api/wire", []string{"item"}, "JSON to stored values and back: a leaf that the API and the operator's view share"},
+	{5, "admin/...", []string{"admin/...", "api/wire", "region", "region/op", "replication", "backup", "expr", "table", "crdt", "item"},
+		"the operator's view: it asks region, replication and backup, and stays off their disk and their wire; items it shows as the API writes them"},
 
 	{4, "region", []string{"region/group", "region/partition", "region/op", "storage", "storage/raftlog", "storage/keyenc", "expr", "table", "crdt", "item"},
 		"one full copy of the data: it writes its log and never asks who reads it, so a dead peer cannot slow a write"},

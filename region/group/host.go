@@ -64,7 +64,6 @@ type Host struct {
 	state   *storage.Batch
 	touched []*Group
 	applied []*proposal
-	lastHLC crdt.HLC
 }
 
 // NewHost returns a host without groups.

@@ -5,19 +5,11 @@ import (
 	"fmt"
 
 	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/region/op"
 	"github.com/commutatordb/commutator/storage"
 	"github.com/commutatordb/commutator/storage/keyenc"
 	"github.com/commutatordb/commutator/table"
 )
-
-// Conflict is a conflict record as it is kept: what was found, for which item, and when by this region's
-// clock.
-type Conflict struct {
-	ID       [16]byte
-	Key      table.Key
-	Detected crdt.HLC
-	Conflict crdt.Conflict
-}
 
 // keep keeps the conflicts whose losing write was acknowledged by this region; the others are kept where
 // theirs was.
@@ -26,18 +18,11 @@ func (m *Machine) keep(key table.Key, conflicts []crdt.Conflict, b *storage.Batc
 		if conflicts[i].Loser.Dot.Actor != m.cfg.Actor {
 			continue
 		}
-		c := Conflict{ID: conflicts[i].ID(key), Key: key, Detected: m.state.Clock, Conflict: conflicts[i]}
+		c := op.Conflict{ID: conflicts[i].ID(key), Key: key, Detected: m.state.Clock, Conflict: conflicts[i]}
 		value, err := json.Marshal(c)
 		if err != nil {
 			panic(fmt.Sprintf("partition %d: conflict: %v", m.cfg.ID, err)) // plain data only
 		}
 		b.Set(keyenc.Conflict(nil, m.cfg.Table, uint64(c.Detected), c.ID[:]), value)
 	}
-}
-
-// DecodeConflict reads a conflict record as it is kept.
-func DecodeConflict(b []byte) (Conflict, error) {
-	var c Conflict
-	err := json.Unmarshal(b, &c)
-	return c, err
 }

@@ -60,8 +60,7 @@ type Log struct {
 	sealed  bool       // the last frame is a seal, or opens the log, and is durable
 	epoch   uint64     // of Group.check fields
 	cache   cacheQueue
-	scratch []byte // for frames of our own
-	reclaim bool   // a segment was begun since the last look for groups that pin old ones
+	reclaim bool // a segment was begun since the last look for groups that pin old ones
 
 	mu     sync.RWMutex
 	groups map[uint64]*Group

@@ -22,16 +22,6 @@ type modelGroup struct {
 	ents               []*pb.Entry
 }
 
-func (m model) clone() model {
-	c := make(model)
-	for id, g := range m {
-		copied := *g
-		copied.ents = slices.Clone(g.ents)
-		c[id] = &copied
-	}
-	return c
-}
-
 // String is in the form of dump.
 func (m model) String() string {
 	var out strings.Builder
