@@ -392,6 +392,16 @@ func TestTimesAtTheEdgeAreTaken(t *testing.T) {
 	}
 }
 
+func TestTimesAreReadAsTheStandardLibraryReadsThem(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := rapid.StringMatching(`[0-9]{4}([01][0-9]|[0-9]{2})[0-3][0-9]T[0-2][0-9][0-6][0-9][0-6][0-9]Z`).Draw(t, "s")
+		want, err := time.Parse(timeFormat, s)
+		if got, ok := parseTime(s); ok != (err == nil) || ok && !got.Equal(want) {
+			t.Fatalf("%s: got %v, %v; want %v, %v", s, got, ok, want, err)
+		}
+	})
+}
+
 func TestAnyRegionIsTakenWhenNoneIsNamed(t *testing.T) {
 	v := newVerifier()
 	v.Region = ""
