@@ -557,6 +557,33 @@ func TestAnUpdateOverAFoldedAwayDeleteMakesANewItemEverywhere(t *testing.T) {
 	}
 }
 
+// c holds the deleted record beneath a write whose cause is still on its way, and counts on there. The put
+// of a, which had dropped the record, had seen the old total all the same.
+func TestACounterDoesNotGoOnAcrossADelete(t *testing.T) {
+	a, b, c := regions(t)
+	c.update(10, change(item.Increment, num(4), "n"))
+	a.take(c)
+	b.take(c)
+	b.del(20)
+	a.take(b)
+	c.take(b)
+	if !a.rec.Fold(25) {
+		t.Fatal("not gone")
+	}
+	put := a.write(Write{Origin: Origin{Op: Put}, Item: item.AppendItem(nil, doc()), Stable: 25}, 30)
+	b.rec.Join(put)
+	c.rec.Join(b.update(40, change(item.Increment, num(2), "n")))
+	last := c.update(50, change(item.Increment, num(1), "n"))
+	c.rec.Join(put)
+	a.rec.Join(b.sent[1])
+	a.rec.Join(last)
+	for _, s := range []*script{a, c} {
+		if got, want := s.shows(), doc(field("n", num(3))); !item.Equal(got.AsMap(), want.AsMap()) {
+			t.Errorf("shows %s, want %s", text(got.AsMap()), text(want.AsMap()))
+		}
+	}
+}
+
 // What a set masks shows when the set is emptied, whether or not it was folded in between.
 func TestWhatASetMasksOutlivesFolding(t *testing.T) {
 	for _, masked := range []item.Change{

@@ -513,7 +513,13 @@ func (h *history) entry(held writes, e *event, path []string, turned []placed) D
 	})
 	best := Dot{}
 	for id, o := range last {
-		if !g.saw(o) && id.Compare(best) > 0 {
+		deleted := false
+		h.each(held, func(d *event) {
+			if d.op == Delete && d.dot.Compare(o.dot) > 0 || d.op == Expire && d.seen.has(o.n) {
+				deleted = true
+			}
+		})
+		if !deleted && !g.saw(o) && id.Compare(best) > 0 {
 			best = id
 		}
 	}

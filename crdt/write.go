@@ -320,12 +320,18 @@ func (r *Record) edit(c *item.Change, made assign) node {
 }
 
 // running returns the running total that the increment d goes on with: the actor's newest at the path
-// that its governing assignment does not cover, else a new one.
+// that its governing assignment does not cover, else a new one. Nor does it go on with one from before a
+// delete that is known here, even where the item came back: a region that has dropped the record no
+// longer knows the total, and what is written there cannot tell how much of it it had seen.
 func (r *Record) running(path []string, d Dot) sum {
 	if n := r.node(path); n != nil {
 		g := r.governing(path)
 		for i := len(n.sums) - 1; i >= 0; i-- { // sorted by id within an actor
-			if s := n.sums[i]; s.actor == d.Actor && !g.ctx.Covers(s.dot()) {
+			s := n.sums[i]
+			if s.actor != d.Actor || g.ctx.Covers(s.dot()) {
+				continue
+			}
+			if s.dot().Compare(r.dead.dot) > 0 && !r.expired.Covers(s.dot()) {
 				s.hlc = d.HLC
 				return s
 			}
