@@ -30,6 +30,7 @@ type plan struct {
 	now      *types.TableDescription // as home describes it; nil: not there
 	warnings []string
 	added    []string // regions whose replica this run has begun to make
+	removed  []string // the same for those to remove
 }
 
 // open finds out where the table is.
@@ -149,9 +150,13 @@ func (p *plan) replicas(ctx context.Context) ([]step, error) {
 				if err := p.removable(ctx, *r.RegionName); err != nil {
 					return nil, err
 				}
-				removals = append(removals, step{"remove the replica in " + *r.RegionName, true, p.update(dynamodb.UpdateTableInput{
+				remove := p.update(dynamodb.UpdateTableInput{
 					ReplicaUpdates: []types.ReplicationGroupUpdate{{Delete: &types.DeleteReplicationGroupMemberAction{RegionName: r.RegionName}}},
-				})})
+				})
+				removals = append(removals, step{"remove the replica in " + *r.RegionName, true, func(ctx context.Context) error {
+					p.removed = append(p.removed, *r.RegionName)
+					return remove(ctx)
+				}})
 			}
 		}
 	}
@@ -309,6 +314,19 @@ func (p *plan) unsettled(ctx context.Context) ([]string, error) {
 			out = append(out, fmt.Sprintf("%s is %s", *r.RegionName, r.ReplicaStatus))
 		case slices.Contains(p.added, *r.RegionName):
 			return nil, fmt.Errorf("the replica in %s could not be made: there is another table of that name", *r.RegionName)
+		}
+	}
+	for _, region := range p.removed {
+		c := p.client(region)
+		if c == nil {
+			continue
+		}
+		d, err := c.describe(ctx, p.want.TableName)
+		if err != nil {
+			return nil, err
+		}
+		if d != nil {
+			out = append(out, region+" has it still")
 		}
 	}
 	if len(out) > 0 {
