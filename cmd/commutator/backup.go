@@ -78,7 +78,9 @@ func (c *client) await(cmd *cobra.Command, job admin.BackupJob) (admin.BackupJob
 			}
 			return false, nil
 		}
-		fmt.Fprintln(cmd.ErrOrStderr(), progress(job))
+		if job.Status == admin.JobDone {
+			fmt.Fprintln(cmd.ErrOrStderr(), progress(job))
+		}
 		return true, nil
 	})
 	switch {
@@ -94,11 +96,11 @@ func (c *client) await(cmd *cobra.Command, job admin.BackupJob) (admin.BackupJob
 
 // progress says how far a job is.
 func progress(j admin.BackupJob) string {
-	objects := fmt.Sprintf("%d objects (%d new, %d reused)", j.Chunks, j.Chunks-j.Reused, j.Reused)
+	objects := fmt.Sprintf("%d new, %d reused", j.Chunks-j.Reused, j.Reused)
 	if j.Kind == admin.JobRestore {
-		objects = fmt.Sprintf("%d of %d objects", j.Chunks, j.TotalChunks)
+		objects = fmt.Sprintf("%d of %d", j.Chunks, j.TotalChunks)
 	}
-	return fmt.Sprintf("  %d items, %s, %s", j.Items, humanBytes(j.Bytes), objects)
+	return fmt.Sprintf("  items: %d, bytes: %s, objects: %s", j.Items, humanBytes(j.Bytes), objects)
 }
 
 func humanBytes(n int64) string {

@@ -35,7 +35,7 @@ func TestABackupIsListedDescribedAndRestored(t *testing.T) {
 	}
 	stdout, stderr := d.run("backup", "create", "--table", "notes")
 	id := strings.TrimSpace(stdout)
-	if !strings.Contains(stderr, "50 items") || !strings.Contains(stderr, "1 new, 0 reused") || strings.ContainsAny(id, " \n") {
+	if !strings.Contains(stderr, "items: 50,") || !strings.Contains(stderr, "1 new, 0 reused") || strings.ContainsAny(id, " \n") {
 		t.Fatalf("create says %q and %q", stdout, stderr)
 	}
 	again, stderr := d.run("backup", "create", "--table", "notes", "-o", "json")
