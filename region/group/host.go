@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -285,6 +286,8 @@ func (h *Host) Run(ctx context.Context) error {
 				h.cfg.Fatal(fmt.Errorf("group: seal: %w", err))
 			}
 		case <-h.wake:
+			// Whoever is about to propose may do so first: what is taken now shares one sync.
+			runtime.Gosched()
 			h.Step()
 			seal.Reset(sealAfter)
 		}

@@ -78,6 +78,9 @@ func (m *Machine) fold(c *op.Command, b *storage.Batch) op.Result {
 		}
 		n++
 		m.state.Folded = keyenc.LogSeq(it.Key())
+		if len(change.Delta) == recordOverhead {
+			continue // written folded: see write
+		}
 		e := m.load(change.Key)
 		if e.stored == nil {
 			continue
