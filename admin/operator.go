@@ -48,6 +48,9 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Message }
 
+// ErrorCode is the exception's name in the answer.
+func (e *Error) ErrorCode() string { return e.Code }
+
 func invalid(format string, args ...any) error {
 	return &Error{"ValidationException", fmt.Sprintf(format, args...)}
 }

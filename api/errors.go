@@ -75,6 +75,18 @@ func errBodyTooLarge() *Error {
 	return &Error{kind: spaceService + "RequestEntityTooLargeException", status: http.StatusRequestEntityTooLarge, message: "Request body exceeds the limit of 16 MB"}
 }
 
+// operatorError is an error of the operator API: one that has an ErrorCode is the caller's fault, any
+// other this node's, and the operator is told what it is.
+func operatorError(err error) *Error {
+	if e := (interface {
+		error
+		ErrorCode() string
+	})(nil); errors.As(err, &e) {
+		return dynamoError(e.ErrorCode(), "%s", err)
+	}
+	return &Error{kind: spaceDynamo + "InternalServerError", status: http.StatusInternalServerError, message: err.Error()}
+}
+
 func errInternal() *Error {
 	return &Error{kind: spaceDynamo + "InternalServerError", status: http.StatusInternalServerError, message: "The request could not be processed; it may be sent again"}
 }

@@ -204,7 +204,7 @@ func (h *Handler) serve(q *request, r *http.Request, id string) (err error) {
 	if isOperator {
 		answer, err := h.cfg.Operator(ctx, name, q.body)
 		if err != nil {
-			return invalid("%s", err)
+			return operatorError(err)
 		}
 		q.out = append(q.out, answer...)
 		return nil

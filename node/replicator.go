@@ -321,7 +321,12 @@ func (r *replicator) take(ctx context.Context, defs map[string]*table.Definition
 				if d.Take(r.self, theirs) && d.Status == table.Active {
 					d.Status = table.Updating
 				}
-				if own := d.Replica(r.self); own != nil && own.Status == table.Deleting {
+				if own := d.Replica(r.self); own != nil && own.Status == table.Deleting && d.Status != table.Deleting {
+					if d.DeletionProtection {
+						r.logger.Warn("replicator: a replica under deletion protection is not removed", "table", d.Schema.Name)
+						d.SetReplica(r.self, r.self, table.Active, uint64(r.region.Stamp()))
+						return nil
+					}
 					d.Status = table.Deleting
 				}
 				return nil
@@ -331,6 +336,11 @@ func (r *replicator) take(ctx context.Context, defs map[string]*table.Definition
 			}
 		case own == nil || own.Status != table.Creating && own.Status != table.Active:
 		default:
+			buried, err := r.region.Buried(theirs.GlobalID)
+			if err != nil || own.Version <= buried {
+				errs = append(errs, err)
+				continue // a word from before this region's replica was told to go
+			}
 			d := theirs.Clone()
 			// A region that is said to be ACTIVE and has no such table has lost its data: it begins anew.
 			d.SetReplica(r.self, r.self, table.Creating, uint64(r.region.Stamp()))
@@ -338,7 +348,7 @@ func (r *replicator) take(ctx context.Context, defs map[string]*table.Definition
 				d.Replica(r.self).Version = own.Version
 			}
 			d.Tags, d.DeletionProtection, d.Restore = nil, false, nil
-			_, err := r.region.Create(ctx, d)
+			_, err = r.region.Create(ctx, d)
 			if have, _ := r.byGlobalID(theirs.GlobalID); errors.Is(err, region.ErrExists) && have != nil {
 				err = nil // another region's word of the same table came first
 			} else if errors.Is(err, region.ErrExists) {
@@ -634,6 +644,9 @@ func (r *replicator) leave(ctx context.Context, d *table.Definition) error {
 				return fmt.Errorf("region %s does not have all that was written here yet", o.Region)
 			}
 		}
+	}
+	if err := r.region.Bury(ctx, d.GlobalID, d.Replica(r.self).Version); err != nil {
+		return err
 	}
 	_, err := r.region.Change(ctx, d.Schema.Name, func(n *table.Definition) error {
 		n.SetReplica(r.self, r.self, table.Gone, uint64(r.region.Stamp()))

@@ -28,6 +28,7 @@ const firstPartition = 16
 const (
 	rowTable = "table/" // + name: a table.Definition
 	rowNext  = "next"   // the ids to be given next
+	rowGone  = "gone/"  // + global id: the version of the word that this region's replica of it is to go
 	rowState = "\x00applied"
 )
 

@@ -71,7 +71,7 @@ func (t *Table) Merge(ctx context.Context, source op.Cursor, clock crdt.HLC, del
 		by[p] = append(by[p], d)
 	}
 	for _, p := range t.partitions {
-		c := &op.Command{Kind: op.Merge, HLC: clock, Deltas: by[p], Source: source}
+		c := &op.Command{Kind: op.Merge, Observe: clock, Deltas: by[p], Source: source}
 		result, err := p.group.Propose(ctx, c)
 		if err = errors.Join(err, result.Err); err != nil {
 			return applied, conflicts, err

@@ -3,6 +3,7 @@ package region
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
@@ -130,6 +131,32 @@ func (r *Region) Delete(ctx context.Context, name string) (*table.Definition, er
 		}
 		return nil
 	})
+}
+
+// Bury notes, for good, that this region's replica of a global table was told to go by a word of the
+// given version: what older words say of it is not to be believed any more.
+func (r *Region) Bury(ctx context.Context, globalID string, version uint64) error {
+	for {
+		old := r.catalog.view.Load().rows[rowGone+globalID]
+		err := r.setRow(ctx, rowGone+globalID, version, old.revision)
+		var stale *op.Stale
+		if !errors.As(err, &stale) {
+			return err
+		}
+	}
+}
+
+// Buried returns the version given to Bury, 0 for none.
+func (r *Region) Buried(globalID string) (uint64, error) {
+	row := r.catalog.view.Load().rows[rowGone+globalID]
+	if row.value == nil {
+		return 0, nil
+	}
+	var version uint64
+	if err := json.Unmarshal(row.value, &version); err != nil {
+		return 0, fmt.Errorf("region: catalog: %s%s: %w", rowGone, globalID, err)
+	}
+	return version, nil
 }
 
 // waits tells whether a table may not become ACTIVE yet for a reason of its own: a replica still being

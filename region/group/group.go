@@ -139,7 +139,7 @@ func (g *Group) propose(h *Host) {
 	entries := make([]*pb.Entry, len(g.queue))
 	for i, p := range g.queue {
 		switch p.cmd.Kind {
-		case op.Put, op.Update, op.Delete, op.Expire, op.Restore:
+		case op.Put, op.Update, op.Delete, op.Expire, op.Restore, op.Merge:
 			p.cmd.HLC = now
 			op.SetHLC(p.data, now)
 		}

@@ -45,8 +45,9 @@ type Command struct {
 	Update    *expr.Update    // Update
 	Condition *expr.Condition // Put, Update, Delete: nil for none
 
-	Deltas []Delta // Merge, Restore
-	Source Cursor  // Merge
+	Deltas  []Delta  // Merge, Restore
+	Source  Cursor   // Merge
+	Observe crdt.HLC // Merge: the origin's clock, above which this one's is lifted; 0 for none
 
 	Stable crdt.HLC // Fold: everything up to here is stable
 	Trim   uint64   // Fold: change-log entries up to here are needed by nobody
@@ -83,7 +84,7 @@ func (c *Command) Alone() bool { return c.Kind == Fold || c.Kind == Reindex }
 //	  Put              condition, key, item to the end
 //	  Update           condition, key, update
 //	  Delete, Expire   condition, key
-//	  Merge, Restore   stream, seq, count, (key, state)...
+//	  Merge, Restore   stream, seq, observe, count, (key, state)...
 //	  Fold             stable (8), trim, limit
 //	  Alter            schema as JSON to the end
 //	  Reindex          key, index, limit
@@ -117,6 +118,7 @@ func (c *Command) Append(dst []byte) []byte {
 	case Merge, Restore:
 		dst = appendBytes(dst, []byte(c.Source.Stream))
 		dst = binary.AppendUvarint(dst, c.Source.Seq)
+		dst = binary.AppendUvarint(dst, uint64(c.Observe))
 		dst = binary.AppendUvarint(dst, uint64(len(c.Deltas)))
 		for i := range c.Deltas {
 			dst = appendBytes(appendBytes(dst, c.Deltas[i].Key), c.Deltas[i].State)
@@ -175,6 +177,7 @@ func Decode(b []byte) (*Command, error) {
 		}
 	case Merge, Restore:
 		c.Source = Cursor{string(d.bytes()), d.uvarint()}
+		c.Observe = crdt.HLC(d.uvarint())
 		for n := d.uvarint(); n > 0 && !d.bad; n-- {
 			c.Deltas = append(c.Deltas, Delta{d.bytes(), d.bytes()})
 		}

@@ -14,7 +14,7 @@ import (
 // twice, or late, changes nothing. The stream's cursor moves in the same batch.
 func (m *Machine) merge(c *op.Command, b *storage.Batch) op.Result {
 	var result op.Result
-	m.observe(c.HLC) // the origin's clock, where a seed brings it
+	m.observe(c.Observe)
 	for i := range c.Deltas {
 		d, err := crdt.Decode(c.Deltas[i].State)
 		if err != nil {
@@ -37,7 +37,7 @@ func (m *Machine) merge(c *op.Command, b *storage.Batch) op.Result {
 		m.commit(e, r.Append(nil), c.Deltas[i].State, remote, b)
 		result.Applied++
 		result.Conflicts += len(conflicts)
-		m.keep(e.key, conflicts, b)
+		m.keep(c.HLC, e.key, conflicts, b)
 	}
 	if c.Source.Stream != "" && c.Source.Seq > m.cursors[c.Source.Stream] {
 		m.cursors[c.Source.Stream] = c.Source.Seq

@@ -13,12 +13,12 @@ import (
 
 // keep keeps the conflicts whose losing write was acknowledged by this region; the others are kept where
 // theirs was.
-func (m *Machine) keep(key table.Key, conflicts []crdt.Conflict, b *storage.Batch) {
+func (m *Machine) keep(now crdt.HLC, key table.Key, conflicts []crdt.Conflict, b *storage.Batch) {
 	for i := range conflicts {
 		if conflicts[i].Loser.Dot.Actor != m.cfg.Actor {
 			continue
 		}
-		c := op.Conflict{ID: conflicts[i].ID(key), Key: key, Detected: m.state.Clock, Conflict: conflicts[i]}
+		c := op.Conflict{ID: conflicts[i].ID(key), Key: key, Detected: now, Conflict: conflicts[i]}
 		value, err := json.Marshal(c)
 		if err != nil {
 			panic(fmt.Sprintf("partition %d: conflict: %v", m.cfg.ID, err)) // plain data only
