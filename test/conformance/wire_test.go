@@ -238,8 +238,11 @@ func TestBodiesBeyondTheLimitAreRefused(t *testing.T) {
 func TestOperatorRequests(t *testing.T) {
 	h := newHandler(t, func(cfg *api.Config) {
 		cfg.Operator = func(_ context.Context, op string, body []byte) ([]byte, error) {
-			if op == "Fail" {
+			switch op {
+			case "Fail":
 				return nil, errors.New("it failed")
+			case "Refuse":
+				return nil, refusal{}
 			}
 			return append([]byte(op+" "), body...), nil
 		}
@@ -254,10 +257,19 @@ func TestOperatorRequests(t *testing.T) {
 	if status, body := call("20260101.Status"); status != 200 || body != "20260101.Status {}" {
 		t.Errorf("%d %s", status, body)
 	}
-	if status, body := call("Fail"); status != 400 || !strings.Contains(body, "it failed") {
+	if status, body := call("Fail"); status != 500 || !strings.Contains(body, "it failed") {
+		t.Errorf("%d %s", status, body)
+	}
+	if status, body := call("Refuse"); status != 400 || !strings.Contains(body, "#BackupNotFoundException") || !strings.Contains(body, "none such") {
 		t.Errorf("%d %s", status, body)
 	}
 }
+
+// refusal is an error of the operator API's that is the caller's fault.
+type refusal struct{}
+
+func (refusal) Error() string     { return "none such" }
+func (refusal) ErrorCode() string { return "BackupNotFoundException" }
 
 // A request that cannot be carried out in its time is a 500 that may be sent again, and nothing worse.
 func TestDeadlinesAndPanicsAreServerErrors(t *testing.T) {
