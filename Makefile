@@ -50,7 +50,8 @@ lint: $(STATICCHECK) ## gofmt, vet and staticcheck
 	cd tools && $(GO) vet ./...
 
 .PHONY: bench
-bench: ## every benchmark (BENCH=regexp, PKG=./crdt to choose)
+bench: ## a node against a bare server, replication lag, idle cost; then every benchmark (BENCH=regexp, PKG=./crdt to choose)
+	$(GO) run ./test/bench
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem $(PKG)
 
 .PHONY: fuzz

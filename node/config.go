@@ -33,11 +33,14 @@ type Config struct {
 	Backup      Backup       `yaml:"backup"`
 
 	// What a file cannot give:
-	FS     vfs.FS           `yaml:"-"` // default: the disk
-	Dial   transport.Dialer `yaml:"-"` // to other regions; default: TCP
-	Now    func() time.Time `yaml:"-"` // default: time.Now
-	Logger *slog.Logger     `yaml:"-"` // nil discards
-	Fatal  func(error)      `yaml:"-"` // must end the process; default: log and exit with 3
+	FS vfs.FS `yaml:"-"` // default: the disk
+	// AnyScope takes signatures made for any region, not only for this one: dev's clients need not keep
+	// region names and ports apart.
+	AnyScope bool             `yaml:"-"`
+	Dial     transport.Dialer `yaml:"-"` // to other regions; default: TCP
+	Now      func() time.Time `yaml:"-"` // default: time.Now
+	Logger   *slog.Logger     `yaml:"-"` // nil discards
+	Fatal    func(error)      `yaml:"-"` // must end the process; default: log and exit with 3
 }
 
 // Listen says where a node listens, as host:port. "" is nowhere, except for HTTP, which must be given.

@@ -80,7 +80,7 @@ func OpenDev(cfg DevConfig) (d *Dev, err error) {
 		}
 		c := Config{
 			Region: name, Data: filepath.Join(cfg.Data, name), Listen: Listen{HTTPListener: http, GRPCListener: grpc[i]},
-			Credentials: cfg.Credentials, Auth: cfg.Auth, Backup: cfg.Backup, Dial: d.wan.Dial(name, regions), Logger: cfg.Logger, Fatal: cfg.Fatal,
+			Credentials: cfg.Credentials, Auth: cfg.Auth, AnyScope: true, Backup: cfg.Backup, Dial: d.wan.Dial(name, regions), Logger: cfg.Logger, Fatal: cfg.Fatal,
 		}
 		if c.Logger != nil {
 			c.Logger = c.Logger.With("region", name)

@@ -42,6 +42,8 @@ const (
 	// headerLimit bounds a request's headers. Source: DYNAMODB.md §3, "Headers".
 	headerLimit       = 16 << 10
 	readHeaderTimeout = 10 * time.Second
+	readTimeout       = time.Minute // of a request with its body
+	writeTimeout      = 2 * time.Minute
 	idleTimeout       = 3 * time.Minute
 )
 
@@ -137,7 +139,8 @@ func (n *Node) openServers() (err error) {
 		Overloaded: func(err error) bool { return errors.Is(err, group.ErrOverloaded) },
 	})
 	n.http = &http.Server{
-		Handler: handler, ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: headerLimit,
+		Handler: handler, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout,
+		IdleTimeout: idleTimeout, MaxHeaderBytes: headerLimit,
 	}
 	n.admin = &http.Server{
 		Handler:           admin.NewHandler(admin.Config{Ready: n.ready, Metrics: n.metrics}),
@@ -169,8 +172,12 @@ func (n *Node) verifier() *sigv4.Verifier {
 	for _, k := range n.cfg.Credentials {
 		keys[k.AccessKey] = k.SecretKey
 	}
+	scope := n.cfg.Region
+	if n.cfg.AnyScope {
+		scope = ""
+	}
 	return &sigv4.Verifier{
-		Region: n.cfg.Region, Now: n.cfg.Now,
+		Region: scope, Now: n.cfg.Now,
 		Lookup: func(accessKey string) (string, bool) { secret, ok := keys[accessKey]; return secret, ok },
 	}
 }

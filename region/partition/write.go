@@ -54,8 +54,7 @@ func (m *Machine) update(c *op.Command, b *storage.Batch) op.Result {
 		}
 		new, changes = updated, append(changes, edits...)
 	}
-	size := new.Size()
-	if size > op.MaxItemSize {
+	if updateSize(new, m.schema.KeyNames(), c.Update) > op.MaxItemSize {
 		return op.Result{Err: op.ErrUpdateTooLarge, Old: e.old}
 	}
 	stored := item.AppendItem(nil, new)
@@ -78,6 +77,22 @@ func (m *Machine) delete(c *op.Command, b *storage.Batch) op.Result {
 		return op.Result{} // nothing to delete, and no region can hold anything this one has not seen
 	}
 	return m.write(e, w, c, b)
+}
+
+// updateSize is the size that an update is held to: the item's, or the item's without its key and with 3
+// bytes, 19 for each clause that writes and 2 for each that removes, whichever is more. Source:
+// DYNAMODB.md §3, "400 KB".
+func updateSize(it item.Item, keys []string, u *expr.Update) int {
+	size := it.Size()
+	if u == nil {
+		return size
+	}
+	clauses, removes := u.Clauses()
+	measured := size + 3 + 19*(clauses-removes) + 2*removes
+	for _, name := range keys {
+		measured -= len(name) + it.Get(name).Size()
+	}
+	return max(size, measured)
 }
 
 func check(c *expr.Condition, old []byte) error {

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"reflect"
@@ -285,7 +284,7 @@ func restore(t *testing.T, c *dynamodb.Client, want map[string]map[string]types.
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "commutator")
 	run(t, "go", "build", "-o", binary, "./cmd/commutator")
-	os.Unsetenv("AWS_PROFILE")
+	t.Setenv("AWS_PROFILE", "")
 	t.Setenv("AWS_ACCESS_KEY_ID", "commutator")
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "commutator")
 	id := run(t, binary, "backup", "create", "--endpoint", endpoints[0], "--table", tableName)
