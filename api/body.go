@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -18,25 +19,49 @@ import (
 // compressFrom is the size of the largest answer that is sent as it is, in bytes.
 const compressFrom = 4 << 10
 
+const (
+	// promised is how much memory a Content-Length alone may ask for, in bytes; what is more grows with
+	// the bytes that arrive.
+	promised = 64 << 10
+	// largeBody is the size from which a body, as sent or inflated, counts among the large ones, in bytes:
+	// more than any item, so that only batches wait for each other.
+	largeBody = 512 << 10
+	// maxLarge is how many requests with large bodies are held at once. Each may hold maxBody twice, and
+	// what is made of it.
+	maxLarge = 16
+	// maxDrained is how much of a body that is too large is still read, in bytes, so that a client that
+	// sends all of it before it reads anything hears why.
+	maxDrained = 4 * maxBody
+)
+
 // readBody reads the whole body into q.raw, or refuses one that is too large, however it is framed.
 func (q *request) readBody(r *http.Request) error {
-	if r.ContentLength > maxBody {
-		return errBodyTooLarge()
-	}
-	if n := int(r.ContentLength); n > 0 {
-		q.raw = slices.Grow(q.raw, n+1) // one more, so that the end is seen without growing
+	if n := min(r.ContentLength, promised); n > 0 {
+		q.raw = slices.Grow(q.raw, int(n)+1) // one more, so that the end is seen without growing
 	}
 	var err error
-	if q.raw, err = readAll(q.raw, r.Body); err != nil {
-		return err
+	if r.ContentLength > maxBody {
+		err = errBodyTooLarge()
+	} else {
+		q.raw, err = q.readAll(r.Context(), q.raw, r.Body)
+	}
+	if e := (*Error)(nil); errors.As(err, &e) && e.status == http.StatusRequestEntityTooLarge && r.ContentLength <= maxDrained {
+		q.raw = nil
+		q.unhold()
+		io.CopyN(io.Discard, r.Body, maxDrained)
 	}
 	q.body = q.raw
-	return nil
+	return err
 }
 
 // readAll appends what r gives to dst, up to maxBody bytes.
-func readAll(dst []byte, r io.Reader) ([]byte, error) {
+func (q *request) readAll(ctx context.Context, dst []byte, r io.Reader) ([]byte, error) {
 	for {
+		if len(dst) >= largeBody {
+			if err := q.hold(ctx); err != nil {
+				return dst, err
+			}
+		}
 		if len(dst) == cap(dst) {
 			dst = slices.Grow(dst, max(4096, len(dst)))
 		}
@@ -53,8 +78,31 @@ func readAll(dst []byte, r io.Reader) ([]byte, error) {
 	}
 }
 
+// hold waits until q may be one of the requests with a large body; unhold ends it.
+func (q *request) hold(ctx context.Context) error {
+	if q.large {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, q.h.cfg.Timeout)
+	defer cancel()
+	select {
+	case q.h.large <- struct{}{}:
+		q.large = true
+		return nil
+	case <-ctx.Done():
+		return errThrottled()
+	}
+}
+
+func (q *request) unhold() {
+	if q.large {
+		q.large = false
+		<-q.h.large
+	}
+}
+
 // inflate makes q.body of a body that was sent in a Content-Encoding.
-func (q *request) inflate(encoding string) error {
+func (q *request) inflate(ctx context.Context, encoding string) error {
 	var r io.Reader
 	var err error
 	switch strings.ToLower(strings.TrimSpace(encoding)) {
@@ -71,7 +119,7 @@ func (q *request) inflate(encoding string) error {
 		return errUnreadable("unknown Content-Encoding " + strconv.Quote(shorten(encoding)))
 	}
 	if err == nil {
-		q.plain, err = readAll(q.plain, r)
+		q.plain, err = q.readAll(ctx, q.plain, r)
 	}
 	if err != nil {
 		if e := (*Error)(nil); errors.As(err, &e) {

@@ -70,7 +70,8 @@ type Config struct {
 type Handler struct {
 	cfg     Config
 	health  string
-	pending sync.Pool // of *request
+	pending sync.Pool     // of *request
+	large   chan struct{} // has a token for each request with a large body
 }
 
 // New returns a Handler. Region and Now must be given.
@@ -90,7 +91,7 @@ func New(cfg Config) *Handler {
 	if cfg.Overloaded == nil {
 		cfg.Overloaded = func(error) bool { return false }
 	}
-	h := &Handler{cfg: cfg, health: "healthy: dynamodb." + cfg.Region.Name() + ".amazonaws.com "}
+	h := &Handler{cfg: cfg, large: make(chan struct{}, maxLarge), health: "healthy: dynamodb." + cfg.Region.Name() + ".amazonaws.com "}
 	h.pending.New = func() any {
 		var seed [32]byte
 		crand.Read(seed[:]) // never fails: crypto/rand ends the process when it has no randomness
@@ -111,6 +112,7 @@ type request struct {
 	reader wire.Reader
 	out    []byte // the answer's body
 	packed []byte // the answer's body, compressed
+	large  bool   // the body is large: see request.hold
 
 	params params
 	key    []byte // memory for params.key
@@ -128,6 +130,7 @@ func (h *Handler) release(q *request) {
 	q.body = nil
 	q.reader.Reset(nil)
 	q.params = params{}
+	q.unhold()
 	h.pending.Put(q)
 }
 
@@ -196,7 +199,7 @@ func (h *Handler) serve(q *request, r *http.Request, id string) (err error) {
 			return authError(err)
 		}
 	}
-	if err := q.inflate(r.Header.Get("Content-Encoding")); err != nil {
+	if err := q.inflate(r.Context(), r.Header.Get("Content-Encoding")); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), h.cfg.Timeout)
