@@ -307,6 +307,12 @@ func (r *Region) drop(ctx context.Context, d definition, t *Table) error {
 			}
 			p.tell()
 		}
+	} else {
+		for _, p := range d.Partitions { // left by a crash
+			if err := r.host.Forget(ctx, p.ID); err != nil {
+				return err
+			}
+		}
 	}
 	b := r.cfg.Store.NewBatch()
 	for _, prefix := range [][]byte{keyenc.Record(nil, d.ID, nil), keyenc.Indexes(nil, d.ID), keyenc.Conflicts(nil, d.ID)} {

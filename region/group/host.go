@@ -215,15 +215,24 @@ func (h *Host) Remove(ctx context.Context, g *Group) error {
 		h.mu.Unlock()
 		g.fail(ErrGone)
 		h.dirty = slices.DeleteFunc(h.dirty, func(d *Group) bool { return d == g })
-		h.batch.Reset()
-		h.batch.Remove(g.ID)
-		if err := h.cfg.Log.Commit(h.batch, true); err != nil {
-			h.cfg.Fatal(fmt.Errorf("group %d: remove: %w", g.ID, err))
-		}
+		h.forget(g.ID)
 		if !g.led {
 			close(g.ready)
 		}
 	})
+}
+
+// Forget is Remove for a group that has not been opened since the start.
+func (h *Host) Forget(ctx context.Context, id uint64) error {
+	return h.call(ctx, func() { h.forget(id) })
+}
+
+func (h *Host) forget(id uint64) {
+	h.batch.Reset()
+	h.batch.Remove(id)
+	if err := h.cfg.Log.Commit(h.batch, true); err != nil {
+		h.cfg.Fatal(fmt.Errorf("group %d: remove: %w", id, err))
+	}
 }
 
 // Flushed tells the host that the store has flushed: the log need not keep what is durable there.
