@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/commutatordb/commutator/crdt"
 	"github.com/commutatordb/commutator/expr"
@@ -189,7 +190,10 @@ func Decode(b []byte) (*Command, error) {
 		d.b = d.b[8:]
 		c.Trim, c.Limit = d.uvarint(), int(d.uvarint())
 	case Reindex:
-		c.Key, c.Index, c.Limit = d.bytes(), uint32(d.uvarint()), int(d.uvarint())
+		c.Key = d.bytes()
+		index := d.uvarint()
+		c.Index, c.Limit = uint32(index), int(d.uvarint())
+		d.bad = d.bad || index > math.MaxUint32
 	case Alter:
 		c.Schema = &table.Schema{}
 		if err := json.Unmarshal(d.b, c.Schema); err != nil {
@@ -198,7 +202,7 @@ func Decode(b []byte) (*Command, error) {
 		d.b = nil
 	case Catalog:
 		c.Name, c.Expect = string(d.bytes()), d.uvarint()
-		if len(d.b) == 0 {
+		if len(d.b) == 0 || d.b[0] > 1 || d.b[0] == 0 && len(d.b) > 1 {
 			return nil, ErrEncoding
 		}
 		if d.b[0] == 1 {
