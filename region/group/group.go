@@ -148,8 +148,8 @@ func (g *Group) propose(h *Host) {
 	if err := g.node.Step(&pb.Message{Type: pb.MessageType_MsgProp.Enum(), From: new(h.cfg.NodeID), Entries: entries}); err != nil {
 		for _, p := range g.queue {
 			p.err = fmt.Errorf("group %d: propose: %w", g.ID, err)
-			p.done <- struct{}{}
 		}
+		h.answer(g.queue)
 		g.queue = g.queue[:0]
 		return
 	}
@@ -188,7 +188,7 @@ func (g *Group) take(e *pb.Entry) *proposal {
 			return p
 		}
 		p.err = ErrUnknown
-		p.done <- struct{}{}
+		g.host.answer([]*proposal{p})
 	}
 	return nil
 }
@@ -197,11 +197,11 @@ func (g *Group) take(e *pb.Entry) *proposal {
 func (g *Group) fail(err error) {
 	for _, p := range g.queue {
 		p.err = err
-		p.done <- struct{}{}
 	}
 	for _, p := range g.waiting {
 		p.err = ErrUnknown
-		p.done <- struct{}{}
 	}
+	g.host.answer(g.queue)
+	g.host.answer(g.waiting)
 	g.queue, g.waiting = nil, nil
 }

@@ -37,6 +37,8 @@ const (
 	// maxWaiting bounds the commands on their way at a node: past it, Propose refuses at once. It is
 	// some ten times what a full group commit carries.
 	maxWaiting = 16384
+	// maxWaitingBytes bounds their size: some hundreds of items of the largest size.
+	maxWaitingBytes = 256 << 20
 	// maxBatch ends a batch of state, so that one of them stays well below a memtable.
 	maxBatch = 4 << 20
 	// sealAfter is how long writing must have paused for the log's last frame to be sealed.
@@ -53,6 +55,7 @@ type Host struct {
 	inbox   []*proposal
 	calls   []func() // to run in the loop
 	waiting int      // commands submitted and not answered yet
+	bytes   int      // their size
 	closed  bool
 	pool    []*proposal
 	groups  map[uint64]*Group
@@ -117,10 +120,11 @@ func (h *Host) submit(p *proposal) error {
 		return ErrClosed
 	case p.group.gone.Load():
 		return ErrGone
-	case h.waiting >= maxWaiting:
+	case h.waiting >= maxWaiting || h.bytes+len(p.data) > maxWaitingBytes:
 		return ErrOverloaded
 	}
 	h.waiting++
+	h.bytes += len(p.data)
 	h.inbox = append(h.inbox, p)
 	h.signal()
 	return nil
@@ -211,7 +215,6 @@ func (h *Host) Remove(ctx context.Context, g *Group) error {
 	return h.call(ctx, func() {
 		h.mu.Lock()
 		delete(h.groups, g.ID)
-		h.waiting -= len(g.queue) + len(g.waiting)
 		h.mu.Unlock()
 		g.fail(ErrGone)
 		h.dirty = slices.DeleteFunc(h.dirty, func(d *Group) bool { return d == g })
@@ -315,8 +318,8 @@ func (h *Host) close() {
 	}
 	for _, p := range inbox {
 		p.err = ErrClosed
-		p.done <- struct{}{}
 	}
+	h.answer(inbox)
 	for _, g := range groups {
 		g.fail(ErrClosed)
 	}
@@ -336,8 +339,7 @@ func (h *Host) Step() {
 	for _, p := range inbox {
 		if p.group.gone.Load() {
 			p.err = ErrGone
-			p.done <- struct{}{}
-			h.answered(1)
+			h.answer([]*proposal{p})
 			continue
 		}
 		p.group.queue = append(p.group.queue, p)
@@ -345,12 +347,7 @@ func (h *Host) Step() {
 	}
 	for _, g := range h.dirty {
 		if g.led {
-			n := len(g.queue)
-			waiting := len(g.waiting)
 			g.propose(h)
-			if lost := n - (len(g.waiting) - waiting); lost > 0 {
-				h.answered(lost)
-			}
 		}
 	}
 	for h.ready() {
@@ -485,19 +482,23 @@ func (h *Host) show() {
 		}
 	}
 	h.touched = h.touched[:0]
-	for i, p := range h.applied {
-		p.done <- struct{}{}
-		h.applied[i] = nil
-	}
-	h.answered(len(h.applied))
+	h.answer(h.applied)
+	clear(h.applied)
 	h.applied = h.applied[:0]
 }
 
-func (h *Host) answered(n int) {
-	if n == 0 {
+// answer tells the proposers that their result is there. The proposals are theirs from then on.
+func (h *Host) answer(ps []*proposal) {
+	if len(ps) == 0 {
 		return
 	}
 	h.mu.Lock()
-	h.waiting -= n
+	for _, p := range ps {
+		h.waiting--
+		h.bytes -= len(p.data)
+	}
 	h.mu.Unlock()
+	for _, p := range ps {
+		p.done <- struct{}{}
+	}
 }
