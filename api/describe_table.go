@@ -128,7 +128,7 @@ func (h *Handler) describeReplicas(out *tableDescription, d *table.Definition) {
 	if len(d.Others(h.cfg.Region.Name())) == 0 {
 		return
 	}
-	out.GlobalTableVersion, out.MultiRegionConsistency = "2019.11.21", "EVENTUAL"
+	out.GlobalTableVersion = "2019.11.21"
 	for _, r := range d.Replicas {
 		if r.Status != table.Gone {
 			out.Replicas = append(out.Replicas, replicaDescription{r.Region, string(r.Status), h.tableARN(r.Region, d.Schema.Name)})

@@ -60,7 +60,6 @@ type tableDescription struct {
 	LatestStreamArn           string               `json:",omitempty"`
 	GlobalTableVersion        string               `json:",omitempty"`
 	Replicas                  []replicaDescription `json:",omitempty"`
-	MultiRegionConsistency    string               `json:",omitempty"`
 	RestoreSummary            *restoreDescription  `json:",omitempty"`
 	SSEDescription            *sseDescription      `json:",omitempty"`
 	TableClassSummary         *tableClassSummary   `json:",omitempty"`
