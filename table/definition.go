@@ -1,6 +1,9 @@
 package table
 
 import (
+	"bytes"
+	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -25,7 +28,7 @@ type Definition struct {
 
 	// Version orders definitions of one global table over all regions: the HLC of the change that made
 	// it. The greatest wins, whole, except for what is a replica's own (ID, UUID, Status, Tags,
-	// DeletionProtection, Partitions).
+	// DeletionProtection, Partitions). Two regions may come to the same one: see Take.
 	Version uint64
 
 	// Replicas lists the regions of a global table, this one among them, sorted by region; empty for a
@@ -158,10 +161,11 @@ func (d *Definition) SetReplica(own, region string, status Status, version uint6
 }
 
 // Take brings the definition, which is the named region's own, up to what another region's says: the
-// newer of the shared settings, and each replica's newest status. It tells whether that changed anything.
+// newer of the shared settings, and each replica's newest status. Where two regions gave different ones
+// the same version, every region takes the same of them. It tells whether that changed anything.
 func (d *Definition) Take(own string, theirs *Definition) bool {
 	changed := false
-	if theirs.Version > d.Version {
+	if theirs.Version > d.Version || theirs.Version == d.Version && bytes.Compare(theirs.shared(), d.shared()) > 0 {
 		old := d.Schema
 		d.Schema = theirs.Schema.Clone()
 		d.Schema.Solo = old.Solo
@@ -171,18 +175,39 @@ func (d *Definition) Take(own string, theirs *Definition) bool {
 			x.Backfilling = have == nil || have.ID != x.ID || have.Backfilling
 		}
 		d.Billing, d.Throughput, d.OnDemand, d.Class = theirs.Billing, theirs.Throughput, theirs.OnDemand, theirs.Class
-		d.Stream, d.SSE = theirs.Stream, theirs.SSE
+		d.Stream, d.SSE = clonePointer(theirs.Stream), clonePointer(theirs.SSE)
 		d.Version = theirs.Version
 		changed = true
 	}
 	for _, r := range theirs.Replicas {
 		have := d.Replica(r.Region)
-		if have == nil || r.Version > have.Version {
+		switch {
+		case have == nil || r.Version > have.Version:
 			d.SetReplica(own, r.Region, r.Status, r.Version)
+			changed = true
+		case r.Version == have.Version && r.Status > have.Status:
+			have.Status = r.Status
+			d.Schema.Solo = len(d.Others(own)) == 0
 			changed = true
 		}
 	}
 	return changed
+}
+
+// shared returns all that Version orders, as bytes that are equal where it is.
+func (d *Definition) shared() []byte {
+	s := Definition{
+		Schema: d.Schema.Clone(), Billing: d.Billing, Throughput: d.Throughput, OnDemand: d.OnDemand, Class: d.Class, Stream: d.Stream, SSE: d.SSE,
+	}
+	s.Schema.Solo = false
+	for i := range s.Schema.Indexes {
+		s.Schema.Indexes[i].ID, s.Schema.Indexes[i].Backfilling = 0, false
+	}
+	b, err := json.Marshal(s)
+	if err != nil {
+		panic(fmt.Sprintf("table: definition: %v", err)) // a definition holds only plain data
+	}
+	return b
 }
 
 // Clone returns a copy to change: nothing that may be changed in place is shared.
@@ -190,9 +215,10 @@ func (d *Definition) Clone() *Definition {
 	c := *d
 	c.Stream, c.SSE, c.Restore = clonePointer(d.Stream), clonePointer(d.SSE), clonePointer(d.Restore)
 	c.Schema = d.Schema.Clone()
-	c.Tags = append([]Tag(nil), d.Tags...)
-	c.Replicas = append([]Replica(nil), d.Replicas...)
-	c.Partitions = append([]Partition(nil), d.Partitions...)
+	c.Tags, c.Replicas, c.Partitions = slices.Clone(d.Tags), slices.Clone(d.Replicas), slices.Clone(d.Partitions)
+	for i := range c.Partitions {
+		c.Partitions[i].Start = slices.Clone(c.Partitions[i].Start)
+	}
 	return &c
 }
 
@@ -204,9 +230,13 @@ func clonePointer[T any](p *T) *T {
 	return &c
 }
 
-// Clone returns a copy whose slices of indexes and modes are its own.
+// Clone returns a copy whose slices are its own.
 func (s Schema) Clone() Schema {
-	s.Indexes = append([]Index(nil), s.Indexes...)
-	s.Modes.Attributes = append([]AttributeMode(nil), s.Modes.Attributes...)
+	s.Indexes = slices.Clone(s.Indexes)
+	for i := range s.Indexes {
+		x := &s.Indexes[i]
+		x.Hash, x.Range, x.Include = slices.Clone(x.Hash), slices.Clone(x.Range), slices.Clone(x.Include)
+	}
+	s.Modes.Attributes = slices.Clone(s.Modes.Attributes)
 	return s
 }
