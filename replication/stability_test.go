@@ -1,0 +1,215 @@
+package replication
+
+import (
+	"maps"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/commutatordb/commutator/crdt"
+)
+
+func applied(a, b, c crdt.HLC) map[string]crdt.HLC {
+	return map[string]crdt.HLC{"a": a, "b": b, "c": c}
+}
+
+func TestNothingIsStableBeforeEveryStreamIsHeard(t *testing.T) {
+	s := NewStability("a")
+	s.SetMembers(map[string][]uint64{"b": {1, 2}, "c": {1}})
+	hear := []struct {
+		region    string
+		partition uint64
+	}{{"b", 1}, {"c", 1}, {"b", 2}}
+	for i, h := range hear {
+		if got := s.Stable(100); got != 0 {
+			t.Fatalf("with %d of 3 streams heard %d is stable", i, got)
+		}
+		s.Heard(h.region, h.partition, Progress{Clock: 50, Applied: applied(50, 50, 50)})
+	}
+	if got := s.Stable(100); got != 50 {
+		t.Fatalf("with all heard %d is stable", got)
+	}
+}
+
+func TestWhatIsStableIsTheLeastOfAllThatIsKnown(t *testing.T) {
+	base := func() *Stability {
+		s := NewStability("a")
+		s.SetMembers(map[string][]uint64{"b": {1, 2}, "c": {1}})
+		s.Heard("b", 1, Progress{Clock: 50, Applied: map[string]crdt.HLC{"a": 51, "c": 52}})
+		s.Heard("b", 2, Progress{Clock: 53, Applied: map[string]crdt.HLC{"a": 54, "c": 55}})
+		s.Heard("c", 1, Progress{Clock: 56, Applied: map[string]crdt.HLC{"a": 57, "b": 58}})
+		return s
+	}
+	for name, c := range map[string]struct {
+		change func(*Stability)
+		clock  crdt.HLC
+		want   crdt.HLC
+	}{
+		"a member's clock":        {func(*Stability) {}, 100, 50},
+		"the own clock":           {func(*Stability) {}, 49, 49},
+		"a second stream's clock": {func(s *Stability) { s.Heard("b", 2, Progress{Clock: 40, Applied: applied(60, 60, 60)}) }, 100, 40},
+		"the own writes there": {func(s *Stability) {
+			s.Heard("c", 1, Progress{Clock: 60, Applied: map[string]crdt.HLC{"a": 41, "b": 60}})
+		}, 100, 41},
+		"a third region's writes there": {func(s *Stability) {
+			s.Heard("c", 1, Progress{Clock: 60, Applied: map[string]crdt.HLC{"a": 60, "b": 42}})
+		}, 100, 42},
+		"one that has not heard of us":      {func(s *Stability) { s.Heard("c", 1, Progress{Clock: 60, Applied: map[string]crdt.HLC{"b": 60}}) }, 100, 0},
+		"one that has not heard the third":  {func(s *Stability) { s.Heard("c", 1, Progress{Clock: 60, Applied: map[string]crdt.HLC{"a": 60}}) }, 100, 0},
+		"what a member says of itself":      {func(s *Stability) { s.Heard("c", 1, Progress{Clock: 60, Applied: applied(60, 60, 1)}) }, 100, 50},
+		"a region that does not count":      {func(s *Stability) { s.Heard("z", 1, Progress{Clock: 1}) }, 100, 50},
+		"a member gone":                     {func(s *Stability) { s.SetMembers(map[string][]uint64{"c": {1}}) }, 100, 56},
+		"a member joining, without streams": {func(s *Stability) { s.SetMembers(map[string][]uint64{"b": {1, 2}, "c": {1}, "d": nil}) }, 100, 0},
+		"a member joining, not heard":       {func(s *Stability) { s.SetMembers(map[string][]uint64{"b": {1, 2}, "c": {1}, "d": {9}}) }, 100, 0},
+		"a partition split off, not heard":  {func(s *Stability) { s.SetMembers(map[string][]uint64{"b": {1, 2}, "c": {1, 2}}) }, 100, 0},
+		"the same members again":            {func(s *Stability) { s.SetMembers(map[string][]uint64{"b": {2, 1}, "c": {1}}) }, 100, 50},
+		"a member gone and back": {func(s *Stability) {
+			s.SetMembers(map[string][]uint64{"b": {1, 2}})
+			s.SetMembers(map[string][]uint64{"b": {1, 2}, "c": {1}})
+		}, 100, 0},
+		"nobody else": {func(s *Stability) { s.SetMembers(nil) }, 77, 77},
+	} {
+		s := base()
+		c.change(s)
+		if got := s.Stable(c.clock); got != c.want {
+			t.Errorf("%s: %d is stable, want %d", name, got, c.want)
+		}
+	}
+}
+
+func TestARegionTellsTheLeastItHasAppliedOfEachOther(t *testing.T) {
+	s := NewStability("a")
+	s.SetMembers(map[string][]uint64{"b": {1, 2}, "c": {1}, "d": nil})
+	s.Heard("b", 1, Progress{Clock: 50})
+	s.Heard("c", 1, Progress{Clock: 60})
+	if got, want := s.Applied(), map[string]crdt.HLC{"c": 60}; !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v: b's second stream is not heard", got, want)
+	}
+	s.Heard("b", 2, Progress{Clock: 40})
+	if got, want := s.Applied(), map[string]crdt.HLC{"b": 40, "c": 60}; !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// Goal: MERGE.md's sentence. When T is stable in a region, it holds every write up to T, and every write
+// that still arrives has seen all of them. Method: regions of one or two partitions write with clocks of
+// their own, and state progress as node/source.go does: what is applied is taken first, then log and
+// clock are read. Streams deliver in order, each with delays of its own.
+
+type simWrite struct {
+	region, partition int
+	hlc               crdt.HLC
+	seen              map[*simWrite]bool // all that its region held then
+}
+
+type simMessage struct {
+	write    *simWrite // or
+	progress Progress
+}
+
+type simRegion struct {
+	name   string
+	clocks []crdt.HLC // by partition: the newest stamp given or received
+	logs   [][]*simWrite
+	held   map[*simWrite]bool
+	stable *Stability
+	top    crdt.HLC               // the greatest time that was stable
+	links  map[int][][]simMessage // by origin and its partition: on the way, in order
+	sent   map[int][]int          // by follower and partition: of the log
+}
+
+func TestWhatIsStableIsHeldAndSeen(t *testing.T) {
+	names := []string{"a", "b", "c", "d"}
+	folded := 0
+	for seed := range uint64(300) {
+		random := rand.New(rand.NewPCG(seed, 0))
+		regions := make([]*simRegion, 2+random.IntN(3))
+		for i := range regions {
+			partitions := 1 + random.IntN(2)
+			regions[i] = &simRegion{name: names[i], clocks: make([]crdt.HLC, partitions), logs: make([][]*simWrite, partitions),
+				held: map[*simWrite]bool{}, stable: NewStability(names[i]), links: map[int][][]simMessage{}, sent: map[int][]int{}}
+		}
+		for i, r := range regions {
+			members := map[string][]uint64{}
+			for j, o := range regions {
+				if i == j {
+					continue
+				}
+				r.links[j], o.sent[i] = make([][]simMessage, len(o.logs)), make([]int, len(o.logs))
+				for p := range o.logs {
+					members[o.name] = append(members[o.name], uint64(p))
+				}
+			}
+			r.stable.SetMembers(members)
+		}
+		now := crdt.HLC(100)
+		all := []*simWrite{}
+		for range 400 {
+			now += crdt.HLC(random.IntN(3))
+			i := random.IntN(len(regions))
+			r := regions[i]
+			p := random.IntN(len(r.logs))
+			switch random.IntN(8) {
+			case 0: // a write, by a clock that may lag
+				r.clocks[p] = max(now-crdt.HLC(random.IntN(20)), r.clocks[p]+1)
+				w := &simWrite{i, p, r.clocks[p], maps.Clone(r.held)}
+				r.logs[p] = append(r.logs[p], w)
+				r.held[w] = true
+				all = append(all, w)
+			case 1, 2, 3: // the log is read for a follower, perhaps not to its end
+				j := random.IntN(len(regions))
+				if j == i {
+					continue
+				}
+				progress := Progress{Applied: r.stable.Applied(), Clock: r.clocks[p], Seq: uint64(len(r.logs[p]))}
+				link := &regions[j].links[i][p]
+				upTo := len(r.logs[p]) - random.IntN(1+len(r.logs[p])-r.sent[j][p])*random.IntN(2)
+				for _, w := range r.logs[p][r.sent[j][p]:upTo] {
+					*link = append(*link, simMessage{write: w})
+				}
+				if r.sent[j][p] = upTo; upTo == len(r.logs[p]) {
+					*link = append(*link, simMessage{progress: progress})
+				}
+			default: // something arrives
+				j := random.IntN(len(regions))
+				if j == i {
+					continue
+				}
+				q := random.IntN(len(regions[j].logs))
+				link := r.links[j][q]
+				if len(link) == 0 {
+					continue
+				}
+				m := link[0]
+				r.links[j][q] = link[1:]
+				if m.write == nil {
+					r.stable.Heard(regions[j].name, uint64(q), m.progress)
+					break
+				}
+				for w := range r.held {
+					if w.hlc <= r.top && !m.write.seen[w] {
+						t.Fatalf("seed %d: region %s: %d is stable, and %+v arrives without having seen %+v", seed, r.name, r.top, m.write, w)
+					}
+				}
+				r.held[m.write] = true
+				for k := range r.clocks {
+					r.clocks[k] = max(r.clocks[k], m.write.hlc)
+				}
+			}
+			least := r.clocks[0]
+			for _, c := range r.clocks {
+				least = min(least, c)
+			}
+			if r.top = max(r.top, r.stable.Stable(least)); r.top > 0 {
+				folded++
+			}
+			for _, w := range all {
+				if w.hlc <= r.top && !r.held[w] {
+					t.Fatalf("seed %d: region %s: %d is stable, and %+v is not here", seed, r.name, r.top, w)
+				}
+			}
+		}
+	}
+	if folded == 0 {
+		t.Error("nothing ever became stable: this test has shown nothing")
+	}
+}
