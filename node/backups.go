@@ -39,22 +39,24 @@ type backups struct {
 // maxJobs bounds the jobs remembered; those under way are never forgotten.
 const maxJobs = 1000
 
-func openBackups(cfg Config, r *region.Region) (*backups, error) {
-	b := &backups{region: r, now: cfg.Now, jobs: map[string]*admin.BackupJob{}}
+// openArchive returns where backups go. It looks at the configuration alone.
+func openArchive(cfg Config) (backup.Archive, error) {
 	if c := cfg.Backup.S3; c.Endpoint != "" {
 		a, err := s3.Open(s3.Config{Endpoint: c.Endpoint, Bucket: c.Bucket, AccessKey: c.AccessKey, SecretKey: c.SecretKey, Region: c.Region})
 		if err != nil {
 			return nil, fmt.Errorf("node: backup: %w", err)
 		}
-		b.archive = a
-		return b, nil
+		return a, nil
 	}
 	dir := cfg.Backup.Dir
 	if dir == "" {
 		dir = cfg.FS.PathJoin(cfg.Data, "backups")
 	}
-	b.archive = local.Open(dir)
-	return b, nil
+	return local.Open(dir), nil
+}
+
+func newBackups(r *region.Region, a backup.Archive, now func() time.Time) *backups {
+	return &backups{region: r, archive: a, now: now, jobs: map[string]*admin.BackupJob{}}
 }
 
 // Run lets jobs run until ctx ends; those under way then fail.

@@ -9,6 +9,8 @@ import (
 	"net"
 	"os"
 	"regexp"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -88,6 +90,8 @@ type S3 struct {
 	Region    string `yaml:"region"`
 }
 
+var inType = regexp.MustCompile(` (in type|into) (node\.)?[A-Z]\w*`)
+
 // ReadConfig reads a node's configuration file. A name that it does not know is an error.
 func ReadConfig(path string) (Config, error) {
 	var c Config
@@ -98,8 +102,13 @@ func ReadConfig(path string) (Config, error) {
 	d := yaml.NewDecoder(bytes.NewReader(b))
 	d.KnownFields(true)
 	if err := d.Decode(&c); err != nil {
-		if errors.Is(err, io.EOF) {
+		var wrong *yaml.TypeError
+		switch {
+		case errors.Is(err, io.EOF):
 			err = errors.New("the file is empty")
+		case errors.As(err, &wrong):
+			// The reader of the file knows no types of ours.
+			err = errors.New(inType.ReplaceAllString(strings.Join(wrong.Errors, "\n"), ""))
 		}
 		return c, fmt.Errorf("node: configuration %s: %w", path, err)
 	}
@@ -112,7 +121,23 @@ func ReadConfig(path string) (Config, error) {
 	return c, nil
 }
 
-var regionName = regexp.MustCompile(`^[a-z]{2,}(-[a-z]+)+-[0-9]{1,2}$`)
+var (
+	regionName = regexp.MustCompile(`^[a-z]{2,}(-[a-z]+)+-[0-9]{1,2}$`)
+	nodeName   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$`)
+)
+
+// hostPort takes host:port apart; the port is a number from 0 on.
+func hostPort(address string) (host string, port int, err error) {
+	host, number, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", 0, err
+	}
+	n, err := strconv.ParseUint(number, 10, 16)
+	if err != nil {
+		return "", 0, fmt.Errorf("address %s: %q is no port", address, number)
+	}
+	return host, int(n), nil
+}
 
 // Validate fills in defaults and returns what is wrong, all of it.
 func (c *Config) Validate() error {
@@ -123,6 +148,8 @@ func (c *Config) Validate() error {
 	}
 	if c.Node == "" {
 		c.Node = c.Region + "-a"
+	} else if !nodeName.MatchString(c.Node) {
+		wrong("node: %q is no name of up to 63 letters, digits, - and _", c.Node)
 	}
 	if c.Data == "" {
 		wrong("data: the directory for the data is not given")
@@ -134,7 +161,7 @@ func (c *Config) Validate() error {
 		{"listen.http", c.Listen.HTTP}, {"listen.grpc", c.Listen.GRPC}, {"listen.admin", c.Listen.Admin}, {"listen.serf", c.Listen.Serf},
 		{"advertise.grpc", c.Advertise.GRPC}, {"advertise.serf", c.Advertise.Serf},
 	} {
-		if _, _, err := net.SplitHostPort(a.address); a.address != "" && err != nil {
+		if _, _, err := hostPort(a.address); a.address != "" && err != nil {
 			wrong("%s: %w", a.name, err)
 		}
 	}
@@ -144,12 +171,20 @@ func (c *Config) Validate() error {
 			wrong("peers: %q is this region, is given twice, or is no region's name", p.Region)
 		}
 		seen[p.Region] = true
-		if _, _, err := net.SplitHostPort(p.GRPC); err != nil {
-			wrong("peers: %s: %w", p.Region, err)
+		if _, port, err := hostPort(p.GRPC); err != nil || port == 0 {
+			wrong("peers: %s: %q is no address like host:9100", p.Region, p.GRPC)
 		}
 	}
 	if c.Listen.Serf == "" && len(c.Join) > 0 {
 		wrong("join: there is no listen.serf to join with")
+	}
+	if c.Listen.Serf != "" && c.Listen.GRPC == "" && c.Listen.GRPCListener == nil {
+		wrong("listen.grpc: the address for other regions is not given, and listen.serf would tell them of none")
+	}
+	for _, a := range c.Join {
+		if _, port, err := hostPort(a); err != nil || port == 0 {
+			wrong("join: %q is no address like host:7946", a)
+		}
 	}
 	switch c.Auth {
 	case "":
@@ -161,13 +196,23 @@ func (c *Config) Validate() error {
 	if c.Auth == "on" && len(c.Credentials) == 0 {
 		wrong("credentials: there is no key pair that could sign a request; give one, or auth: off")
 	}
+	keys := map[string]bool{}
 	for _, k := range c.Credentials {
 		if k.AccessKey == "" || k.SecretKey == "" {
 			wrong("credentials: a key pair lacks accessKey or secretKey")
+		} else if keys[k.AccessKey] {
+			wrong("credentials: %s is given twice", k.AccessKey)
 		}
+		keys[k.AccessKey] = true
 	}
-	if s := c.Backup.S3; s.Endpoint != "" && s.Bucket == "" {
+	switch s := c.Backup.S3; {
+	case s == S3{}:
+	case s.Endpoint == "":
+		wrong("backup.s3: no endpoint is given")
+	case s.Bucket == "":
 		wrong("backup.s3: no bucket is given")
+	case c.Backup.Dir != "":
+		wrong("backup: both a directory and S3 are given")
 	}
 	if c.FS == nil {
 		c.FS = vfs.Default

@@ -37,6 +37,7 @@ type DevConfig struct {
 type Dev struct {
 	nodes   []*Node
 	wan     *wan
+	dir     string
 	control net.Listener
 }
 
@@ -47,6 +48,9 @@ const controlSocket = "dev.sock"
 func OpenDev(cfg DevConfig) (d *Dev, err error) {
 	if cfg.Host == "" {
 		cfg.Host = "127.0.0.1"
+	}
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("dev: %w", err)
 	}
 	d = &Dev{wan: newWAN(cfg.Latency)}
 	defer func() {
@@ -61,25 +65,34 @@ func OpenDev(cfg DevConfig) (d *Dev, err error) {
 	if err := d.openControl(cfg.Data); err != nil {
 		return d, err
 	}
-	grpc := make([]net.Listener, len(cfg.Regions))
-	regions := map[string]string{} // gRPC address -> region
-	for i, name := range cfg.Regions {
-		if grpc[i], err = net.Listen("tcp", net.JoinHostPort(cfg.Host, "0")); err != nil {
-			return d, fmt.Errorf("dev: %w", err)
+	// All addresses first: nothing is written when one of them is taken.
+	http, grpc := make([]net.Listener, len(cfg.Regions)), make([]net.Listener, len(cfg.Regions))
+	defer func() {
+		for i := len(d.nodes); err != nil && i < len(cfg.Regions); i++ { // those of no node
+			for _, l := range []net.Listener{http[i], grpc[i]} {
+				if l != nil {
+					l.Close()
+				}
+			}
 		}
-		regions[grpc[i].Addr().String()] = name
-	}
+	}()
+	regions := map[string]string{} // gRPC address -> region
 	for i, name := range cfg.Regions {
 		port := 0
 		if cfg.Port > 0 {
 			port = cfg.Port + i
 		}
-		http, err := net.Listen("tcp", net.JoinHostPort(cfg.Host, strconv.Itoa(port)))
-		if err != nil {
+		if http[i], err = net.Listen("tcp", net.JoinHostPort(cfg.Host, strconv.Itoa(port))); err != nil {
 			return d, fmt.Errorf("dev: region %s: %w", name, err)
 		}
+		if grpc[i], err = net.Listen("tcp", net.JoinHostPort(cfg.Host, "0")); err != nil {
+			return d, fmt.Errorf("dev: region %s: %w", name, err)
+		}
+		regions[grpc[i].Addr().String()] = name
+	}
+	for i, name := range cfg.Regions {
 		c := Config{
-			Region: name, Data: filepath.Join(cfg.Data, name), Listen: Listen{HTTPListener: http, GRPCListener: grpc[i]},
+			Region: name, Data: filepath.Join(cfg.Data, name), Listen: Listen{HTTPListener: http[i], GRPCListener: grpc[i]},
 			Credentials: cfg.Credentials, Auth: cfg.Auth, AnyScope: true, Backup: cfg.Backup, Dial: d.wan.Dial(name, regions), Logger: cfg.Logger, Fatal: cfg.Fatal,
 		}
 		if c.Logger != nil {
@@ -105,18 +118,89 @@ func OpenDev(cfg DevConfig) (d *Dev, err error) {
 	return d, nil
 }
 
+// validate tells what is wrong before anything is written.
+func (cfg DevConfig) validate() error {
+	seen := map[string]bool{}
+	for _, name := range cfg.Regions {
+		switch {
+		case !regionName.MatchString(name):
+			return fmt.Errorf("%q is not a region's name like us-east-1", name)
+		case seen[name]:
+			return fmt.Errorf("region %s is given twice", name)
+		}
+		seen[name] = true
+	}
+	switch {
+	case len(cfg.Regions) == 0:
+		return errors.New("no region is given")
+	case cfg.Port < 0 || cfg.Port+len(cfg.Regions)-1 > 65535:
+		return fmt.Errorf("port %d and those that follow, one for each region, are no ports", cfg.Port)
+	case cfg.Latency < 0:
+		return fmt.Errorf("a latency of %s is none", cfg.Latency)
+	}
+	return nil
+}
+
 func (d *Dev) openControl(dir string) error {
-	path := filepath.Join(dir, controlSocket)
+	path, done, err := socketPath(dir)
+	if err != nil {
+		return fmt.Errorf("dev: %w", err)
+	}
+	defer done()
 	if conn, err := net.Dial("unix", path); err == nil {
 		conn.Close()
 		return fmt.Errorf("dev: %s is in use by another dev", dir)
 	}
 	os.Remove(path) // left behind by a dev that was killed
-	var err error
-	if d.control, err = net.Listen("unix", path); err != nil {
-		return fmt.Errorf("dev: control socket: %w", err)
+	control, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return fmt.Errorf("dev: control socket in %s: %w", dir, err)
 	}
+	control.SetUnlinkOnClose(false) // path may be good only now
+	d.control, d.dir = control, dir
 	return nil
+}
+
+// closeControl closes the control socket and takes it away, once.
+func (d *Dev) closeControl() error {
+	if d.control == nil {
+		return nil
+	}
+	err := d.control.Close()
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return errors.Join(err, os.Remove(filepath.Join(d.dir, controlSocket)))
+}
+
+// maxSocketPath is the longest path that a Unix socket has everywhere, in bytes: Linux takes 107, others
+// 103.
+const maxSocketPath = 103
+
+// socketPath returns a path of the control socket in a directory that is short enough for a socket. It is
+// good until done is called.
+func socketPath(dir string) (path string, done func(), err error) {
+	path, done = filepath.Join(dir, controlSocket), func() {}
+	if len(path) <= maxSocketPath {
+		return path, done, nil
+	}
+	if absolute, err := filepath.Abs(path); err == nil {
+		if wd, err := os.Getwd(); err == nil {
+			if short, err := filepath.Rel(wd, absolute); err == nil && len(short) <= maxSocketPath {
+				return short, done, nil
+			}
+		}
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return "", done, err
+	}
+	path = fmt.Sprintf("/proc/self/fd/%d/%s", f.Fd(), controlSocket)
+	if _, err := os.Stat(filepath.Dir(path)); err != nil { // not Linux
+		f.Close()
+		return "", done, fmt.Errorf("the path of %s is longer than the %d bytes that a socket's may have: choose a shorter one", dir, maxSocketPath)
+	}
+	return path, func() { f.Close() }, nil
 }
 
 // Nodes returns the regions' nodes, in the order of the configuration.
@@ -140,7 +224,7 @@ func (d *Dev) Run(ctx context.Context) error {
 	}
 	g.Go(func() error {
 		<-ctx.Done()
-		return d.control.Close()
+		return d.closeControl()
 	})
 	g.Go(func() error {
 		for {
@@ -165,12 +249,7 @@ func (d *Dev) Close() error {
 		g.Go(n.Close)
 	}
 	errs = append(errs, g.Wait())
-	if d.control != nil {
-		if err := d.control.Close(); !errors.Is(err, net.ErrClosed) {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, d.closeControl())...)
 }
 
 // ControlRequest is one command to a running dev.
@@ -238,7 +317,12 @@ func (d *Dev) serveControl(conn net.Conn) {
 // Control sends one command to the dev that holds a data directory.
 func Control(dir string, q ControlRequest) (ControlAnswer, error) {
 	var a ControlAnswer
-	conn, err := net.DialTimeout("unix", filepath.Join(dir, controlSocket), controlTimeout)
+	path, done, err := socketPath(dir)
+	if err != nil {
+		return a, fmt.Errorf("dev: no dev is running on %s: %w", dir, err)
+	}
+	defer done()
+	conn, err := net.DialTimeout("unix", path, controlTimeout)
 	if err != nil {
 		return a, fmt.Errorf("dev: no dev is running on %s: %w", dir, err)
 	}

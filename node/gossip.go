@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"strconv"
 	"time"
 
@@ -18,97 +19,108 @@ import (
 const (
 	tagRegion = "region"
 	tagGRPC   = "grpc"
+	tagSince  = "since" // when the node started, in ms since the Unix epoch
 )
 
 const (
-	joinEvery = 5 * time.Second // while nobody has been found
-	leaveFor  = time.Second     // for saying goodbye
+	// joinEvery is how often the addresses to join are asked, friends or not: one that was started again
+	// may know nobody.
+	joinEvery = 5 * time.Second
+	joinFor   = 3 * time.Second        // for finding a name's address, and for each connection
+	leaveFor  = 500 * time.Millisecond // for each of the two goodbyes, Serf's and memberlist's
+	// forgetAfter is how long a node that has failed is looked for.
+	forgetAfter = time.Hour
 )
 
 // gossip finds the other regions' nodes with Serf, until ctx ends.
 func (n *Node) gossip(ctx context.Context) error {
 	events := make(chan serf.Event, 256)
 	cfg := serf.DefaultConfig()
-	cfg.NodeName = n.cfg.Node + "." + n.cfg.Region
-	cfg.Tags = map[string]string{tagRegion: n.cfg.Region, tagGRPC: n.advertisedGRPC()}
+	// A name for each start: under its old name, a node that was killed and comes back elsewhere would be
+	// refused for as long as others believe it to be alive.
+	since := strconv.FormatInt(n.cfg.Now().UnixMilli(), 10)
+	cfg.NodeName = n.cfg.Node + "." + n.cfg.Region + "." + since
+	cfg.Tags = map[string]string{tagRegion: n.cfg.Region, tagGRPC: n.advertisedGRPC(), tagSince: since}
+	cfg.ReconnectTimeout, cfg.TombstoneTimeout = forgetAfter, forgetAfter
 	cfg.EventCh = events
 	cfg.EnableNameConflictResolution = false // a minority could be told to shut down
-	cfg.LeavePropagateDelay = 0
+	cfg.LeavePropagateDelay, cfg.BroadcastTimeout = 0, leaveFor
 	cfg.LogOutput, cfg.MemberlistConfig = io.Discard, memberlist.DefaultWANConfig()
 	cfg.MemberlistConfig.LogOutput = io.Discard
+	cfg.MemberlistConfig.TCPTimeout = joinFor
 	var err error
-	if cfg.MemberlistConfig.BindAddr, cfg.MemberlistConfig.BindPort, err = hostPort(n.cfg.Listen.Serf); err != nil {
+	if cfg.MemberlistConfig.BindAddr, cfg.MemberlistConfig.BindPort, err = lookUp(ctx, n.cfg.Listen.Serf); err != nil {
 		return fmt.Errorf("node: listen.serf: %w", err)
 	}
 	cfg.MemberlistConfig.AdvertisePort = cfg.MemberlistConfig.BindPort
 	if a := n.cfg.Advertise.Serf; a != "" {
-		host, port, err := hostPort(a)
-		if err != nil {
+		if cfg.MemberlistConfig.AdvertiseAddr, cfg.MemberlistConfig.AdvertisePort, err = lookUp(ctx, a); err != nil {
 			return fmt.Errorf("node: advertise.serf: %w", err)
 		}
-		ip, err := net.DefaultResolver.LookupIP(ctx, "ip4", host)
-		if err != nil || len(ip) == 0 {
-			return fmt.Errorf("node: advertise.serf: %s: %w", host, err)
-		}
-		cfg.MemberlistConfig.AdvertiseAddr, cfg.MemberlistConfig.AdvertisePort = ip[0].String(), port
 	}
 	pool, err := serf.Create(cfg)
 	if err != nil {
 		return fmt.Errorf("node: serf: %w", err)
 	}
 	defer func() {
-		done := make(chan struct{})
-		go func() { // Leave has no bound of its own
-			defer close(done)
-			if err := pool.Leave(); err != nil {
-				n.cfg.Logger.Debug("node: serf: leave", "err", err)
-			}
-		}()
-		select {
-		case <-done:
-		case <-time.After(leaveFor):
+		// One after the other: a pool that is shut down while it leaves panics.
+		if err := pool.Leave(); err != nil {
+			n.cfg.Logger.Debug("node: serf: leave", "err", err)
 		}
 		if err := pool.Shutdown(); err != nil {
 			n.cfg.Logger.Warn("node: serf: shutdown", "err", err)
 		}
-		<-done
 	}()
-	join := time.NewTicker(joinEvery)
-	defer join.Stop()
-	for first := true; ; first = false {
-		if first || pool.NumNodes() == 1 {
-			if _, err := pool.Join(n.cfg.Join, true); err != nil && len(n.cfg.Join) > 0 {
-				n.cfg.Logger.Debug("node: serf: nobody to join yet", "err", err)
+	go func() { // beside the events: a join waits for addresses that do not answer; it ends within joinFor of ctx
+		for ctx.Err() == nil && len(n.cfg.Join) > 0 {
+			if _, err := pool.Join(n.cfg.Join, true); err != nil {
+				n.cfg.Logger.Debug("node: serf: not all could be joined", "err", err)
 			}
+			wait(ctx, joinEvery, nil)
 		}
-	waiting:
-		for {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-join.C:
-				break waiting
-			case e := <-events:
-				m, ok := e.(serf.MemberEvent)
-				if !ok {
-					continue
-				}
+	}()
+	starts := map[string]int64{}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e := <-events:
+			if m, ok := e.(serf.MemberEvent); ok {
 				for _, member := range m.Members {
-					n.found(m.EventType(), member)
+					n.found(m.EventType(), member, starts)
 				}
 			}
 		}
 	}
 }
 
-// found takes note of what gossip says about a node.
-func (n *Node) found(what serf.EventType, m serf.Member) {
+// lookUp returns the IP address and the port of host:port. No host is every address.
+func lookUp(ctx context.Context, address string) (ip string, port int, err error) {
+	host, port, err := hostPort(address)
+	if err != nil || host == "" {
+		return "0.0.0.0", port, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, joinFor)
+	defer cancel()
+	found, err := net.DefaultResolver.LookupIP(ctx, "ip", host)
+	if err != nil {
+		return "", 0, err
+	}
+	first := max(0, slices.IndexFunc(found, func(ip net.IP) bool { return ip.To4() != nil }))
+	return found[first].String(), port, nil
+}
+
+// found takes note of what gossip says about a node. Of a region's nodes, and of the starts of one node,
+// the newest counts; starts holds when that was, by region.
+func (n *Node) found(what serf.EventType, m serf.Member, starts map[string]int64) {
 	name, address := m.Tags[tagRegion], m.Tags[tagGRPC]
 	n.cfg.Logger.Info("node: serf", slog.String("event", what.String()), slog.String("region", name), slog.String("node", m.Name))
 	if name == "" || name == n.cfg.Region || address == "" {
 		return
 	}
-	if what == serf.EventMemberJoin || what == serf.EventMemberUpdate {
+	since, _ := strconv.ParseInt(m.Tags[tagSince], 10, 64)
+	if (what == serf.EventMemberJoin || what == serf.EventMemberUpdate) && since >= starts[name] {
+		starts[name] = since
 		if err := n.addPeer(name, address); err != nil {
 			n.cfg.Logger.Error("node: a region found by gossip cannot be used", "region", name, "err", err)
 		}
@@ -123,13 +135,4 @@ func (n *Node) advertisedGRPC() string {
 		return ""
 	}
 	return n.grpcListener.Addr().String()
-}
-
-func hostPort(address string) (string, int, error) {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return "", 0, err
-	}
-	p, err := strconv.Atoi(port)
-	return host, p, err
 }

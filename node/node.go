@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -61,9 +62,12 @@ type Node struct {
 	httpListener, grpcListener, adminListener net.Listener
 	http, admin                               *http.Server
 	grpc                                      *grpc.Server
-	clients                                   []*transport.Client
 	metrics                                   *prometheus.Registry
 	backups                                   *backups
+
+	mu        sync.Mutex
+	clients   []*transport.Client
+	addresses map[string]string // region -> where it is reached
 }
 
 // Open opens a node's data and its listeners. Nothing is served before Run. The caller closes the node.
@@ -71,13 +75,21 @@ func Open(cfg Config) (n *Node, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("node: configuration: %w", err)
 	}
-	n = &Node{cfg: cfg}
+	n = &Node{cfg: cfg, addresses: map[string]string{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.Close())
 			n = nil
 		}
 	}()
+	// What the configuration may be wrong about comes first: nothing is written for a node that cannot run.
+	archive, err := openArchive(cfg)
+	if err != nil {
+		return n, err
+	}
+	if err := n.listen(); err != nil {
+		return n, err
+	}
 	if err := cfg.FS.MkdirAll(cfg.Data, 0o755); err != nil {
 		return n, fmt.Errorf("node: %w", err)
 	}
@@ -90,7 +102,23 @@ func Open(cfg Config) (n *Node, err error) {
 	if err := n.openData(); err != nil {
 		return n, err
 	}
+	n.backups = newBackups(n.region, archive, cfg.Now)
 	return n, n.openServers()
+}
+
+// listen opens the listeners. What connects waits until Run.
+func (n *Node) listen() (err error) {
+	l := n.cfg.Listen
+	if n.httpListener, err = listen(l.HTTPListener, l.HTTP); err != nil {
+		return fmt.Errorf("node: listen.http: %w", err)
+	}
+	if n.grpcListener, err = listen(l.GRPCListener, l.GRPC); err != nil {
+		return fmt.Errorf("node: listen.grpc: %w", err)
+	}
+	if n.adminListener, err = listen(nil, l.Admin); err != nil {
+		return fmt.Errorf("node: listen.admin: %w", err)
+	}
+	return nil
 }
 
 func (n *Node) openData() (err error) {
@@ -118,21 +146,10 @@ func (n *Node) openData() (err error) {
 	}
 	n.rep = newReplicator(n.region, n.id.Instance, cfg.Now, cfg.Logger)
 	n.metrics = newMetrics(n)
-	n.backups, err = openBackups(cfg, n.region)
-	return err
+	return nil
 }
 
-func (n *Node) openServers() (err error) {
-	l := n.cfg.Listen
-	if n.httpListener, err = listen(l.HTTPListener, l.HTTP); err != nil {
-		return fmt.Errorf("node: listen.http: %w", err)
-	}
-	if n.grpcListener, err = listen(l.GRPCListener, l.GRPC); err != nil {
-		return fmt.Errorf("node: listen.grpc: %w", err)
-	}
-	if n.adminListener, err = listen(nil, l.Admin); err != nil {
-		return fmt.Errorf("node: listen.admin: %w", err)
-	}
+func (n *Node) openServers() error {
 	operator := &admin.Operator{Region: n.region, Links: n.rep, Backups: n.backups, Now: n.cfg.Now}
 	handler := api.New(api.Config{
 		Region: n.region, Verifier: n.verifier(), Now: n.cfg.Now, Logger: n.cfg.Logger, Peers: n.rep.Peers, Operator: operator.Handle,
@@ -182,9 +199,25 @@ func (n *Node) verifier() *sigv4.Verifier {
 	}
 }
 
-// addPeer makes the region at a gRPC address known to the replicator.
+// addPeer makes a region known to the replicator, or says that it has another gRPC address from now on: a
+// lost connection to it is then made there.
 func (n *Node) addPeer(name, address string) error {
-	client, err := transport.Dial(address, n.cfg.Dial)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	_, known := n.addresses[name]
+	n.addresses[name] = address
+	if known {
+		return nil
+	}
+	client, err := transport.Dial(name, func(ctx context.Context, _ string) (net.Conn, error) {
+		n.mu.Lock()
+		address := n.addresses[name]
+		n.mu.Unlock()
+		if n.cfg.Dial != nil {
+			return n.cfg.Dial(ctx, address)
+		}
+		return (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	})
 	if err != nil {
 		return fmt.Errorf("node: region %s at %s: %w", name, address, err)
 	}
@@ -198,6 +231,9 @@ func (n *Node) HTTPAddr() net.Addr { return n.httpListener.Addr() }
 
 // Region returns the node's region.
 func (n *Node) Region() *region.Region { return n.region }
+
+// Links tells which other regions are known, and how the way to each is.
+func (n *Node) Links() []admin.Link { return n.rep.Links() }
 
 // Ready waits until the node has all its tables open.
 func (n *Node) Ready(ctx context.Context) error { return n.region.Ready(ctx) }
@@ -215,6 +251,7 @@ func (n *Node) Run(ctx context.Context) error {
 	// The region outlives the servers, so that what is under way can still be carried out.
 	inner, stopInner := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopInner()
+	var links *connections // of other regions
 	g.Go(func() error { return n.region.Run(inner) })
 	g.Go(func() error { return n.rep.Run(gctx) })
 	g.Go(func() error { return n.backups.Run(gctx) })
@@ -223,13 +260,17 @@ func (n *Node) Run(ctx context.Context) error {
 		g.Go(func() error { return served(n.admin.Serve(n.adminListener)) })
 	}
 	if n.grpcListener != nil {
-		g.Go(func() error { return served(n.grpc.Serve(n.grpcListener)) })
+		links = newConnections(n.grpcListener)
+		g.Go(func() error { return served(n.grpc.Serve(links)) })
 	}
 	if n.cfg.Listen.Serf != "" {
 		g.Go(func() error { return n.gossip(gctx) })
 	}
 	g.Go(func() error {
 		<-gctx.Done()
+		if links != nil {
+			links.closeAll()
+		}
 		n.grpc.Stop()
 		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainFor)
 		defer cancel()

@@ -1,0 +1,243 @@
+package node_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/commutatordb/commutator/node"
+)
+
+func TestReadConfigTellsWhatIsWrong(t *testing.T) {
+	const good = `region: us-east-1
+data: /data
+listen: {http: "127.0.0.1:8000", grpc: "127.0.0.1:9100", serf: ":7946", admin: "127.0.0.1:0"}
+join: ["other.example:7946"]
+credentials: [{accessKey: a, secretKey: b}]
+`
+	path := filepath.Join(t.TempDir(), "node.yaml")
+	read := func(text string) (node.Config, error) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return node.ReadConfig(path)
+	}
+	c, err := read(good)
+	if err != nil || c.Node != "us-east-1-a" || c.Auth != "on" {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	for name, x := range map[string]struct{ old, new, want string }{
+		"empty":                  {good, "", "empty"},
+		"no YAML":                {good, "{{{", "yaml"},
+		"a list":                 {good, "- a", "line 1"},
+		"unknown name":           {"region:", "bogus: 1\nregion:", "field bogus not found"},
+		"unknown name inside":    {"{http:", "{htpp: x, http:", "field htpp not found"},
+		"wrong type":             {"us-east-1", "[us-east-1]", "line 1"},
+		"a name twice":           {"region:", "data: x\nregion:", "already defined"},
+		"two documents":          {"region:", "region: eu-west-1\n---\nregion:", "second document"},
+		"no region":              {"region: us-east-1\n", "", "region:"},
+		"no region's name":       {"us-east-1", "mars", "mars"},
+		"no data":                {"data: /data\n", "", "data:"},
+		"no address":             {`http: "127.0.0.1:8000", `, "", "listen.http"},
+		"no port":                {"127.0.0.1:8000", "127.0.0.1", "listen.http"},
+		"a port too great":       {":8000", ":99999", "99999"},
+		"a port by name":         {":9100", ":http", "listen.grpc"},
+		"gossip without gRPC":    {`grpc: "127.0.0.1:9100", `, "", "listen.grpc"},
+		"join without gossip":    {`serf: ":7946", `, "", "join:"},
+		"join without a port":    {"example:7946", "example", "join:"},
+		"auth":                   {"credentials:", "auth: maybe\ncredentials:", "auth:"},
+		"no credentials":         {"credentials: [{accessKey: a, secretKey: b}]", "", "credentials:"},
+		"half a key pair":        {", secretKey: b", "", "secretKey"},
+		"a key twice":            {"{accessKey: a, secretKey: b}", "{accessKey: a, secretKey: b}, {accessKey: a, secretKey: c}", "a is given twice"},
+		"node":                   {"region:", "node: a b\nregion:", "node:"},
+		"this region as a peer":  {"region:", "peers: [{region: us-east-1, grpc: 'x:1'}]\nregion:", "peers:"},
+		"a peer twice":           {"region:", "peers: [{region: eu-west-1, grpc: 'x:1'}, {region: eu-west-1, grpc: 'x:2'}]\nregion:", "peers:"},
+		"a peer without a port":  {"region:", "peers: [{region: eu-west-1, grpc: x}]\nregion:", "peers:"},
+		"S3 without a bucket":    {"region:", "backup: {s3: {endpoint: 'http://x:9000'}}\nregion:", "bucket"},
+		"S3 without an endpoint": {"region:", "backup: {s3: {bucket: b}}\nregion:", "endpoint"},
+		"S3 and a directory":     {"region:", "backup: {dir: d, s3: {endpoint: 'http://x:9000', bucket: b}}\nregion:", "both"},
+		"advertise":              {"region:", "advertise: {grpc: host}\nregion:", "advertise.grpc"},
+	} {
+		_, err := read(strings.Replace(good, x.old, x.new, 1))
+		if err == nil || !strings.Contains(err.Error(), x.want) || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: %v", name, err)
+		} else if strings.Contains(err.Error(), "node.Config") {
+			t.Errorf("%s: the reader of a file is told of Go: %v", name, err)
+		}
+	}
+	if _, err := node.ReadConfig(filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
+func TestANodeThatCannotRunWritesNothing(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for name, change := range map[string]func(*node.Config){
+		"a port in use":     func(c *node.Config) { c.Listen.GRPC = taken.Addr().String() },
+		"no S3 endpoint":    func(c *node.Config) { c.Backup.S3 = node.S3{Endpoint: "ftp://x", Bucket: "b"} },
+		"no such interface": func(c *node.Config) { c.Listen.Admin = "192.0.2.1:0" },
+	} {
+		c := node.Config{Region: "us-east-1", Data: filepath.Join(t.TempDir(), "data"), Auth: "off", Listen: node.Listen{HTTP: "127.0.0.1:0"}}
+		change(&c)
+		if n, err := node.Open(c); err == nil {
+			n.Close()
+			t.Errorf("%s: the node opens", name)
+		}
+		if _, err := os.Stat(c.Data); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: something was written (%v)", name, err)
+		}
+	}
+	dir := filepath.Join(t.TempDir(), "data")
+	for name, c := range map[string]node.DevConfig{
+		"no region":         {Regions: []string{""}},
+		"a region twice":    {Regions: []string{"us-east-1", "us-east-1"}},
+		"no port":           {Regions: regions, Port: 65534},
+		"a latency below 0": {Regions: regions, Latency: -time.Second},
+	} {
+		c.Data, c.Auth = dir, "off"
+		if d, err := node.OpenDev(c); err == nil {
+			d.Close()
+			t.Errorf("%s: dev opens", name)
+		}
+		if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: something was written (%v)", name, err)
+		}
+	}
+}
+
+func TestDevIsFoundInADirectoryWithALongPath(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), strings.Repeat("a", 100), strings.Repeat("b", 100))
+	w := begin(t, node.DevConfig{Data: dir, InMemory: true})
+	w.control("partition", "eu-west-1")
+	if d, err := node.OpenDev(node.DevConfig{Data: dir, Regions: regions, Auth: "off"}); err == nil {
+		d.Close()
+		t.Error("a second dev opens the same directory")
+	}
+	w.stop()
+	if names, err := os.ReadDir(dir); err != nil || len(names) > 0 {
+		t.Errorf("dev leaves %v behind (%v)", names, err)
+	}
+}
+
+// TestNodesFindEachOtherAgainAtOtherAddresses runs two nodes that know each other by gossip alone, and
+// starts one of them again with every address another.
+func TestNodesFindEachOtherAgainAtOtherAddresses(t *testing.T) {
+	free := func() string {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		return l.Addr().String()
+	}
+	start := func(region, data, serf string, join ...string) (n *node.Node, stop func()) {
+		n, err := node.Open(node.Config{
+			Region: region, Data: data, Auth: "off", Join: join,
+			Listen: node.Listen{HTTP: "127.0.0.1:0", GRPC: "127.0.0.1:0", Serf: serf},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- n.Run(ctx) }()
+		stopped := false
+		stop = func() {
+			if stopped {
+				return
+			}
+			stopped = true
+			cancel()
+			if err := errors.Join(<-done, n.Close()); err != nil {
+				t.Error(err)
+			}
+		}
+		t.Cleanup(stop)
+		return n, stop
+	}
+	reaches := func(n *node.Node, region string) {
+		t.Helper()
+		for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			for _, l := range n.Links() {
+				if l.Region == region && l.Reachable {
+					return
+				}
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%s is not reached: %+v", region, n.Links())
+			}
+		}
+	}
+	serf, data := free(), t.TempDir()
+	east, _ := start("us-east-1", t.TempDir(), serf)
+	west, stop := start("eu-west-1", data, free(), serf)
+	reaches(east, "eu-west-1")
+	reaches(west, "us-east-1")
+	stop()
+	west, _ = start("eu-west-1", data, free(), serf)
+	reaches(west, "us-east-1")
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) { // heard since the restart
+		if l := east.Links(); len(l) == 1 && l[0].Reachable && time.Since(l[0].Heard) < time.Second {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the node that stayed does not find the other again: %+v", east.Links())
+		}
+	}
+}
+
+func TestANodeStopsThoughConnectionsAreOpen(t *testing.T) {
+	grpc, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := node.Open(node.Config{
+		Region: "us-east-1", Data: t.TempDir(), Auth: "off", Listen: node.Listen{HTTP: "127.0.0.1:0", GRPCListener: grpc},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- n.Run(ctx) }()
+	for _, a := range []struct{ address, say string }{
+		{grpc.Addr().String(), ""},             // says nothing
+		{grpc.Addr().String(), "PRI * HTTP/2"}, // says half of it
+		{n.HTTPAddr().String(), ""},
+		{n.HTTPAddr().String(), "POST / HTTP/1.1\r\nHo"},
+		{n.HTTPAddr().String(), "POST / HTTP/1.1\r\nHost: x\r\nX-Amz-Target: DynamoDB_20120810.ListTables\r\nContent-Length: 9\r\n\r\n{"},
+		{n.HTTPAddr().String(), "GET / HTTP/1.1\r\nHost: x\r\n\r\n"}, // kept alive
+	} {
+		conn, err := net.Dial("tcp", a.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := conn.Write([]byte(a.say)); err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasPrefix(a.say, "GET") {
+			if _, err := conn.Read(make([]byte, 100)); err != nil { // by now those before have been accepted too
+				t.Fatal(err)
+			}
+		}
+	}
+	cancel()
+	begun := time.Now()
+	if err := errors.Join(<-done, n.Close()); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(begun); took > 2*time.Second {
+		t.Errorf("it took %s", took)
+	}
+}
