@@ -90,15 +90,15 @@ func TestARegionTellsTheLeastItHasAppliedOfEachOther(t *testing.T) {
 	}
 }
 
-// Goal: MERGE.md's sentence. When T is stable in a region, it holds every write up to T, and every write
-// that still arrives has seen all of them. Method: regions of one or two partitions write with clocks of
+// Goal: MERGE.md's sentence. When T is stable in a region's partition, it holds every write up to T of its
+// keys, and every write that still arrives has seen all of them of its key. Method: regions of one or two partitions write with clocks of
 // their own, and state progress as node/source.go does: what is applied is taken first, then log and
 // clock are read. Streams deliver in order, each with delays of its own.
 
 type simWrite struct {
-	region, partition int
-	hlc               crdt.HLC
-	seen              map[*simWrite]bool // all that its region held then
+	region, key int
+	hlc         crdt.HLC
+	seen        map[*simWrite]bool // all that its region held then
 }
 
 type simMessage struct {
@@ -113,7 +113,7 @@ type simRegion struct {
 	logs   [][]*simWrite
 	held   map[*simWrite]bool
 	stable *Stability
-	top    crdt.HLC               // the greatest time that was stable
+	tops   []crdt.HLC             // by partition: the greatest time that was stable
 	links  map[int][][]simMessage // by origin and its partition: on the way, in order
 	sent   map[int][]int          // by follower and partition: of the log
 }
@@ -126,7 +126,7 @@ func TestWhatIsStableIsHeldAndSeen(t *testing.T) {
 		regions := make([]*simRegion, 2+random.IntN(3))
 		for i := range regions {
 			partitions := 1 + random.IntN(2)
-			regions[i] = &simRegion{name: names[i], behind: crdt.HLC(random.IntN(300)), clocks: make([]crdt.HLC, partitions), logs: make([][]*simWrite, partitions),
+			regions[i] = &simRegion{name: names[i], behind: crdt.HLC(random.IntN(300)), clocks: make([]crdt.HLC, partitions), tops: make([]crdt.HLC, partitions), logs: make([][]*simWrite, partitions),
 				held: map[*simWrite]bool{}, stable: NewStability(names[i]), links: map[int][][]simMessage{}, sent: map[int][]int{}}
 		}
 		for i, r := range regions {
@@ -152,7 +152,7 @@ func TestWhatIsStableIsHeldAndSeen(t *testing.T) {
 			switch random.IntN(8) {
 			case 0: // a write, by a clock that may lag
 				r.clocks[p] = max(now-r.behind, r.clocks[p]+1)
-				w := &simWrite{i, p, r.clocks[p], maps.Clone(r.held)}
+				w := &simWrite{i, p + len(r.logs)*random.IntN(2), r.clocks[p], maps.Clone(r.held)}
 				r.logs[p] = append(r.logs[p], w)
 				r.held[w] = true
 				all = append(all, w)
@@ -186,26 +186,24 @@ func TestWhatIsStableIsHeldAndSeen(t *testing.T) {
 					r.stable.Heard(regions[j].name, uint64(q), m.progress)
 					break
 				}
-				for w := range r.held {
-					if w.hlc <= r.top && !m.write.seen[w] {
-						t.Fatalf("seed %d: region %s: %d is stable, and %+v arrives without having seen %+v", seed, r.name, r.top, m.write, w)
+				w := m.write
+				k := w.key % len(r.logs)
+				for h := range r.held {
+					if h.key == w.key && h.hlc <= r.tops[k] && !w.seen[h] {
+						t.Fatalf("seed %d: region %s: %d is stable, and %+v arrives without having seen %+v", seed, r.name, r.tops[k], w, h)
 					}
 				}
-				r.held[m.write] = true
-				// Its key is in one of the partitions here, whose clock it lifts.
-				k := random.IntN(len(r.clocks))
-				r.clocks[k] = max(r.clocks[k], m.write.hlc)
+				r.held[w] = true
+				r.clocks[k] = max(r.clocks[k], w.hlc)
 			}
-			least := r.clocks[0]
-			for _, c := range r.clocks {
-				least = min(least, c)
-			}
-			if r.top = max(r.top, r.stable.Stable(least)); r.top > 0 {
-				folded++
+			for k := range r.tops {
+				if r.tops[k] = max(r.tops[k], r.stable.Stable(r.clocks[k])); r.tops[k] > 0 {
+					folded++
+				}
 			}
 			for _, w := range all {
-				if w.hlc <= r.top && !r.held[w] {
-					t.Fatalf("seed %d: region %s: %d is stable, and %+v is not here", seed, r.name, r.top, w)
+				if top := r.tops[w.key%len(r.tops)]; w.hlc <= top && !r.held[w] {
+					t.Fatalf("seed %d: region %s: %d is stable, and %+v is not here", seed, r.name, top, w)
 				}
 			}
 		}
