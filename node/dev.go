@@ -49,7 +49,7 @@ func OpenDev(cfg DevConfig) (d *Dev, err error) {
 	if cfg.Host == "" {
 		cfg.Host = "127.0.0.1"
 	}
-	if err := cfg.validate(); err != nil {
+	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("dev: %w", err)
 	}
 	d = &Dev{wan: newWAN(cfg.Latency)}
@@ -118,8 +118,8 @@ func OpenDev(cfg DevConfig) (d *Dev, err error) {
 	return d, nil
 }
 
-// validate tells what is wrong before anything is written.
-func (cfg DevConfig) validate() error {
+// Validate tells what is wrong with it; OpenDev asks before it writes anything.
+func (cfg DevConfig) Validate() error {
 	seen := map[string]bool{}
 	for _, name := range cfg.Regions {
 		switch {
@@ -137,6 +137,13 @@ func (cfg DevConfig) validate() error {
 		return fmt.Errorf("port %d and those that follow, one for each region, are no ports", cfg.Port)
 	case cfg.Latency < 0:
 		return fmt.Errorf("a latency of %s is none", cfg.Latency)
+	case cfg.Auth != "" && cfg.Auth != "on" && cfg.Auth != "off":
+		return fmt.Errorf("auth: %q is neither on nor off", cfg.Auth)
+	}
+	for _, k := range cfg.Credentials {
+		if k.AccessKey == "" || k.SecretKey == "" {
+			return errors.New("a key pair lacks its access key or its secret key")
+		}
 	}
 	return nil
 }

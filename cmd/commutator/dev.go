@@ -34,10 +34,10 @@ a simulated network between them that can be cut and slowed down while it runs.`
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg.Regions = strings.Split(regions, ",")
-			if cfg.Port < 0 || cfg.Port > 65535 {
-				return usageError{fmt.Errorf("--port %d is no port", cfg.Port)}
-			}
 			cfg.Credentials = []node.Credential{key}
+			if err := cfg.Validate(); err != nil {
+				return usageError{err}
+			}
 			level := slog.LevelWarn
 			if verbose {
 				level = slog.LevelDebug
