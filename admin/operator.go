@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -93,6 +94,9 @@ func typed[Q, A any](method func(*Operator, context.Context, *Q) (A, error)) fun
 		d.DisallowUnknownFields()
 		if err := d.Decode(q); err != nil {
 			return nil, &Error{"SerializationException", err.Error()}
+		}
+		if _, err := d.Token(); !errors.Is(err, io.EOF) {
+			return nil, &Error{"SerializationException", "there is more behind the request"}
 		}
 		return method(o, ctx, q)
 	}

@@ -1,0 +1,234 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/commutatordb/commutator/backup"
+	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/item"
+	"github.com/commutatordb/commutator/region"
+	"github.com/commutatordb/commutator/region/op"
+	"github.com/commutatordb/commutator/storage"
+	"github.com/commutatordb/commutator/storage/raftlog"
+	"github.com/commutatordb/commutator/table"
+)
+
+// alone is a node that knows one region, which it cannot reach, and has no backup.
+type alone struct{ heard time.Time }
+
+func (a alone) Links() []Link {
+	return []Link{{Region: "eu-west-1", Heard: a.heard, Error: "refused"}}
+}
+func (alone) Lag(string) map[string]time.Duration {
+	return map[string]time.Duration{"eu-west-1": 20 * time.Millisecond}
+}
+func (alone) Create(context.Context, string) (BackupJob, error) {
+	return BackupJob{}, region.ErrNotActive
+}
+func (alone) Restore(_ context.Context, id, _ string) (BackupJob, error) {
+	if id == "gone" {
+		return BackupJob{}, backup.ErrNotFound
+	}
+	return BackupJob{}, region.ErrExists
+}
+func (alone) Job(string) (BackupJob, bool) { return BackupJob{}, false }
+func (alone) List(context.Context, string) ([]*backup.Manifest, error) {
+	return []*backup.Manifest{}, errors.New("one manifest is damaged")
+}
+func (alone) Describe(context.Context, string) (*backup.Manifest, error) {
+	return nil, backup.ErrNotFound
+}
+
+var now = time.UnixMilli(1_700_000_000_000).UTC()
+
+// start runs a region with a table that has replicas in two.
+func start(t *testing.T) (*Operator, *region.Table) {
+	t.Helper()
+	fs := vfs.NewMem()
+	log, err := raftlog.Open(raftlog.Options{FS: fs, Dir: "log", Salt: 1, NoBackground: true, SegmentBytes: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := storage.Open(storage.Options{FS: fs, Dir: "state", CacheBytes: 1 << 20, MemTableBytes: 256 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	clock := func() time.Time { return now }
+	r, err := region.Open(region.Config{Name: "us-east-1", Actor: crdt.NewActor("us-east-1", 0), NodeID: 1, Log: log, Store: store, Now: clock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- r.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := errors.Join(<-ended, store.Close(), log.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := r.Ready(ctx); err != nil {
+		t.Fatal(err)
+	}
+	changed, stop := r.Watch()
+	defer stop()
+	d := &table.Definition{Schema: table.Schema{Name: "orders", Hash: table.Attribute{Name: "pk", Kind: item.KindS}}, Replicas: []table.Replica{
+		{Region: "ap-south-1", Status: table.Gone, Version: 1}, {Region: "eu-west-1", Status: table.Active, Version: 1}, {Region: "us-east-1", Status: table.Active, Version: 1}}}
+	if _, err := r.Create(ctx, d); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		tab, err := r.Table(ctx, "orders")
+		if err == nil {
+			return &Operator{Region: r, Links: alone{now.Add(-3 * time.Second)}, Backups: alone{}, Now: clock}, tab
+		}
+		select {
+		case <-changed:
+		case <-time.After(10 * time.Second):
+			t.Fatalf("the table is not active: %v", err)
+		}
+	}
+}
+
+func TestRequestsThatCannotBeCarriedOutAreNamed(t *testing.T) {
+	o, _ := start(t)
+	for name, c := range map[string]struct{ target, body, code, message string }{
+		"an unknown operation":      {version + "Explode", "{}", "UnknownOperationException", `"` + version + `Explode"`},
+		"another version":           {"20120810.Status", "{}", "UnknownOperationException", "20120810.Status"},
+		"no version":                {"Status", "{}", "UnknownOperationException", "Status"},
+		"nothing":                   {"", "{}", "UnknownOperationException", ""},
+		"an unknown field":          {version + "Status", `{"Verbose": true}`, "SerializationException", "Verbose"},
+		"no body":                   {version + "Status", "", "SerializationException", "EOF"},
+		"no JSON":                   {version + "Status", "{", "SerializationException", ""},
+		"more than a request":       {version + "Status", "{} {}", "SerializationException", ""},
+		"a type":                    {version + "ListConflicts", `{"Limit": "many"}`, "SerializationException", "Limit"},
+		"a limit below 1":           {version + "ListConflicts", `{"Limit": -1}`, "ValidationException", "Limit must be from 1 to 10000"},
+		"a limit too large":         {version + "ListConflicts", `{"Limit": 10001}`, "ValidationException", "Limit must be from 1 to 10000"},
+		"a table that is not there": {version + "ListConflicts", `{"TableName": "nope"}`, "ResourceNotFoundException", "Requested resource not found"},
+		"a table that is busy":      {version + "CreateBackup", `{"TableName": "orders"}`, "TableInUseException", "orders"},
+		"a backup that is not":      {version + "RestoreBackup", `{"BackupID": "gone", "TableName": "again"}`, "BackupNotFoundException", ""},
+		"a table that is there":     {version + "RestoreBackup", `{"BackupID": "b", "TableName": "orders"}`, "TableAlreadyExistsException", "orders"},
+		"no table's name":           {version + "RestoreBackup", `{"BackupID": "b", "TableName": "a/b"}`, "ValidationException", `"a/b"`},
+		"no job":                    {version + "DescribeJob", `{"ID": "7"}`, "ResourceNotFoundException", "no job 7"},
+		"no backup":                 {version + "DescribeBackup", `{"BackupID": "b"}`, "BackupNotFoundException", ""},
+	} {
+		answer, err := o.Handle(t.Context(), c.target, []byte(c.body))
+		var refused *Error
+		if !errors.As(err, &refused) || refused.ErrorCode() != c.code || !strings.Contains(refused.Message, c.message) || answer != nil {
+			t.Errorf("%s: got %s, %v; want %s with %q", name, answer, err, c.code, c.message)
+		}
+	}
+}
+
+func ask[A any](t *testing.T, o *Operator, operation, body string) (a A) {
+	t.Helper()
+	answer, err := o.Handle(t.Context(), version+operation, []byte(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(answer, &a); err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func put(t *testing.T, tab *region.Table, pk, v string) {
+	t.Helper()
+	stored := item.AppendItem(nil, item.NewItem(item.Field{Name: "pk", Value: item.S(pk)}, item.Field{Name: "v", Value: item.S(v)}))
+	key, err := tab.Schema().KeyOf(stored)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := tab.Write(t.Context(), &op.Command{Kind: op.Put, Key: key, Item: stored}); err != nil || r.Err != nil {
+		t.Fatal(err, r.Err)
+	}
+}
+
+func TestStatusTellsOfTablesAndLinks(t *testing.T) {
+	o, tab := start(t)
+	put(t, tab, "a", "1")
+	s := ask[Status](t, o, "Status", "{}")
+	if s.Region != "us-east-1" || len(s.Links) != 1 || s.Links[0].Reachable || len(s.Tables) != 1 {
+		t.Fatalf("%+v", s)
+	}
+	ts := s.Tables[0]
+	if ts.Name != "orders" || ts.Status != table.Active || ts.Items != 1 || ts.Bytes == 0 {
+		t.Errorf("%+v", ts)
+	}
+	// A replica that is gone is not shown, and one that cannot be reached lags since it was heard.
+	if len(ts.Replicas) != 2 || ts.Replicas[0] != (ReplicaStatus{"eu-west-1", table.Active, 3000}) || ts.Replicas[1] != (ReplicaStatus{"us-east-1", table.Active, 0}) {
+		t.Errorf("%+v", ts.Replicas)
+	}
+}
+
+func TestConflictsAreListedUpToTheLimit(t *testing.T) {
+	o, tab := start(t)
+	if l := ask[ConflictList](t, o, "ListConflicts", "{}"); l.Region != "us-east-1" || l.Conflicts == nil || len(l.Conflicts) != 0 {
+		t.Fatalf("of none: %+v", l)
+	}
+	keys := []string{"a", "b", "c"}
+	for _, pk := range keys {
+		put(t, tab, pk, "ours")
+	}
+	for _, pk := range keys {
+		stored := item.AppendItem(nil, item.NewItem(item.Field{Name: "pk", Value: item.S(pk)}, item.Field{Name: "v", Value: item.S("theirs")}))
+		key, _ := tab.Schema().KeyOf(stored)
+		dot := crdt.Dot{HLC: crdt.At(now.UnixMilli()+60_000, 0), Actor: crdt.NewActor("eu-west-1", 2)}
+		delta := (&crdt.Record{}).Write(crdt.Write{Dot: dot, Origin: crdt.Origin{Op: crdt.Put}, Item: stored})
+		if _, n, err := tab.Merge(t.Context(), op.Cursor{}, 0, []op.Delta{{Key: key, State: delta.Append(nil)}}); err != nil || n != 1 {
+			t.Fatal(n, err)
+		}
+	}
+	l := ask[ConflictList](t, o, "ListConflicts", `{"TableName": "orders"}`)
+	if len(l.Conflicts) != 3 {
+		t.Fatalf("%+v", l)
+	}
+	for _, c := range l.Conflicts {
+		if c.TableName != "orders" || c.Winner.Region != "eu-west-1" || c.Loser.Region != "us-east-1" || c.DetectedIn != "us-east-1" || c.Loser.Operation != "Put" ||
+			!strings.Contains(string(c.Key), `"pk"`) || len(c.ID) != 32 {
+			t.Errorf("%+v", c)
+		}
+	}
+	if l := ask[ConflictList](t, o, "ListConflicts", `{"Limit": 2}`); len(l.Conflicts) != 2 {
+		t.Errorf("limit 2: %d", len(l.Conflicts))
+	}
+}
+
+func TestDamagedBackupsAreToldBesideTheOthers(t *testing.T) {
+	o, _ := start(t)
+	if l := ask[BackupList](t, o, "ListBackups", "{}"); l.Backups == nil || l.Damaged != "one manifest is damaged" {
+		t.Errorf("%+v", l)
+	}
+}
+
+func TestHealthIsTheProcessReadinessTheNode(t *testing.T) {
+	ready := errors.New("the tables are not open yet")
+	h := NewHandler(Config{Ready: func() error { return ready }, Metrics: prometheus.NewRegistry()})
+	get := func(path string) (int, string) {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		return w.Code, w.Body.String()
+	}
+	if code, _ := get("/healthz"); code != http.StatusOK {
+		t.Errorf("healthz: %d", code)
+	}
+	if code, body := get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "not open yet") {
+		t.Errorf("readyz: %d %s", code, body)
+	}
+	ready = nil
+	for _, path := range []string{"/readyz", "/metrics", "/debug/pprof/"} {
+		if code, body := get(path); code != http.StatusOK {
+			t.Errorf("%s: %d %s", path, code, body)
+		}
+	}
+}
