@@ -73,9 +73,10 @@ func (m *Machine) delete(c *op.Command, b *storage.Batch) op.Result {
 	if c.Kind == op.Expire {
 		w.Op = crdt.Expire
 	}
-	if e.old == nil && (m.schema.Solo || e.stored == nil) {
+	if e.old == nil && (m.schema.Solo || c.Kind == op.Expire) {
 		return op.Result{} // nothing to delete, and no region can hold anything this one has not seen
 	}
+	// What is not here may be in another region, written earlier and not seen yet: the delete is the later.
 	return m.write(e, w, c, b)
 }
 
