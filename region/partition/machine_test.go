@@ -574,7 +574,7 @@ func history(t *rapid.T) []*op.Command {
 	other.run(alter(false))
 	solo := rapid.Bool().Draw(t, "solo")
 	commands := []*op.Command{alter(solo)}
-	clock := 10
+	clock := 100 // it never falls below 0: a stamp has 60 bits
 	updates := []string{"ADD n :n", "SET #s = :o", "SET #s = :c, n = :n", "REMOVE #s", "SET #s = :n", "SET n = n + :n"}
 	for range rapid.IntRange(1, 30).Draw(t, "commands") {
 		clock += rapid.IntRange(-1, 3).Draw(t, "time")
