@@ -28,7 +28,7 @@ const (
 	largeBody = 512 << 10
 	// maxLarge is how many requests with large bodies are held at once. Each may hold maxBody twice, and
 	// what is made of it.
-	maxLarge = 16
+	maxLarge = 8
 	// maxDrained is how much of a body that is too large is still read, in bytes, so that a client that
 	// sends all of it before it reads anything hears why.
 	maxDrained = 4 * maxBody
@@ -43,7 +43,7 @@ func (q *request) readBody(r *http.Request) error {
 	if r.ContentLength > maxBody {
 		err = errBodyTooLarge()
 	} else {
-		q.raw, err = q.readAll(r.Context(), q.raw, r.Body)
+		q.raw, err = q.readAll(r.Context(), q.raw, r.Body, int(r.ContentLength))
 	}
 	if e := (*Error)(nil); errors.As(err, &e) && e.status == http.StatusRequestEntityTooLarge && r.ContentLength <= maxDrained {
 		q.raw = nil
@@ -54,13 +54,15 @@ func (q *request) readBody(r *http.Request) error {
 	return err
 }
 
-// readAll appends what r gives to dst, up to maxBody bytes.
-func (q *request) readAll(ctx context.Context, dst []byte, r io.Reader) ([]byte, error) {
+// readAll appends what r gives to dst, up to maxBody bytes. size is how much that will be, below 0 for
+// not known.
+func (q *request) readAll(ctx context.Context, dst []byte, r io.Reader, size int) ([]byte, error) {
 	for {
 		if len(dst) >= largeBody {
 			if err := q.hold(ctx); err != nil {
 				return dst, err
 			}
+			dst = slices.Grow(dst, max(0, size+1-len(dst)))
 		}
 		if len(dst) == cap(dst) {
 			dst = slices.Grow(dst, max(4096, len(dst)))
@@ -119,7 +121,7 @@ func (q *request) inflate(ctx context.Context, encoding string) error {
 		return errUnreadable("unknown Content-Encoding " + strconv.Quote(shorten(encoding)))
 	}
 	if err == nil {
-		q.plain, err = q.readAll(ctx, q.plain, r)
+		q.plain, err = q.readAll(ctx, q.plain, r, -1)
 	}
 	if err != nil {
 		if e := (*Error)(nil); errors.As(err, &e) {
