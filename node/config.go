@@ -214,6 +214,11 @@ func (c *Config) Validate() error {
 	case c.Backup.Dir != "":
 		wrong("backup: both a directory and S3 are given")
 	}
+	return errors.Join(errs...)
+}
+
+// fillIn gives what a file cannot give its defaults.
+func (c *Config) fillIn() {
 	if c.FS == nil {
 		c.FS = vfs.Default
 	}
@@ -229,5 +234,4 @@ func (c *Config) Validate() error {
 			os.Exit(3)
 		}
 	}
-	return errors.Join(errs...)
 }

@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -336,6 +338,42 @@ func TestRegionsCutApartGoOnAndConverge(t *testing.T) {
 	if got := w.get(2, "orders", "counter")["seen"]; len(got.(*types.AttributeValueMemberSS).Value) != 3 {
 		t.Errorf("the set is %v", got)
 	}
+}
+
+// Each region's change log holds the others' changes between its own: a stream must not trip over them.
+func TestStreamsGoOnWhileAllRegionsWrite(t *testing.T) {
+	var log logLines
+	w := begin(t, node.DevConfig{Data: t.TempDir(), InMemory: true, Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	w.table("orders", regions[1:]...)
+	for round := range 10 {
+		for i := range regions {
+			w.put(i, "orders", item{"pk": s(fmt.Sprintf("%d-%d", round, i))})
+			for j := range regions {
+				w.until("a write is everywhere", func() bool { return w.get(j, "orders", fmt.Sprintf("%d-%d", round, i)) != nil })
+			}
+		}
+	}
+	if text := log.String(); strings.Contains(text, "a gap") {
+		t.Errorf("a stream has ended for a gap that is none:\n%.2000s", text)
+	}
+}
+
+// logLines is a log that may be read while it is written.
+type logLines struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *logLines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logLines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 // TestRandomHistoriesConverge writes at random in regions that are cut off and healed at random, and

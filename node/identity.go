@@ -55,7 +55,33 @@ func openIdentity(fs vfs.FS, dir, region, node string, now time.Time) (identity,
 	case id.Region != region || id.Node != node:
 		return id, fmt.Errorf("node: the data in %s is that of node %s in %s, not of %s in %s", dir, id.Node, id.Region, node, region)
 	}
+	hasLog, hasState, err := dataIn(fs, dir)
+	switch {
+	case err != nil:
+		return id, fmt.Errorf("node: identity: %w", err)
+	case hasState && !hasLog:
+		return id, fmt.Errorf("node: %s has state and no log: what was acknowledged since the last flush is missing; bring %s back, or start anew in an empty directory", dir, logDir)
+	case !hasState && !hasLog:
+		// Nothing is left of what others may know of this identity: it is another's now.
+		return newIdentity(fs, dir, region, node, now)
+	}
 	return id, nil
+}
+
+// dataIn tells which parts of a node's data are in a directory. The log is made first.
+func dataIn(fs vfs.FS, dir string) (hasLog, hasState bool, err error) {
+	names, err := fs.List(dir)
+	for _, name := range names {
+		hasState = hasState || name == stateDir
+		if name == logDir {
+			segments, err := fs.List(fs.PathJoin(dir, logDir))
+			if err != nil {
+				return false, false, err
+			}
+			hasLog = len(segments) > 0
+		}
+	}
+	return hasLog, hasState, err
 }
 
 func newIdentity(fs vfs.FS, dir, region, node string, now time.Time) (identity, error) {

@@ -75,6 +75,7 @@ func Open(cfg Config) (n *Node, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("node: configuration: %w", err)
 	}
+	cfg.fillIn()
 	n = &Node{cfg: cfg, addresses: map[string]string{}}
 	defer func() {
 		if err != nil {

@@ -9,7 +9,8 @@ const (
 
 // Feed is the origin's end of a stream: what to send next. It keeps at most Window bytes on the way.
 type Feed struct {
-	sent   uint64 // Invariant: acked <= sent
+	sent   uint64 // read up to here; Invariant: acked <= sent, last <= sent
+	last   uint64 // the end of the last batch, or where the follower began
 	acked  uint64
 	onWay  []flight // in order of seq
 	bytes  int      // Invariant: the sum of onWay's sizes
@@ -23,14 +24,18 @@ type flight struct {
 }
 
 // NewFeed returns a Feed for a follower that has applied everything up to seq.
-func NewFeed(seq uint64) *Feed { return &Feed{sent: seq, acked: seq} }
+func NewFeed(seq uint64) *Feed { return &Feed{sent: seq, last: seq, acked: seq} }
 
 // Next tells from where to read on, and whether there is room for more on the way.
 func (f *Feed) Next() (after uint64, ok bool) { return f.sent, f.bytes < Window }
 
+// After is what the next batch says that it comes behind: the batch before it. What was skipped between
+// them was other regions', and the follower has not heard of it.
+func (f *Feed) After() uint64 { return f.last }
+
 // Sent notes that a batch of the given size has been sent.
 func (f *Feed) Sent(b Batch, size int) {
-	f.sent = b.Seq
+	f.sent, f.last = b.Seq, b.Seq
 	f.onWay = append(f.onWay, flight{b.Seq, size})
 	f.bytes += size
 }

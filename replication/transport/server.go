@@ -83,6 +83,7 @@ func send(stream grpc.BidiStreamingServer[pb.Pull, pb.Push], log replication.Log
 				return err
 			}
 			if len(batch.Changes) > 0 {
+				batch.After = feed.After()
 				m := batchToProto(batch)
 				if err := stream.Send(&pb.Push{Message: &pb.Push_Batch{Batch: m}}); err != nil {
 					return err
