@@ -42,8 +42,8 @@ func Create(ctx context.Context, a Archive, src Source, id string, now func() ti
 	if m.Definition, err = src.Definition(); err != nil {
 		return nil, fmt.Errorf("backup: %s: %w", src.Name(), err)
 	}
-	have := map[string]bool{}
-	if err := a.List(ctx, objectPrefix, func(name string, _ int64) bool { have[name] = true; return true }); err != nil {
+	have := map[string]int64{} // sizes: an object cut short is written again
+	if err := a.List(ctx, objectPrefix, func(name string, size int64) bool { have[name] = size; return true }); err != nil {
 		return nil, fmt.Errorf("backup: %s: %w", src.Name(), err)
 	}
 	parts, err := src.Partitions(ctx)
@@ -69,12 +69,12 @@ func Create(ctx context.Context, a Archive, src Source, id string, now func() ti
 		write := func() error {
 			object, items := c.object(encoder)
 			chunk := Chunk{Object: objectName(object), Size: int64(len(object)), Items: items}
-			if have[chunk.Object] {
+			if size, ok := have[chunk.Object]; ok && size == chunk.Size {
 				done.Reused++
 			} else if err := a.Put(ctx, chunk.Object, object); err != nil {
 				return fmt.Errorf("backup: %s: object %s: %w", m.Table, chunk.Object, err)
 			}
-			have[chunk.Object] = true
+			have[chunk.Object] = chunk.Size
 			pm.Chunks = append(pm.Chunks, chunk)
 			m.Stored += chunk.Size
 			done.Items += int64(items)

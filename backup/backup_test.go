@@ -131,6 +131,19 @@ func TestASecondBackupStoresOnlyWhatChanged(t *testing.T) {
 	}
 }
 
+func TestASecondBackupWritesAnObjectCutShortAgain(t *testing.T) {
+	a, src := local.Open(t.TempDir()), table(500)
+	first := create(t, a, src, "first")
+	object := first.Partitions[0].Chunks[0].Object
+	if err := a.Put(t.Context(), object, []byte("cut")); err != nil {
+		t.Fatal(err)
+	}
+	second := create(t, a, src, "second")
+	if err := backup.Restore(t.Context(), a, second, &rows{}, quiet); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestADamagedObjectIsRefusedByName(t *testing.T) {
 	for name, damage := range map[string]func(path string) error{
 		"flipped": func(path string) error {
