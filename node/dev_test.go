@@ -241,6 +241,13 @@ func TestDataOfAnotherRegionIsRefused(t *testing.T) {
 		d.Close()
 		t.Error("the data of us-east-1 opens as us-west-2's")
 	}
+	if err := os.RemoveAll(filepath.Join(dir, "ap-northeast-1", "log")); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := node.OpenDev(node.DevConfig{Data: dir, Regions: []string{"ap-northeast-1"}, Auth: "off"}); err == nil {
+		d.Close()
+		t.Error("state without its log opens")
+	}
 	if err := os.Remove(filepath.Join(dir, "eu-west-1", "node.json")); err != nil {
 		t.Fatal(err)
 	}
