@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/commutatordb/commutator/internal/task"
 	"github.com/commutatordb/commutator/region/group"
 	"github.com/commutatordb/commutator/region/op"
 	"github.com/commutatordb/commutator/region/partition"
@@ -50,7 +51,7 @@ func (p *Partition) tell() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for w := range p.watchers {
-		notify(w)
+		task.Poke(w)
 	}
 }
 

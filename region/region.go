@@ -14,13 +14,13 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/internal/task"
 	"github.com/commutatordb/commutator/region/group"
 	"github.com/commutatordb/commutator/storage"
 	"github.com/commutatordb/commutator/storage/raftlog"
@@ -35,6 +35,7 @@ type Config struct {
 	Log    *raftlog.Log
 	Store  *storage.Store
 	Now    func() time.Time
+	Tasks  task.Runtime // nil: goroutines
 	Logger *slog.Logger // nil discards
 	Fatal  func(error)  // see group.Config
 }
@@ -67,10 +68,13 @@ func Open(cfg Config) (*Region, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Tasks == nil {
+		cfg.Tasks = task.Goroutines
+	}
 	r := &Region{
 		cfg: cfg, opened: make(chan struct{}), changed: make(chan struct{}, 1), watchers: map[chan struct{}]bool{},
 		host: group.NewHost(group.Config{
-			NodeID: cfg.NodeID, Log: cfg.Log, Store: cfg.Store, Now: cfg.Now, Logger: cfg.Logger, Fatal: cfg.Fatal,
+			NodeID: cfg.NodeID, Log: cfg.Log, Store: cfg.Store, Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Fatal: cfg.Fatal,
 		}),
 	}
 	r.tables.Store(&map[string]*Table{})
@@ -94,7 +98,7 @@ func (r *Region) Name() string { return r.cfg.Name }
 func (r *Region) Actor() crdt.Actor { return r.cfg.Actor }
 
 func (r *Region) catalogChanged() {
-	notify(r.changed)
+	task.Poke(r.changed)
 	r.tellWatchers()
 }
 
@@ -102,14 +106,7 @@ func (r *Region) tellWatchers() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for w := range r.watchers {
-		notify(w)
-	}
-}
-
-func notify(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
+		task.Poke(w)
 	}
 }
 
@@ -129,7 +126,7 @@ func (r *Region) Watch() (changed <-chan struct{}, stop func()) {
 
 // Run carries the region until ctx ends.
 func (r *Region) Run(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
+	g, ctx := task.NewGroup(ctx, r.cfg.Tasks)
 	g.Go(func() error { return r.host.Run(ctx) })
 	g.Go(func() error { return r.keepReconciled(ctx) })
 	return g.Wait()
@@ -137,12 +134,10 @@ func (r *Region) Run(ctx context.Context) error {
 
 // Ready waits until every table is open and has replayed its log.
 func (r *Region) Ready(ctx context.Context) error {
-	select {
-	case <-r.opened:
-	case <-ctx.Done():
+	if r.cfg.Tasks.Wait(ctx, r.opened, 0) == task.Ended {
 		return fmt.Errorf("region: %w", context.Cause(ctx))
 	}
-	for _, t := range *r.tables.Load() {
+	for _, t := range r.Tables() {
 		for _, p := range t.partitions {
 			if err := p.group.Read(ctx); err != nil && !errors.Is(err, group.ErrGone) {
 				return err
@@ -162,24 +157,20 @@ func (r *Region) keepReconciled(ctx context.Context) error {
 	if err := r.catalogGroup.Read(ctx); err != nil {
 		return nil // ctx has ended
 	}
-	retry := time.NewTimer(time.Hour)
-	defer retry.Stop()
 	for first := true; ; first = false {
+		retry := time.Duration(0)
 		if err := r.reconcile(ctx); err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
 			r.cfg.Logger.Error("region: the catalog is not in force yet", "region", r.cfg.Name, "err", err)
-			retry.Reset(reconcileRetry)
+			retry = reconcileRetry
 		}
 		if first {
 			close(r.opened)
 		}
-		select {
-		case <-ctx.Done():
+		if r.cfg.Tasks.Wait(ctx, r.changed, retry) == task.Ended {
 			return nil
-		case <-r.changed:
-		case <-retry.C:
 		}
 	}
 }
@@ -190,12 +181,14 @@ func (r *Region) reconcile(ctx context.Context) error {
 		return err
 	}
 	var errs []error
-	for _, d := range defs {
+	for _, name := range slices.Sorted(maps.Keys(defs)) {
+		d := defs[name]
 		if err := r.reconcileTable(ctx, d); err != nil {
 			errs = append(errs, fmt.Errorf("table %s: %w", d.Schema.Name, err))
 		}
 	}
-	for name, t := range *r.tables.Load() {
+	for _, t := range r.Tables() {
+		name := t.Schema().Name
 		if d, ok := defs[name]; !ok || d.ID != t.ID {
 			r.publish(name, nil)
 		}

@@ -94,8 +94,11 @@ func (t *Table) Restore(ctx context.Context, items [][]byte) error {
 		p := t.of(key)
 		by[p] = append(by[p], op.Delta{Key: key, State: it})
 	}
-	for p, deltas := range by {
-		if err := p.propose(ctx, &op.Command{Kind: op.Restore, Deltas: deltas}); err != nil {
+	for _, p := range t.partitions {
+		if len(by[p]) == 0 {
+			continue
+		}
+		if err := p.propose(ctx, &op.Command{Kind: op.Restore, Deltas: by[p]}); err != nil {
 			return err
 		}
 	}

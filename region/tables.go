@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 
 	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/internal/task"
 	"github.com/commutatordb/commutator/region/group"
 	"github.com/commutatordb/commutator/region/op"
 	"github.com/commutatordb/commutator/region/partition"
@@ -215,9 +216,7 @@ func (r *Region) Opened(ctx context.Context, name string) (*Table, error) {
 	select {
 	case <-r.opened:
 	default:
-		select {
-		case <-r.opened:
-		case <-ctx.Done():
+		if r.cfg.Tasks.Wait(ctx, r.opened, 0) == task.Ended {
 			return nil, fmt.Errorf("region: %w", context.Cause(ctx))
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
 
+	"github.com/commutatordb/commutator/internal/task"
 	"github.com/commutatordb/commutator/region/op"
 	"github.com/commutatordb/commutator/storage"
 	"github.com/commutatordb/commutator/storage/raftlog"
@@ -85,14 +86,12 @@ func (g *Group) Propose(ctx context.Context, c *op.Command) (op.Result, error) {
 	if err := g.host.submit(p); err != nil {
 		return op.Result{}, err
 	}
-	select {
-	case <-p.done:
-		result, err := p.result, p.err
-		g.host.recycle(p)
-		return result, err
-	case <-ctx.Done():
+	if g.host.cfg.Tasks.Wait(ctx, p.done, 0) == task.Ended {
 		return op.Result{}, fmt.Errorf("%w: %w", ErrUnknown, context.Cause(ctx))
 	}
+	result, err := p.result, p.err
+	g.host.recycle(p)
+	return result, err
 }
 
 // Read waits until the store shows every write acknowledged before the call, so that a strongly
@@ -103,9 +102,7 @@ func (g *Group) Read(ctx context.Context) error {
 	select {
 	case <-g.ready:
 	default:
-		select {
-		case <-g.ready:
-		case <-ctx.Done():
+		if g.host.cfg.Tasks.Wait(ctx, g.ready, 0) == task.Ended {
 			return fmt.Errorf("group %d: read: %w", g.ID, context.Cause(ctx))
 		}
 	}

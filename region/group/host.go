@@ -1,13 +1,13 @@
 package group
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
-	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -16,6 +16,7 @@ import (
 	pb "go.etcd.io/raft/v3/raftpb"
 
 	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/internal/task"
 	"github.com/commutatordb/commutator/region/op"
 	"github.com/commutatordb/commutator/storage"
 	"github.com/commutatordb/commutator/storage/raftlog"
@@ -27,6 +28,7 @@ type Config struct {
 	Log    *raftlog.Log
 	Store  *storage.Store
 	Now    func() time.Time
+	Tasks  task.Runtime // nil: goroutines
 	Logger *slog.Logger // nil discards
 	// Fatal is called when the log or the store can no longer be trusted: the process must end, and
 	// start again from what is durable. Default: panic.
@@ -77,6 +79,9 @@ func NewHost(cfg Config) *Host {
 	}
 	if cfg.Fatal == nil {
 		cfg.Fatal = func(err error) { panic(err) }
+	}
+	if cfg.Tasks == nil {
+		cfg.Tasks = task.Goroutines
 	}
 	return &Host{
 		cfg: cfg, groups: map[uint64]*Group{}, wake: make(chan struct{}, 1),
@@ -130,12 +135,7 @@ func (h *Host) submit(p *proposal) error {
 	return nil
 }
 
-func (h *Host) signal() {
-	select {
-	case h.wake <- struct{}{}:
-	default:
-	}
-}
+func (h *Host) signal() { task.Poke(h.wake) }
 
 // call runs f in the loop and waits for it.
 func (h *Host) call(ctx context.Context, f func()) error {
@@ -148,12 +148,10 @@ func (h *Host) call(ctx context.Context, f func()) error {
 	h.calls = append(h.calls, func() { f(); close(done) })
 	h.signal()
 	h.mu.Unlock()
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
+	if h.cfg.Tasks.Wait(ctx, done, 0) == task.Ended {
 		return context.Cause(ctx)
 	}
+	return nil
 }
 
 // Open returns the group with this id, replaying its log into the machine once the loop runs. A group
@@ -250,7 +248,7 @@ func (h *Host) Flushed() {
 
 func (h *Host) truncate() {
 	h.mu.Lock()
-	groups := slices.Collect(maps.Values(h.groups))
+	groups := slices.SortedFunc(maps.Values(h.groups), func(a, b *Group) int { return cmp.Compare(a.ID, b.ID) })
 	h.mu.Unlock()
 	h.batch.Reset()
 	for _, g := range groups {
@@ -286,22 +284,22 @@ func (h *Host) durable(key []byte) (uint64, error) {
 
 // Run carries the groups until ctx ends, and then answers whatever is left with ErrClosed.
 func (h *Host) Run(ctx context.Context) error {
-	seal := time.NewTimer(time.Hour)
-	defer seal.Stop()
+	seal := time.Duration(0)
 	for {
-		select {
-		case <-ctx.Done():
+		switch h.cfg.Tasks.Wait(ctx, h.wake, seal) {
+		case task.Ended:
 			h.close()
 			return nil
-		case <-seal.C:
+		case task.Late:
+			seal = 0
 			if err := h.cfg.Log.Seal(); err != nil && !errors.Is(err, raftlog.ErrClosed) {
 				h.cfg.Fatal(fmt.Errorf("group: seal: %w", err))
 			}
-		case <-h.wake:
+		case task.Token:
 			// Whoever is about to propose may do so first: what is taken now shares one sync.
-			runtime.Gosched()
+			h.cfg.Tasks.Yield()
 			h.Step()
-			seal.Reset(sealAfter)
+			seal = sealAfter
 		}
 	}
 }
@@ -320,8 +318,8 @@ func (h *Host) close() {
 		p.err = ErrClosed
 	}
 	h.answer(inbox)
-	for _, g := range groups {
-		g.fail(ErrClosed)
+	for _, id := range slices.Sorted(maps.Keys(groups)) {
+		groups[id].fail(ErrClosed)
 	}
 }
 
