@@ -7,10 +7,12 @@
 // next flush on; what came after is replayed from the Raft log (DESIGN.md §8).
 //
 // Invariants: batches become visible and are flushed in the order of their commits; every value carries
-// a CRC-32C of its key and itself, checked on every read.
+// a CRC-32C of its key and itself, checked on every read; what a flush made durable is there at the next
+// Open, or Open says that it is not.
 package storage
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -18,6 +20,7 @@ import (
 	"hash/crc32"
 	"io"
 	"log/slog"
+	"maps"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -32,7 +35,9 @@ type Options struct {
 	// MemTableBytes is the size at which state is flushed; default 64 MiB. The Raft log is kept, and
 	// replayed after a crash, from the last flush on.
 	MemTableBytes uint64
-	Logger        *slog.Logger
+	// NoBackground leaves compaction to Compact, for simulation.
+	NoBackground bool
+	Logger       *slog.Logger
 	// Flushed is called, if set, after each flush, from a goroutine of Pebble's: it must not block.
 	Flushed func()
 	// Fatal is called when the store can no longer be trusted: a failed write or sync, or corruption.
@@ -43,26 +48,35 @@ type Options struct {
 // ErrNotFound says that a key has no value.
 var ErrNotFound = errors.New("storage: not found")
 
-// CorruptionError says that stored bytes are not what was written.
+// CorruptionError says that stored bytes are not what was written: a file's, or a value's when File is "".
 type CorruptionError struct {
-	Key    []byte
+	File   string // name within the store's directory
+	Key    []byte // nil where no one key is at fault
 	Reason string
 }
 
 func (e *CorruptionError) Error() string {
+	switch {
+	case e.File != "":
+		return fmt.Sprintf("storage: corrupt file %s: %s", e.File, e.Reason)
+	case e.Key == nil:
+		return fmt.Sprintf("storage: corrupt: %s", e.Reason)
+	}
 	return fmt.Sprintf("storage: corrupt value at key %x: %s", e.Key, e.Reason)
 }
 
 // Store is a node's state on disk. Its methods are safe for concurrent use.
 type Store struct {
-	db *pebble.DB
+	db      *pebble.DB
+	witness *witness
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 const sumSize = 4
 
-// Open opens the store, making it where there is none.
+// Open opens the store, making it where there is none. It returns a *CorruptionError, and has changed nothing,
+// when Pebble's own files are not all there as they were (witness.go).
 func Open(o Options) (*Store, error) {
 	if o.CacheBytes == 0 {
 		o.CacheBytes = 256 << 20
@@ -76,11 +90,16 @@ func Open(o Options) (*Store, error) {
 	if o.Fatal == nil {
 		o.Fatal = func(err error) { panic(err) }
 	}
+	w, err := openWitness(o.FS, o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	loaded := maps.Clone(w.tables)
 	cache := pebble.NewCache(o.CacheBytes)
 	defer cache.Unref()
 	logger := pebbleLogger{o.Logger, o.Fatal}
 	opts := &pebble.Options{
-		FS:                          o.FS,
+		FS:                          w,
 		Cache:                       cache,
 		DisableWAL:                  true,
 		FormatMajorVersion:          pebble.FormatNewest,
@@ -89,6 +108,7 @@ func Open(o Options) (*Store, error) {
 		L0CompactionThreshold:       4,
 		L0StopWritesThreshold:       24,
 		MaxOpenFiles:                512,
+		DisableAutomaticCompactions: o.NoBackground,
 		Logger:                      logger,
 		EventListener: &pebble.EventListener{
 			BackgroundError: func(err error) { o.Logger.Error("storage: background work failed", "err", err) },
@@ -109,7 +129,10 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("storage: open %s: %w", o.Dir, err)
 	}
-	return &Store{db: db}, nil
+	if err := w.checkTables(db, loaded); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return &Store{db: db, witness: w}, nil
 }
 
 // Close flushes, so that the next start has nothing to replay, and closes.
@@ -123,6 +146,11 @@ func (s *Store) CloseWithoutFlush() error { return s.db.Close() }
 
 // Flush makes everything committed so far durable.
 func (s *Store) Flush() error { return s.db.Flush() }
+
+// Compact rewrites all of the state into as few files as it needs.
+func (s *Store) Compact() error {
+	return s.db.Compact(context.Background(), []byte{0}, bytes.Repeat([]byte{0xFF}, 8), false)
+}
 
 // Reader is what can be read from: the store as it is now, or a Snapshot.
 type Reader interface {
@@ -168,7 +196,7 @@ func get(r pebble.Reader, dst, key []byte) ([]byte, error) {
 		if errors.Is(err, pebble.ErrNotFound) {
 			return nil, ErrNotFound
 		}
-		return nil, fmt.Errorf("storage: get %x: %w", key, err)
+		return nil, fmt.Errorf("storage: get %x: %w", key, typed(err))
 	}
 	value, err := check(key, raw)
 	if err == nil {
@@ -178,6 +206,15 @@ func get(r pebble.Reader, dst, key []byte) ([]byte, error) {
 	return dst, err
 }
 
+// typed makes a *CorruptionError of Pebble's word for one.
+func typed(err error) error {
+	var corrupt *CorruptionError
+	if err == nil || errors.As(err, &corrupt) || !pebble.IsCorruptionError(err) {
+		return err
+	}
+	return &CorruptionError{Reason: err.Error()}
+}
+
 func sum(key, value []byte) uint32 {
 	return crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, value)
 }
@@ -185,10 +222,10 @@ func sum(key, value []byte) uint32 {
 func check(key, raw []byte) ([]byte, error) {
 	n := len(raw) - sumSize
 	if n < 0 {
-		return nil, &CorruptionError{append([]byte(nil), key...), "too short"}
+		return nil, &CorruptionError{Key: append([]byte(nil), key...), Reason: "too short"}
 	}
 	if sum(key, raw[:n]) != binary.LittleEndian.Uint32(raw[n:]) {
-		return nil, &CorruptionError{append([]byte(nil), key...), "checksum mismatch"}
+		return nil, &CorruptionError{Key: append([]byte(nil), key...), Reason: "checksum mismatch"}
 	}
 	return raw[:n:n], nil
 }
@@ -301,13 +338,13 @@ func (i *Iter) Prev() bool { return i.at(i.it.Prev()) }
 func (i *Iter) at(valid bool) bool {
 	if !valid || i.err != nil {
 		if i.err == nil {
-			i.err = i.it.Error()
+			i.err = typed(i.it.Error())
 		}
 		return false
 	}
 	raw, err := i.it.ValueAndErr()
 	if err != nil {
-		i.err = err
+		i.err = typed(err)
 		return false
 	}
 	i.value, i.err = check(i.it.Key(), raw)
@@ -324,7 +361,7 @@ func (i *Iter) Value() []byte { return i.value }
 func (i *Iter) Err() error { return i.err }
 
 // Close ends the walk and returns Err.
-func (i *Iter) Close() error { return errors.Join(i.err, i.it.Close()) }
+func (i *Iter) Close() error { return errors.Join(i.err, typed(i.it.Close())) }
 
 var _ io.Closer = (*Iter)(nil)
 

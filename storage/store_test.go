@@ -3,7 +3,6 @@ package storage
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"testing"
 
@@ -94,11 +93,7 @@ func TestBytesThatWereNotWrittenAreCorruption(t *testing.T) {
 	fs := vfs.NewMem()
 	s := openStore(t, fs)
 	set(t, s, "a", "value of a", "b", "value of b", "c", "value of c", "d", "value of d", "e", "value of e")
-	closeStore(t, s)
-	db, err := pebble.Open("state", &pebble.Options{FS: fs, FormatMajorVersion: pebble.FormatNewest, DisableWAL: true, Logger: pebbleLogger{l: slog.New(slog.DiscardHandler)}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	db := s.db
 	raw := func(key string) []byte {
 		value, closer, err := db.Get([]byte(key))
 		if err != nil {
@@ -115,9 +110,7 @@ func TestBytesThatWereNotWrittenAreCorruption(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := errors.Join(db.Flush(), db.Close()); err != nil {
-		t.Fatal(err)
-	}
+	closeStore(t, s)
 	s = openStore(t, fs)
 	defer closeStore(t, s)
 	if got, err := s.Get(nil, []byte("a")); err != nil || string(got) != "value of a" {
