@@ -68,6 +68,9 @@ func (l *Log) recover(ids []uint64) error {
 			return err
 		}
 		l.seq, l.off = r.want-1, r.off
+		if r.linked != 0 {
+			s.end = r.off
+		}
 		switch rest := ids[i+1:]; {
 		case r.linked != 0 && len(rest) == 0:
 			return &CorruptError{segmentName(r.linked), 0, "segment is missing; " + s.name + " links to it"}

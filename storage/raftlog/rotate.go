@@ -71,6 +71,7 @@ func (l *Log) rotateLocked(need int64) error {
 		s.release()
 		return err
 	}
+	old.end = l.off
 	l.segs = append(l.segs, s)
 	l.seq, l.off = h.first, end
 	l.stable = l.seq

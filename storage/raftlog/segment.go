@@ -44,6 +44,7 @@ type segment struct {
 	// Below Log.commitMu.
 	live    int64  // bytes of entries that are still in a group's index
 	deadSeq uint64 // the frame that last took some away
+	end     int64  // behind the link; 0 in the active segment
 }
 
 // acquire keeps the file open until release; it returns false if it is closed already.
@@ -88,31 +89,38 @@ func (h segmentHeader) append(b []byte) []byte {
 
 // parseSegmentHeader reads and checks the header of segment id, of which data is the whole.
 func parseSegmentHeader(data []byte, id uint64) (segmentHeader, error) {
-	le := binary.LittleEndian
 	bad := func(off int64, reason string) (segmentHeader, error) {
 		return segmentHeader{}, &CorruptError{segmentName(id), off, reason}
 	}
 	if len(data) < segmentHeaderBytes {
 		return bad(int64(len(data)), "segment is cut off within its header")
 	}
-	if le.Uint64(data) != segmentMagic || le.Uint32(data[60:]) != crc32.Checksum(data[:60], castagnoli) {
-		return bad(0, "segment header is damaged")
-	}
-	h := segmentHeader{
-		salt:    le.Uint64(data[8:]),
-		id:      le.Uint64(data[16:]),
-		first:   le.Uint64(data[24:]),
-		prev:    le.Uint64(data[32:]),
-		prevEnd: int64(le.Uint64(data[40:])),
-		size:    int64(le.Uint64(data[48:])),
-	}
+	h, ok := decodeSegmentHeader(data)
 	switch {
+	case !ok:
+		return bad(0, "segment header is damaged")
 	case h.id != id:
 		return bad(16, fmt.Sprintf("segment header is that of %s", segmentName(h.id)))
 	case h.size != int64(len(data)):
 		return bad(int64(len(data)), fmt.Sprintf("segment has %d bytes and should have %d", len(data), h.size))
 	}
 	return h, nil
+}
+
+// decodeSegmentHeader reads a header; ok is false if its magic or sum is wrong.
+func decodeSegmentHeader(b []byte) (h segmentHeader, ok bool) {
+	le := binary.LittleEndian
+	if le.Uint64(b) != segmentMagic || le.Uint32(b[60:]) != crc32.Checksum(b[:60], castagnoli) {
+		return h, false
+	}
+	return segmentHeader{
+		salt:    le.Uint64(b[8:]),
+		id:      le.Uint64(b[16:]),
+		first:   le.Uint64(b[24:]),
+		prev:    le.Uint64(b[32:]),
+		prevEnd: int64(le.Uint64(b[40:])),
+		size:    int64(le.Uint64(b[48:])),
+	}, true
 }
 
 func segmentName(id uint64) string { return fmt.Sprintf("%016x%s", id, segmentSuffix) }
