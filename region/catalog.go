@@ -41,6 +41,7 @@ type row struct {
 // catalog is the state machine of the region's own facts: which tables there are, and what they are. It
 // implements group.Machine; view is for everybody else.
 type catalog struct {
+	store   *storage.Store
 	applied uint64
 	rows    map[string]row
 	changed bool
@@ -57,17 +58,25 @@ type view struct {
 }
 
 func openCatalog(store *storage.Store, updated func()) (*catalog, error) {
-	c := &catalog{rows: map[string]row{}, updated: updated}
+	c := &catalog{store: store, updated: updated}
+	if err := c.load(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *catalog) load() error {
+	c.applied, c.rows, c.changed = 0, map[string]row{}, false
 	prefix := keyenc.Catalog(nil, "")
-	it, err := store.Iter(prefix, keyenc.End(prefix))
+	it, err := c.store.Iter(prefix, keyenc.End(prefix))
 	if err != nil {
-		return nil, fmt.Errorf("region: catalog: %w", err)
+		return fmt.Errorf("region: catalog: %w", err)
 	}
 	defer it.Close()
 	for ok := it.First(); ok; ok = it.Next() {
 		name, value := keyenc.CatalogName(it.Key()), it.Value()
 		if len(value) < 8 {
-			return nil, fmt.Errorf("region: catalog: row %q has %d bytes", name, len(value))
+			return fmt.Errorf("region: catalog: row %q has %d bytes", name, len(value))
 		}
 		n := binary.BigEndian.Uint64(value)
 		if name == rowState {
@@ -77,10 +86,10 @@ func openCatalog(store *storage.Store, updated func()) (*catalog, error) {
 		c.rows[name] = row{n, slices.Clone(value[8:])}
 	}
 	if err := it.Err(); err != nil {
-		return nil, fmt.Errorf("region: catalog: %w", err)
+		return fmt.Errorf("region: catalog: %w", err)
 	}
 	c.publish()
-	return c, nil
+	return nil
 }
 
 func (c *catalog) publish() {
@@ -139,6 +148,21 @@ func (c *catalog) Applied() uint64 { return c.applied }
 
 // AppliedKey is group.Machine's.
 func (c *catalog) AppliedKey() []byte { return keyenc.Catalog(nil, rowState) }
+
+// Ranges is group.Machine's.
+func (c *catalog) Ranges() [][2][]byte {
+	prefix := keyenc.Catalog(nil, "")
+	return [][2][]byte{{prefix, keyenc.End(prefix)}}
+}
+
+// Reload is group.Machine's.
+func (c *catalog) Reload() error {
+	if err := c.load(); err != nil {
+		return err
+	}
+	c.updated()
+	return nil
+}
 
 var _ group.Machine = (*catalog)(nil)
 

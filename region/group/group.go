@@ -1,24 +1,26 @@
 // Package group owns agreement: each partition's commands as a Raft group, many groups to a node, all
 // over one log (storage/raftlog), one write and one fsync for every group that is ready.
 //
-// It leaves what a command means to the group's Machine, and which group a key belongs to to package
-// region. It is the one package that imports etcd's raft.
+// It leaves what a command means to the group's Machine, which group a key belongs to to package region, and
+// the way of a message to another node to whoever set Config.Send. It is the one package that imports etcd's
+// raft.
 //
-// Invariants: a proposal is answered only after its entry is durable, committed, applied, and visible in
-// the store; entries are applied in the order of their indexes, each once; everything that touches a
+// Invariants: a proposal is answered with a result only after its entry is committed, applied here, and visible
+// in this node's store; entries are applied in the order of their indexes, each once; everything that touches a
 // RawNode or a Machine runs in the Host's loop.
+//
+// A group has one voter or several. The only voter leads from the start, and neither asks nor waits for anybody.
+// Of several, one leads; the others hand it what is proposed (propose.go) and ask it how far a read must see
+// (read.go).
 package group
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"sync/atomic"
 
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
 
-	"github.com/commutatordb/commutator/internal/task"
 	"github.com/commutatordb/commutator/region/op"
 	"github.com/commutatordb/commutator/storage"
 	"github.com/commutatordb/commutator/storage/raftlog"
@@ -35,159 +37,148 @@ type Machine interface {
 	// Applied is the index of the last entry applied.
 	Applied() uint64
 	// AppliedKey is the store's key that Finish writes; its value begins with Applied, eight bytes,
-	// big-endian.
+	// big-endian. It lies within Ranges.
 	AppliedKey() []byte
+	// Ranges are the ranges of the store's keys, [from, to), that hold the machine's whole state, and nothing
+	// else's. They are the same at every replica, and do not meet.
+	Ranges() [][2][]byte
+	// Reload reads the state anew: a snapshot's rows have taken the place of what was in Ranges.
+	Reload() error
 }
 
 // Errors of Propose and Read. After ErrUnknown the command may or may not take effect: the caller says
-// so to whoever asked. After ErrGone and ErrClosed it has none.
+// so to whoever asked. After the others it has none.
 var (
 	ErrUnknown    = errors.New("group: the outcome of the command is not known")
 	ErrGone       = errors.New("group: there is no such group here any more")
 	ErrClosed     = errors.New("group: the node is closing")
 	ErrOverloaded = errors.New("group: too many commands are waiting")
+	ErrNoLeader   = errors.New("group: the group has had no leader for some time")
 )
 
 // Group is one Raft group's replica on this node. Its exported methods are safe for concurrent use.
 type Group struct {
-	ID   uint64
-	host *Host
+	ID      uint64
+	host    *Host
+	several bool     // it has more than one voter
+	voters  []uint64 // ascending
 
-	ready chan struct{} // closed once this replica leads and has applied all that was committed before
-	gone  atomic.Bool
+	ready  chan struct{} // one voter: closed once this replica has applied all that was committed before
+	gone   atomic.Bool
+	leads  atomic.Bool
+	leader atomic.Uint64
 
 	// Of the Host's loop alone:
 	node    *raft.RawNode
 	machine Machine
-	after   func()      // called after each run that the store shows
-	queue   []*proposal // to be proposed
-	waiting []*proposal // proposed; Invariant: index rises, and is 0 in those not numbered yet
-	touched bool        // has applied something that is not committed to the store yet
-	dirty   bool        // is on the Host's list of groups to look at
-	led     bool        // ready is closed
+	after   func()            // called after each run that the store shows, and when another replica leads
+	applied uint64            // index of the last entry applied; the store shows it between two rounds
+	queue   []*proposal       // to be proposed
+	waiting []*proposal       // one voter: proposed; Invariant: index rises, and is 0 in those not numbered yet
+	sent    sent              // several voters: proposed
+	reads   reads             // several voters
+	touched bool              // has applied something that is not committed to the store yet
+	dirty   bool              // is on the Host's list of groups to look at
+	led     bool              // ready is closed
+	leading bool              // raft's state is leader
+	term    uint64            // as of the last change that raft told of
+	pending []pendingSnapshot // sent to followers that have not answered
+	arrived []arrived         // snapshots received, for raft to take or leave
+	heard   []uint64          // by voter: the tick at which it was heard of last
 }
 
-// proposal is one command on its way.
-type proposal struct {
-	group  *Group
-	cmd    *op.Command
-	data   []byte
-	index  uint64 // of its entry, once proposed
-	term   uint64
-	result op.Result
-	err    error
-	done   chan struct{} // gets one token
-}
+// Leads tells whether this replica leads and has applied everything that was acknowledged before it did. By the
+// time the caller looks at the answer, another may lead.
+func (g *Group) Leads() bool { return g.leads.Load() }
 
-// Propose logs the command, waits until it is durable and applied, and returns what applying it gave.
-// The command belongs to the group from then on. When ctx ends first it returns ErrUnknown.
-func (g *Group) Propose(ctx context.Context, c *op.Command) (op.Result, error) {
-	p := g.host.newProposal(g, c)
-	if err := g.host.submit(p); err != nil {
-		return op.Result{}, err
-	}
-	if g.host.cfg.Tasks.Wait(ctx, p.done, 0) == task.Ended {
-		return op.Result{}, fmt.Errorf("%w: %w", ErrUnknown, context.Cause(ctx))
-	}
-	result, err := p.result, p.err
-	g.host.recycle(p)
-	return result, err
-}
+// Leader returns the node that leads, as far as is known here, 0 for none.
+func (g *Group) Leader() uint64 { return g.leader.Load() }
 
-// Read waits until the store shows every write acknowledged before the call, so that a strongly
-// consistent read may read it.
-func (g *Group) Read(ctx context.Context) error {
-	// A group of one voter: an acknowledged write is visible in this very store, from the moment that
-	// this replica has replayed its log.
-	select {
-	case <-g.ready:
-	default:
-		if g.host.cfg.Tasks.Wait(ctx, g.ready, 0) == task.Ended {
-			return fmt.Errorf("group %d: read: %w", g.ID, context.Cause(ctx))
-		}
-	}
-	if g.gone.Load() {
-		return ErrGone
-	}
-	return nil
-}
+// Voters returns the nodes that hold a replica, ascending. It must not be changed.
+func (g *Group) Voters() []uint64 { return g.voters }
 
 // logStorage is a group's log as raft reads it, from the machine's state on: whatever the machine has
 // applied was committed, though the log's own note of that may be older.
 type logStorage struct {
 	*raftlog.Group
-	applied uint64
+	g *Group
 }
 
 func (s logStorage) InitialState() (*pb.HardState, *pb.ConfState, error) {
 	hs, cs, err := s.Group.InitialState()
-	if err == nil && hs.GetCommit() < s.applied {
-		hs = &pb.HardState{Term: new(hs.GetTerm()), Vote: new(hs.GetVote()), Commit: new(s.applied)}
+	if err == nil && hs.GetCommit() < s.g.applied {
+		hs = &pb.HardState{Term: new(hs.GetTerm()), Vote: new(hs.GetVote()), Commit: new(s.g.applied)}
 	}
 	return hs, cs, err
 }
 
-// propose hands the queued commands to raft, in one step.
-func (g *Group) propose(h *Host) {
-	if len(g.queue) == 0 {
-		return
+// Snapshot names the present state; what is in it is filled in when it is sent (snapshot.go).
+func (s logStorage) Snapshot() (*pb.Snapshot, error) {
+	m, err := s.g.metadata()
+	if err != nil {
+		return nil, raft.ErrSnapshotTemporarilyUnavailable
 	}
-	now := h.hlc()
-	entries := make([]*pb.Entry, len(g.queue))
-	for i, p := range g.queue {
-		switch p.cmd.Kind {
-		case op.Put, op.Update, op.Delete, op.Expire, op.Restore, op.Merge:
-			p.cmd.HLC = now
-			op.SetHLC(p.data, now)
-		}
-		entries[i] = &pb.Entry{Data: p.data}
-	}
-	if err := g.node.Step(&pb.Message{Type: pb.MessageType_MsgProp.Enum(), From: new(h.cfg.NodeID), Entries: entries}); err != nil {
-		for _, p := range g.queue {
-			p.err = fmt.Errorf("group %d: propose: %w", g.ID, err)
-		}
-		h.answer(g.queue)
-		g.queue = g.queue[:0]
-		return
-	}
-	g.waiting = append(g.waiting, g.queue...)
-	clear(g.queue)
-	g.queue = g.queue[:0]
+	return &pb.Snapshot{Metadata: m}, nil
 }
 
-// number notes which entries raft has made of the proposals: entries with data come from here alone, and
-// in the order of the proposals.
-func (g *Group) number(entries []*pb.Entry) {
-	i := 0
-	for i < len(g.waiting) && g.waiting[i].index > 0 {
-		i++
+// lead notes who leads now, by what the last round brought, and opens the group for business.
+func (g *Group) lead(h *Host, rd raft.Ready) {
+	if rd.HardState != nil && rd.HardState.GetTerm() != g.term {
+		g.term = rd.HardState.GetTerm()
+		g.set(g.leader.Load(), false)
 	}
-	for _, e := range entries {
-		if len(e.GetData()) == 0 {
-			continue
+	if rd.SoftState != nil {
+		g.leading = rd.SoftState.RaftState == raft.StateLeader
+		g.set(rd.SoftState.Lead, g.leads.Load() && g.leading)
+		if g.several && rd.SoftState.Lead != raft.None {
+			g.sent.hurry(h.ticks + hurryTicks)
+			g.reads.lost()
+			h.mark(g)
+			g.propose(h)
+			g.ask(h)
 		}
-		if i == len(g.waiting) {
-			panic(fmt.Sprintf("group %d: entry %d was proposed by nobody here", g.ID, e.GetIndex()))
-		}
-		g.waiting[i].index, g.waiting[i].term = e.GetIndex(), e.GetTerm()
-		i++
+	}
+	if !g.leading || g.leads.Load() {
+		return
+	}
+	// A leader that has applied an entry of its own term has applied everything that was acknowledged before it
+	// led.
+	s := g.node.BasicStatus()
+	if s.RaftState != raft.StateLeader || !g.several && s.Applied < s.HardState.GetCommit() || !g.ownTerm(h, s) {
+		return
+	}
+	g.set(h.cfg.NodeID, true)
+	if !g.several && !g.led {
+		g.led = true
+		close(g.ready)
+		g.propose(h)
+		h.mark(g)
 	}
 }
 
-// take returns the proposal whose entry this is, nil when it was proposed before a restart or by another
-// node. Proposals whose entries were replaced by another leader's fail.
-func (g *Group) take(e *pb.Entry) *proposal {
-	for len(g.waiting) > 0 && g.waiting[0].index > 0 && g.waiting[0].index <= e.GetIndex() {
-		p := g.waiting[0]
-		g.waiting[0] = nil
-		g.waiting = g.waiting[1:]
-		if p.index == e.GetIndex() && p.term == e.GetTerm() {
-			return p
-		}
-		p.err = ErrUnknown
-		g.host.answer([]*proposal{p})
+func (g *Group) set(leader uint64, leads bool) {
+	if g.leader.Load() == leader && g.leads.Load() == leads {
+		return
 	}
-	return nil
+	g.leader.Store(leader)
+	g.leads.Store(leads)
+	if g.after != nil {
+		g.after()
+	}
+}
+
+func (g *Group) ownTerm(h *Host, s raft.BasicStatus) bool {
+	term, err := h.cfg.Log.Group(g.ID).Term(s.Applied)
+	return err == nil && term == s.HardState.GetTerm()
+}
+
+// tick lets the group's time pass.
+func (g *Group) tick(h *Host) {
+	g.node.Tick()
+	g.expire(h)
+	g.reads.tick(h)
+	g.snapshotsLost(h)
+	h.mark(g)
 }
 
 // fail answers everything on its way with err.
@@ -200,5 +191,7 @@ func (g *Group) fail(err error) {
 	}
 	g.host.answer(g.queue)
 	g.host.answer(g.waiting)
+	g.host.answer(g.sent.all(ErrUnknown))
 	g.queue, g.waiting = nil, nil
+	g.reads.fail(g.host, err)
 }

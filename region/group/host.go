@@ -3,6 +3,7 @@ package group
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -25,6 +26,15 @@ import (
 // Config is what a Host works with.
 type Config struct {
 	NodeID uint64 // of this node in its groups; from 1
+	// Voters are the nodes that hold the groups, this one among them. They are the same at all of them, and what a
+	// group began with. nil: this node alone.
+	Voters []uint64
+	// Send takes a message to another node. It is called in the loop and must not block; what it cannot take it
+	// drops, and says so by Host.Unreachable. The message is not to be changed. Set if there are several voters.
+	Send func(to uint64, m Message)
+	// Tick is how often the groups' time passes, if there are several voters; default 100 ms. A follower that has
+	// heard nothing for 10 to 20 ticks stands for election.
+	Tick   time.Duration
 	Log    *raftlog.Log
 	Store  *storage.Store
 	Now    func() time.Time
@@ -45,6 +55,11 @@ const (
 	maxBatch = 4 << 20
 	// sealAfter is how long writing must have paused for the log's last frame to be sealed.
 	sealAfter = 50 * time.Millisecond
+	// defaultTick times heartbeatTicks is how often a leader says that it leads; times electionTicks, the least time
+	// after which it is given up.
+	defaultTick    = 100 * time.Millisecond
+	heartbeatTicks = 2
+	electionTicks  = 10
 	// maxPooled is the most proposals kept for reuse.
 	maxPooled = 1024
 )
@@ -61,15 +76,26 @@ type Host struct {
 	closed  bool
 	pool    []*proposal
 	groups  map[uint64]*Group
+	mail    []Message // received
+	mailed  int       // about how many bytes they take
+	readbox []*read
+	reading int  // reads submitted and not answered yet
+	ticked  bool // time is to pass
 
-	wake chan struct{} // gets a token when inbox or calls have something
+	wake chan struct{} // gets a token when there is something to do
 
 	// Of the loop alone:
-	dirty   []*Group
-	batch   *raftlog.Batch
-	state   *storage.Batch
-	touched []*Group
-	applied []*proposal
+	live     []*Group // by id
+	ticks    uint64   // how many have passed
+	nonce    uint64   // the last one given
+	arrivals []*Group // have arrived snapshots
+	broken   bool     // Fatal was called: nothing moves any more
+	keep     uint64   // keepEntries
+	dirty    []*Group
+	batch    *raftlog.Batch
+	state    *storage.Batch
+	touched  []*Group
+	applied  []*proposal
 }
 
 // NewHost returns a host without groups.
@@ -83,57 +109,39 @@ func NewHost(cfg Config) *Host {
 	if cfg.Tasks == nil {
 		cfg.Tasks = task.Goroutines
 	}
-	return &Host{
-		cfg: cfg, groups: map[uint64]*Group{}, wake: make(chan struct{}, 1),
-		batch: cfg.Log.NewBatch(), state: cfg.Store.NewBatch(),
+	if len(cfg.Voters) == 0 {
+		cfg.Voters = []uint64{cfg.NodeID}
 	}
+	cfg.Voters = slices.Compact(slices.Sorted(slices.Values(cfg.Voters)))
+	if cfg.Tick == 0 {
+		cfg.Tick = defaultTick
+	}
+	h := &Host{
+		cfg: cfg, groups: map[uint64]*Group{}, wake: make(chan struct{}, 1),
+		batch: cfg.Log.NewBatch(), state: cfg.Store.NewBatch(), keep: keepEntries,
+	}
+	if len(cfg.Voters) > 1 {
+		var base [8]byte
+		rand.Read(base[:]) // never fails
+		h.nonce = binary.BigEndian.Uint64(base[:])
+	}
+	return h
+}
+
+// next returns a number that no other start of any node uses, but by a chance of 1 in 2^64.
+func (h *Host) next() uint64 {
+	h.nonce++
+	return h.nonce
+}
+
+// fatal says that this node must not go on.
+func (h *Host) fatal(err error) {
+	h.broken = true
+	h.cfg.Fatal(err)
 }
 
 // hlc is the present as a stamp to propose.
 func (h *Host) hlc() crdt.HLC { return crdt.At(h.cfg.Now().UnixMilli(), 0) }
-
-func (h *Host) newProposal(g *Group, c *op.Command) *proposal {
-	h.mu.Lock()
-	var p *proposal
-	if n := len(h.pool); n > 0 {
-		p = h.pool[n-1]
-		h.pool = h.pool[:n-1]
-	}
-	h.mu.Unlock()
-	if p == nil {
-		p = &proposal{done: make(chan struct{}, 1)}
-	}
-	p.group, p.cmd = g, c
-	p.data = c.Append(make([]byte, 0, len(c.Item)+len(c.Key)+64))
-	return p
-}
-
-func (h *Host) recycle(p *proposal) {
-	*p = proposal{done: p.done}
-	h.mu.Lock()
-	if len(h.pool) < maxPooled {
-		h.pool = append(h.pool, p)
-	}
-	h.mu.Unlock()
-}
-
-func (h *Host) submit(p *proposal) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	switch {
-	case h.closed:
-		return ErrClosed
-	case p.group.gone.Load():
-		return ErrGone
-	case h.waiting >= maxWaiting || h.bytes+len(p.data) > maxWaitingBytes:
-		return ErrOverloaded
-	}
-	h.waiting++
-	h.bytes += len(p.data)
-	h.inbox = append(h.inbox, p)
-	h.signal()
-	return nil
-}
 
 func (h *Host) signal() { task.Poke(h.wake) }
 
@@ -155,23 +163,38 @@ func (h *Host) call(ctx context.Context, f func()) error {
 }
 
 // Open returns the group with this id, replaying its log into the machine once the loop runs. A group
-// that the log does not know begins here, with this node as its only voter. after, if not nil, is called
-// in the loop after each run of commands that the store shows; it must not block.
+// that the log does not know begins here, with the host's voters; all of them begin it alike. after, if not nil, is
+// called in the loop after each run of commands that the store shows, and when Leads or Leader change; it must not
+// block.
 func (h *Host) Open(id uint64, m Machine, after func()) (*Group, error) {
+	if !slices.Contains(h.cfg.Voters, h.cfg.NodeID) {
+		return nil, fmt.Errorf("group %d: open: node %d is none of the voters %v", id, h.cfg.NodeID, h.cfg.Voters)
+	}
 	stored := h.cfg.Log.Group(id)
 	_, conf, err := stored.InitialState()
 	if err != nil {
 		return nil, fmt.Errorf("group %d: open: %w", id, err)
 	}
 	if len(conf.GetVoters()) == 0 {
+		conf = &pb.ConfState{Voters: h.cfg.Voters}
 		b := h.cfg.Log.NewBatch()
-		b.SetSnapshot(id, &pb.SnapshotMetadata{
-			Index: new(uint64(1)), Term: new(uint64(1)), ConfState: &pb.ConfState{Voters: []uint64{h.cfg.NodeID}},
-		})
+		b.SetSnapshot(id, &pb.SnapshotMetadata{Index: new(uint64(1)), Term: new(uint64(1)), ConfState: conf})
 		b.Append(id, &pb.HardState{Term: new(uint64(1)), Commit: new(uint64(1))}, nil)
 		if err := h.cfg.Log.Commit(b, true); err != nil {
 			return nil, fmt.Errorf("group %d: begin: %w", id, err)
 		}
+	}
+	// Nodes that do not agree on who votes would each find a majority of their own.
+	if voters := slices.Sorted(slices.Values(conf.GetVoters())); !slices.Equal(voters, h.cfg.Voters) {
+		return nil, fmt.Errorf("group %d: open: its voters are %v, not %v", id, voters, h.cfg.Voters)
+	}
+	g := &Group{
+		ID: id, host: h, voters: h.cfg.Voters, several: len(h.cfg.Voters) > 1, ready: make(chan struct{}),
+		machine: m, after: after, applied: max(m.Applied(), 1), heard: make([]uint64, len(h.cfg.Voters)),
+	}
+	g.reads.group = g
+	if err := h.reinstall(g, stored); err != nil {
+		return nil, fmt.Errorf("group %d: open: %w", id, err)
 	}
 	first, err := stored.FirstIndex()
 	if err != nil {
@@ -181,30 +204,54 @@ func (h *Host) Open(id uint64, m Machine, after func()) (*Group, error) {
 	if err != nil {
 		return nil, fmt.Errorf("group %d: open: %w", id, err)
 	}
-	applied := max(m.Applied(), 1)
-	if applied > last || applied < first-1 {
-		return nil, fmt.Errorf("group %d: open: the state has applied entry %d, the log has %d to %d: one of them is not this node's", id, applied, first, last)
+	if g.applied > last || g.applied < first-1 {
+		return nil, fmt.Errorf("group %d: open: the state has applied entry %d, the log has %d to %d: one of them is not this node's", id, g.applied, first, last)
 	}
-	node, err := raft.NewRawNode(&raft.Config{
-		ID: h.cfg.NodeID, ElectionTick: 10, HeartbeatTick: 1,
-		Storage: logStorage{stored, applied}, Applied: applied,
-		MaxSizePerMsg: 1 << 20, MaxCommittedSizePerReady: 8 << 20, MaxInflightMsgs: 256,
-		CheckQuorum: true, PreVote: true, Logger: raftLogger{h.cfg.Logger},
-	})
+	hs, _, err := stored.InitialState()
 	if err != nil {
 		return nil, fmt.Errorf("group %d: open: %w", id, err)
 	}
-	// The only voter need not wait for an election timeout.
-	if err := node.Campaign(); err != nil {
-		return nil, fmt.Errorf("group %d: campaign: %w", id, err)
+	if hs.GetCommit() > last {
+		return nil, fmt.Errorf("group %d: open: the log ends at %d, and %d was committed", id, last, hs.GetCommit())
 	}
-	g := &Group{ID: id, host: h, ready: make(chan struct{}), node: node, machine: m, after: after}
+	cfg := &raft.Config{
+		ID: h.cfg.NodeID, ElectionTick: electionTicks, HeartbeatTick: heartbeatTicks,
+		Storage: logStorage{stored, g}, Applied: g.applied,
+		MaxSizePerMsg: 1 << 20, MaxCommittedSizePerReady: 8 << 20, MaxInflightMsgs: 256,
+		CheckQuorum: true, PreVote: true, ReadOnlyOption: raft.ReadOnlySafe, Logger: raftLogger{h.cfg.Logger},
+	}
+	if g.several {
+		cfg.MaxUncommittedEntriesSize = maxWaitingBytes
+	}
+	if g.node, err = raft.NewRawNode(cfg); err != nil {
+		return nil, fmt.Errorf("group %d: open: %w", id, err)
+	}
+	// The only voter need not wait for an election timeout. Of several, each begins by standing for some of the
+	// groups, so that leaders are spread; where somebody leads already, the others do not listen (PreVote).
+	if h.cfg.Voters[id%uint64(len(h.cfg.Voters))] == h.cfg.NodeID {
+		if err := g.node.Campaign(); err != nil {
+			return nil, fmt.Errorf("group %d: campaign: %w", id, err)
+		}
+	}
 	h.mu.Lock()
 	h.groups[id] = g
-	h.calls = append(h.calls, func() { h.mark(g) })
+	h.calls = append(h.calls, func() { h.adopt(g) })
 	h.signal()
 	h.mu.Unlock()
 	return g, nil
+}
+
+func (h *Host) find(id uint64) (int, bool) {
+	return slices.BinarySearchFunc(h.live, id, func(g *Group, id uint64) int { return cmp.Compare(g.ID, id) })
+}
+
+func (h *Host) adopt(g *Group) {
+	if g.gone.Load() {
+		return
+	}
+	i, _ := h.find(g.ID)
+	h.live = slices.Insert(h.live, i, g)
+	h.mark(g)
 }
 
 // Remove forgets the group and its log, durably. What was on its way fails.
@@ -216,6 +263,7 @@ func (h *Host) Remove(ctx context.Context, g *Group) error {
 		h.mu.Unlock()
 		g.fail(ErrGone)
 		h.dirty = slices.DeleteFunc(h.dirty, func(d *Group) bool { return d == g })
+		h.live = slices.DeleteFunc(h.live, func(d *Group) bool { return d == g })
 		h.forget(g.ID)
 		if !g.led {
 			close(g.ready)
@@ -232,58 +280,34 @@ func (h *Host) forget(id uint64) {
 	h.batch.Reset()
 	h.batch.Remove(id)
 	if err := h.cfg.Log.Commit(h.batch, true); err != nil {
-		h.cfg.Fatal(fmt.Errorf("group %d: remove: %w", id, err))
-	}
-}
-
-// Flushed tells the host that the store has flushed: the log need not keep what is durable there.
-func (h *Host) Flushed() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if !h.closed {
-		h.calls = append(h.calls, h.truncate)
-		h.signal()
-	}
-}
-
-func (h *Host) truncate() {
-	h.mu.Lock()
-	groups := slices.SortedFunc(maps.Values(h.groups), func(a, b *Group) int { return cmp.Compare(a.ID, b.ID) })
-	h.mu.Unlock()
-	h.batch.Reset()
-	for _, g := range groups {
-		applied, err := h.durable(g.machine.AppliedKey())
-		if err != nil {
-			h.cfg.Logger.Error("group: what is durable is not known; the log is kept", "group", g.ID, "err", err)
-			continue
-		}
-		if applied > 0 {
-			h.batch.Truncate(g.ID, applied)
-		}
-	}
-	if h.batch.Empty() {
+		h.fatal(fmt.Errorf("group %d: remove: %w", id, err))
 		return
 	}
-	if err := h.cfg.Log.Commit(h.batch, false); err != nil {
-		h.cfg.Fatal(fmt.Errorf("group: truncate: %w", err))
+	if len(h.cfg.Voters) > 1 {
+		h.state.Delete(storage.InstalledKey(id))
+		if err := h.cfg.Store.Commit(h.state); err != nil {
+			h.fatal(fmt.Errorf("group %d: remove: %w", id, err))
+		}
 	}
-}
-
-// durable returns the applied index that a crash right now would leave at key, 0 for none.
-func (h *Host) durable(key []byte) (uint64, error) {
-	it, err := h.cfg.Store.DurableIter(key, append(slices.Clone(key), 0))
-	if err != nil {
-		return 0, err
-	}
-	defer it.Close()
-	if !it.First() || len(it.Value()) < 8 {
-		return 0, it.Err()
-	}
-	return binary.BigEndian.Uint64(it.Value()), nil
 }
 
 // Run carries the groups until ctx ends, and then answers whatever is left with ErrClosed.
 func (h *Host) Run(ctx context.Context) error {
+	if len(h.cfg.Voters) == 1 {
+		return h.loop(ctx)
+	}
+	g, ctx := task.NewGroup(ctx, h.cfg.Tasks)
+	g.Go(func() error { return h.loop(ctx) })
+	g.Go(func() error {
+		for h.cfg.Tasks.Wait(ctx, nil, h.cfg.Tick) != task.Ended {
+			h.Tick()
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+func (h *Host) loop(ctx context.Context) error {
 	seal := time.Duration(0)
 	for {
 		switch h.cfg.Tasks.Wait(ctx, h.wake, seal) {
@@ -293,7 +317,7 @@ func (h *Host) Run(ctx context.Context) error {
 		case task.Late:
 			seal = 0
 			if err := h.cfg.Log.Seal(); err != nil && !errors.Is(err, raftlog.ErrClosed) {
-				h.cfg.Fatal(fmt.Errorf("group: seal: %w", err))
+				h.fatal(fmt.Errorf("group: seal: %w", err))
 			}
 		case task.Token:
 			// Whoever is about to propose may do so first: what is taken now shares one sync.
@@ -307,8 +331,8 @@ func (h *Host) Run(ctx context.Context) error {
 func (h *Host) close() {
 	h.mu.Lock()
 	h.closed = true
-	inbox, calls := h.inbox, h.calls
-	h.inbox, h.calls = nil, nil
+	inbox, calls, reads := h.inbox, h.calls, h.readbox
+	h.inbox, h.calls, h.readbox, h.mail = nil, nil, nil, nil
 	groups := h.groups
 	h.mu.Unlock()
 	for _, f := range calls {
@@ -318,21 +342,33 @@ func (h *Host) close() {
 		p.err = ErrClosed
 	}
 	h.answer(inbox)
+	h.answerReads(reads, ErrClosed)
 	for _, id := range slices.Sorted(maps.Keys(groups)) {
 		groups[id].fail(ErrClosed)
 	}
 }
 
-// Step does all the work there is: it takes what was submitted, has raft number it, writes and syncs the
-// entries of all groups at once, applies what is committed, and answers. Run calls it; a simulator may
+// Step does all the work there is: it takes what was submitted and received, has raft number it, writes and syncs
+// the entries of all groups at once, applies what is committed, and answers. Run calls it; a simulator may
 // call it instead.
 func (h *Host) Step() {
+	if h.broken {
+		return
+	}
 	h.mu.Lock()
-	inbox, calls := h.inbox, h.calls
-	h.inbox, h.calls = nil, nil
+	inbox, calls, mail, reads, ticked := h.inbox, h.calls, h.mail, h.readbox, h.ticked
+	h.inbox, h.calls, h.mail, h.readbox, h.ticked = nil, nil, nil, nil, false
+	h.mailed = 0
 	h.mu.Unlock()
 	for _, f := range calls {
 		f()
+	}
+	h.deliver(mail)
+	if ticked {
+		h.ticks++
+		for _, g := range h.live {
+			g.tick(h)
+		}
 	}
 	for _, p := range inbox {
 		if p.group.gone.Load() {
@@ -340,16 +376,25 @@ func (h *Host) Step() {
 			h.answer([]*proposal{p})
 			continue
 		}
+		p.until = h.ticks + leaderTicks
 		p.group.queue = append(p.group.queue, p)
 		h.mark(p.group)
 	}
-	for _, g := range h.dirty {
-		if g.led {
-			g.propose(h)
+	for _, r := range reads {
+		if r.group.gone.Load() {
+			h.answerReads([]*read{r}, ErrGone)
+			continue
 		}
+		r.group.reads.come = append(r.group.reads.come, r)
+		h.mark(r.group)
+	}
+	for _, g := range h.dirty {
+		g.propose(h)
+		g.ask(h)
 	}
 	for h.ready() {
 	}
+	h.leaveSnapshots()
 }
 
 func (h *Host) mark(g *Group) {
@@ -359,15 +404,19 @@ func (h *Host) mark(g *Group) {
 	}
 }
 
+// work is what raft wants done for one group in one round.
+type work struct {
+	g  *Group
+	rd raft.Ready
+}
+
 // ready takes one round of what raft wants done, over all groups, and tells whether there was any.
 func (h *Host) ready() bool {
-	type work struct {
-		g  *Group
-		rd raft.Ready
+	if h.broken {
+		return false
 	}
 	var todo []work
-	h.batch.Reset()
-	sync := false
+	sync, installs := false, false
 	rest := h.dirty[:0]
 	for _, g := range h.dirty {
 		if !g.node.HasReady() {
@@ -376,58 +425,70 @@ func (h *Host) ready() bool {
 		}
 		rest = append(rest, g)
 		rd := g.node.Ready()
-		g.number(rd.Entries)
-		todo = append(todo, work{g, rd})
-		// A hard state that only says what is committed need not be written: a restart finds it out again.
-		if rd.MustSync {
-			h.batch.Append(g.ID, rd.HardState, rd.Entries)
-			sync = true
+		if !g.several {
+			g.number(rd.Entries)
 		}
+		sync = sync || rd.MustSync
+		installs = installs || !raft.IsEmptySnap(rd.Snapshot)
+		todo = append(todo, work{g, rd})
 	}
 	h.dirty = rest
 	if len(todo) == 0 {
 		return false
 	}
-	if sync {
+	// What a leader tells its followers does not wait for its own disk (Ongaro's thesis, 10.2.1): they write while it
+	// writes. All other messages are promises about what is durable here, and wait.
+	h.send(todo, true)
+	if installs && !h.install(todo) {
+		return false
+	}
+	if sync || installs {
+		h.batch.Reset()
+		for _, w := range todo {
+			if !raft.IsEmptySnap(w.rd.Snapshot) {
+				h.batch.SetSnapshot(w.g.ID, w.rd.Snapshot.GetMetadata())
+				h.batch.Append(w.g.ID, w.rd.HardState, w.rd.Entries)
+			} else if w.rd.MustSync {
+				// A hard state that only says what is committed need not be written: a restart finds it out again.
+				h.batch.Append(w.g.ID, w.rd.HardState, w.rd.Entries)
+			}
+		}
 		if err := h.cfg.Log.Commit(h.batch, true); err != nil {
-			h.cfg.Fatal(fmt.Errorf("group: log: %w", err))
+			h.fatal(fmt.Errorf("group: log: %w", err))
 			return false
 		}
 	}
+	h.send(todo, false)
 	for _, w := range todo {
+		if !raft.IsEmptySnap(w.rd.Snapshot) {
+			h.reload(w.g, w.rd.Snapshot.GetMetadata())
+		}
+		w.g.reads.answer(w.rd.ReadStates)
 		h.apply(w.g, w.rd.CommittedEntries)
+		if h.broken {
+			return false
+		}
 		w.g.node.Advance(w.rd)
 	}
 	h.show()
 	for _, w := range todo {
-		w.g.lead(h)
+		w.g.reads.serve(h)
+		w.g.lead(h, w.rd)
 	}
-	return true
-}
-
-// lead opens the group for business once this replica leads and has applied an entry of its own term:
-// then it has applied everything that was ever acknowledged.
-func (g *Group) lead(h *Host) {
-	if g.led {
-		return
-	}
-	s := g.node.BasicStatus()
-	if s.RaftState == raft.StateLeader && s.Applied >= s.HardState.GetCommit() && g.ownTerm(h, s) {
-		g.led = true
-		close(g.ready)
-		g.propose(h)
-		h.mark(g)
-	}
-}
-
-func (g *Group) ownTerm(h *Host, s raft.BasicStatus) bool {
-	term, err := h.cfg.Log.Group(g.ID).Term(s.Applied)
-	return err == nil && term == s.HardState.GetTerm()
+	return !h.broken
 }
 
 // apply runs committed entries through the group's machine into the current batch.
 func (h *Host) apply(g *Group, entries []*pb.Entry) {
 	for _, e := range entries {
+		if e.GetIndex() != g.applied+1 {
+			panic(fmt.Sprintf("group %d: entry %d applied behind entry %d", g.ID, e.GetIndex(), g.applied))
+		}
+		g.applied = e.GetIndex()
+		if e.GetType() != pb.EntryNormal {
+			h.fatal(fmt.Errorf("group %d: entry %d is of type %v, which this version does not know", g.ID, e.GetIndex(), e.GetType()))
+			return
+		}
 		p := g.take(e)
 		var cmd *op.Command
 		switch {
@@ -435,8 +496,8 @@ func (h *Host) apply(g *Group, entries []*pb.Entry) {
 			cmd = p.cmd
 		case len(e.GetData()) > 0:
 			var err error
-			if cmd, err = op.Decode(e.GetData()); err != nil {
-				h.cfg.Fatal(fmt.Errorf("group %d: entry %d: %w", g.ID, e.GetIndex(), err))
+			if cmd, err = op.Decode(command(e.GetData())); err != nil {
+				h.fatal(fmt.Errorf("group %d: entry %d: %w", g.ID, e.GetIndex(), err))
 				return
 			}
 		}
@@ -469,7 +530,7 @@ func (h *Host) show() {
 		g.machine.Finish(h.state)
 	}
 	if err := h.cfg.Store.Commit(h.state); err != nil {
-		h.cfg.Fatal(fmt.Errorf("group: state: %w", err))
+		h.fatal(fmt.Errorf("group: state: %w", err))
 		return
 	}
 	for _, g := range h.touched {

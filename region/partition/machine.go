@@ -70,11 +70,22 @@ const (
 // Open reads a machine's state, or begins one. It returns a *storage.CorruptionError when what is there
 // is not what was written.
 func Open(cfg Config) (*Machine, error) {
-	m := &Machine{cfg: cfg, schema: &table.Schema{}, cursors: map[string]uint64{}, written: map[string][]byte{}}
-	prefix := keyenc.Meta(nil, cfg.ID, "")
-	it, err := cfg.Store.Iter(prefix, keyenc.End(prefix))
+	m := &Machine{cfg: cfg}
+	if err := m.Reload(); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// Reload reads the machine's state anew, after the store's rows have been replaced by a snapshot's. Errors are
+// Open's.
+func (m *Machine) Reload() error {
+	m.schema, m.modes, m.state = &table.Schema{}, crdt.Modes{}, State{}
+	m.cursors, m.written = map[string]uint64{}, map[string][]byte{}
+	prefix := keyenc.Meta(nil, m.cfg.ID, "")
+	it, err := m.cfg.Store.Iter(prefix, keyenc.End(prefix))
 	if err != nil {
-		return nil, fmt.Errorf("partition %d: open: %w", cfg.ID, err)
+		return fmt.Errorf("partition %d: open: %w", m.cfg.ID, err)
 	}
 	defer it.Close()
 	for ok := it.First(); ok; ok = it.Next() {
@@ -82,24 +93,37 @@ func Open(cfg Config) (*Machine, error) {
 		switch {
 		case name == metaState:
 			if m.state, err = decodeState(value); err != nil {
-				return nil, fmt.Errorf("partition %d: open: %w", cfg.ID, err)
+				return fmt.Errorf("partition %d: open: %w", m.cfg.ID, err)
 			}
 		case name == metaSchema:
 			schema := &table.Schema{}
 			if err := json.Unmarshal(value, schema); err != nil {
-				return nil, fmt.Errorf("partition %d: open: schema: %w", cfg.ID, err)
+				return fmt.Errorf("partition %d: open: schema: %w", m.cfg.ID, err)
 			}
 			m.follow(schema)
 		case len(name) > len(metaCursor) && name[:len(metaCursor)] == metaCursor && len(value) == 8:
 			m.cursors[name[len(metaCursor):]] = binary.BigEndian.Uint64(value)
 		default:
-			return nil, fmt.Errorf("partition %d: open: unknown row %q", cfg.ID, name)
+			return fmt.Errorf("partition %d: open: unknown row %q", m.cfg.ID, name)
 		}
 	}
 	if err := it.Err(); err != nil {
-		return nil, fmt.Errorf("partition %d: open: %w", cfg.ID, err)
+		return fmt.Errorf("partition %d: open: %w", m.cfg.ID, err)
 	}
-	return m, nil
+	return nil
+}
+
+// Ranges returns the ranges of keys, [from, to), that hold the machine's whole state. All rows of a table are
+// its one partition's.
+func (m *Machine) Ranges() [][2][]byte {
+	var out [][2][]byte
+	for _, prefix := range [][]byte{
+		keyenc.Meta(nil, m.cfg.ID, ""), keyenc.LogOf(nil, m.cfg.ID),
+		keyenc.Record(nil, m.cfg.Table, nil), keyenc.Indexes(nil, m.cfg.Table), keyenc.Conflicts(nil, m.cfg.Table),
+	} {
+		out = append(out, [2][]byte{prefix, keyenc.End(prefix)})
+	}
+	return out
 }
 
 func (m *Machine) follow(s *table.Schema) {

@@ -9,6 +9,7 @@
 //	'P' partition(8) name                 a partition's own state      name: see Meta...
 //	'F' table(4) hlc(8) id(16)            conflict record, oldest first
 //	'K' name                              the region's catalog
+//	'G' group(8)                          the snapshot that a Raft group's state came from last
 package keyenc
 
 import "encoding/binary"
@@ -20,6 +21,7 @@ const (
 	tagMeta     = 'P'
 	tagConflict = 'F'
 	tagCatalog  = 'K'
+	tagGroup    = 'G'
 )
 
 // Record appends the key of an item's record.
@@ -45,6 +47,11 @@ func IndexKey(b []byte) []byte { return b[9:] }
 func Log(dst []byte, partition, seq uint64) []byte {
 	dst = binary.BigEndian.AppendUint64(append(dst, tagLog), partition)
 	return binary.BigEndian.AppendUint64(dst, seq)
+}
+
+// LogOf appends the prefix of all change-log entries of a partition.
+func LogOf(dst []byte, partition uint64) []byte {
+	return binary.BigEndian.AppendUint64(append(dst, tagLog), partition)
 }
 
 // LogSeq returns the sequence number within a change-log entry's key.
@@ -73,6 +80,11 @@ func Catalog(dst []byte, name string) []byte {
 
 // CatalogName returns the name within a catalog row's key.
 func CatalogName(b []byte) string { return string(b[1:]) }
+
+// Installed appends the key under which a Raft group's host notes the snapshot that the state came from.
+func Installed(dst []byte, group uint64) []byte {
+	return binary.BigEndian.AppendUint64(append(dst, tagGroup), group)
+}
 
 // End returns the least key beyond every key that begins with prefix, or nil when there is none.
 func End(prefix []byte) []byte {

@@ -1,0 +1,158 @@
+package group
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"go.etcd.io/raft/v3"
+	pb "go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+)
+
+const (
+	// maxMail bounds the messages that wait for the loop, and maxMailBytes what they take: beyond it they are
+	// dropped, as a network may.
+	maxMail      = 8192
+	maxMailBytes = 64 << 20
+	// messageBytes is about what a message takes beside its entries.
+	messageBytes = 128
+)
+
+// Message is what one replica of a group tells another. It may be lost, late, or out of order, and, unless Once
+// says so, come twice.
+type Message struct {
+	Group uint64
+	Raft  *pb.Message // not to be changed
+}
+
+// Once tells that the message must not be delivered twice: its commands would take effect twice. A stream that
+// ends when it breaks, and whose messages are not sent again, is enough.
+func (m Message) Once() bool { return m.Raft.GetType() == pb.MsgProp }
+
+// Bulk tells that the message is a snapshot, which may be large.
+func (m Message) Bulk() bool { return m.Raft.GetType() == pb.MsgSnap }
+
+// Append appends the message's bytes:
+//
+//	group (8, big-endian), raftpb.Message
+func (m Message) Append(dst []byte) ([]byte, error) {
+	dst, err := proto.MarshalOptions{}.MarshalAppend(binary.BigEndian.AppendUint64(dst, m.Group), m.Raft)
+	if err != nil {
+		return nil, fmt.Errorf("group %d: encode message: %w", m.Group, err)
+	}
+	return dst, nil
+}
+
+// DecodeMessage reads a message. It keeps nothing of b.
+func DecodeMessage(b []byte) (Message, error) {
+	if len(b) < 8 {
+		return Message{}, errors.New("group: not a message")
+	}
+	m := Message{Group: binary.BigEndian.Uint64(b), Raft: &pb.Message{}}
+	if err := proto.Unmarshal(b[8:], m.Raft); err != nil {
+		return Message{}, fmt.Errorf("group %d: decode message: %w", m.Group, err)
+	}
+	return m, nil
+}
+
+func (m Message) bytes() int {
+	n := messageBytes + len(m.Raft.GetSnapshot().GetData())
+	for _, e := range m.Raft.GetEntries() {
+		n += len(e.GetData())
+	}
+	return n
+}
+
+// Receive takes messages that node from has sent. It never waits; what there is no room for is dropped.
+func (h *Host) Receive(from uint64, ms ...Message) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, m := range ms {
+		switch {
+		case h.closed || len(h.mail) >= maxMail || h.mailed >= maxMailBytes:
+			return
+		case m.Raft.GetTo() != h.cfg.NodeID || !slices.Contains(h.cfg.Voters, m.Raft.GetFrom()) || !slices.Contains(h.cfg.Voters, from):
+		case raft.IsLocalMsg(m.Raft.GetType()):
+		default:
+			h.mail = append(h.mail, m)
+			h.mailed += m.bytes()
+		}
+	}
+	h.signal()
+}
+
+// Tick lets time pass by one tick once the loop comes to it. Run calls it; a simulator may call it instead. Ticks that
+// the loop is too slow for are not made up for: it shall first hear what others had to say meanwhile.
+func (h *Host) Tick() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ticked = true
+	h.signal()
+}
+
+// Unreachable says that messages to a node may have been lost.
+func (h *Host) Unreachable(node uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return
+	}
+	h.calls = append(h.calls, func() {
+		for _, g := range h.live {
+			if g.leading {
+				g.node.ReportUnreachable(node)
+				g.snapshotLost(node)
+				h.mark(g)
+			}
+		}
+	})
+	h.signal()
+}
+
+// deliver hands messages to raft.
+func (h *Host) deliver(mail []Message) {
+	for _, m := range mail {
+		i, ok := h.find(m.Group)
+		if !ok {
+			continue // not open yet, or gone
+		}
+		g := h.live[i]
+		rm := m.Raft
+		if rm.GetType() == pb.MsgSnap {
+			var err error
+			if rm, err = g.arrive(rm); err != nil {
+				h.cfg.Logger.Error("group: a snapshot is not whole", "group", g.ID, "from", rm.GetFrom(), "err", err)
+				continue
+			}
+		}
+		if i := slices.Index(g.voters, rm.GetFrom()); i >= 0 {
+			g.heard[i] = h.ticks
+		}
+		// Raft refuses what comes from nobody it knows, and proposals while nobody leads: both are lost.
+		if err := g.node.Step(rm); err != nil && !errors.Is(err, raft.ErrProposalDropped) {
+			h.cfg.Logger.Debug("group: a message was refused", "group", g.ID, "from", rm.GetFrom(), "err", err)
+		}
+		h.mark(g)
+	}
+}
+
+// send sends what raft wants sent: first what may go before the log is durable, then the rest.
+func (h *Host) send(todo []work, first bool) {
+	for _, w := range todo {
+		if !w.g.several {
+			continue
+		}
+		for _, m := range w.rd.Messages {
+			t := m.GetType()
+			if early := t == pb.MsgApp || t == pb.MsgHeartbeat; early != first {
+				continue
+			}
+			if t == pb.MsgSnap && !w.g.fill(h, m) {
+				continue
+			}
+			h.cfg.Send(m.GetTo(), Message{w.g.ID, m})
+		}
+	}
+}
