@@ -14,6 +14,7 @@ import (
 	"github.com/commutatordb/commutator/item"
 	"github.com/commutatordb/commutator/region"
 	"github.com/commutatordb/commutator/region/op"
+	"github.com/commutatordb/commutator/storage/keyenc"
 	"github.com/commutatordb/commutator/table"
 )
 
@@ -79,7 +80,39 @@ func Read(ctx context.Context, e *Engine) (map[string]State, error) {
 	s := found["tables"]
 	s.Tables = entries
 	found["tables"] = s
-	return found, nil
+	return found, checkLeft(e, defs)
+}
+
+// checkLeft looks for rows and Raft groups that no table has any more.
+func checkLeft(e *Engine, defs []*table.Definition) error {
+	rows, groups := map[string]bool{}, map[uint64]bool{1: true} // 1 is the catalog's
+	for _, d := range defs {
+		for _, prefix := range [][]byte{keyenc.Record(nil, d.ID, nil), keyenc.Indexes(nil, d.ID), keyenc.Conflicts(nil, d.ID)} {
+			rows[string(prefix)] = true
+		}
+		for _, p := range d.Partitions {
+			groups[p.ID] = true
+			rows[string(keyenc.Meta(nil, p.ID, ""))], rows[string(keyenc.Log(nil, p.ID, 0)[:9])] = true, true
+		}
+	}
+	for _, id := range e.Log.Groups() {
+		if !groups[id] {
+			return fmt.Errorf("the log has group %d, which is no table's", id)
+		}
+	}
+	it, err := e.Store.Iter(nil, nil)
+	if err != nil {
+		return err
+	}
+	defer it.Close()
+	catalog := keyenc.Catalog(nil, "")
+	for ok := it.First(); ok; ok = it.Next() {
+		key := string(it.Key())
+		if !strings.HasPrefix(key, string(catalog)) && !rows[key[:min(5, len(key))]] && !rows[key[:min(9, len(key))]] {
+			return fmt.Errorf("row %x is no table's", key)
+		}
+	}
+	return it.Err()
 }
 
 // settle waits until the region has finished what it finds begun: tables being made, filled or deleted.
