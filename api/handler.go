@@ -27,6 +27,7 @@ import (
 
 	"github.com/commutatordb/commutator/api/sigv4"
 	"github.com/commutatordb/commutator/api/wire"
+	"github.com/commutatordb/commutator/internal/task"
 	"github.com/commutatordb/commutator/region"
 )
 
@@ -52,6 +53,7 @@ type Config struct {
 	Now      func() time.Time
 	Logger   *slog.Logger  // nil discards
 	Timeout  time.Duration // of one request; 0 means 30 s
+	Tasks    task.Runtime  // nil: goroutines
 
 	// Peers returns the regions that may hold replicas, this one perhaps among them; nil means none.
 	Peers func() []string
@@ -82,6 +84,9 @@ func New(cfg Config) *Handler {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Tasks == nil {
+		cfg.Tasks = task.Goroutines
+	}
 	if cfg.Timeout == 0 {
 		cfg.Timeout = defaultTimeout
 	}
@@ -92,9 +97,16 @@ func New(cfg Config) *Handler {
 		cfg.Overloaded = func(error) bool { return false }
 	}
 	h := &Handler{cfg: cfg, large: make(chan struct{}, maxLarge), health: "healthy: dynamodb." + cfg.Region.Name() + ".amazonaws.com "}
+	// Randomness is asked for once: when the pool asks for more, the garbage collector decides.
+	var seed [32]byte
+	crand.Read(seed[:]) // never fails: crypto/rand ends the process when it has no randomness
+	seeds := rand.NewChaCha8(seed)
+	var mu sync.Mutex
 	h.pending.New = func() any {
 		var seed [32]byte
-		crand.Read(seed[:]) // never fails: crypto/rand ends the process when it has no randomness
+		mu.Lock()
+		seeds.Read(seed[:])
+		mu.Unlock()
 		return &request{h: h, ids: rand.NewChaCha8(seed)}
 	}
 	return h
@@ -202,7 +214,7 @@ func (h *Handler) serve(q *request, r *http.Request, id string) (err error) {
 	if err := q.inflate(r.Context(), r.Header.Get("Content-Encoding")); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), h.cfg.Timeout)
+	ctx, cancel := h.cfg.Tasks.WithTimeout(r.Context(), h.cfg.Timeout)
 	defer cancel()
 	if isOperator {
 		answer, err := h.cfg.Operator(ctx, name, q.body)

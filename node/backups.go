@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -9,15 +10,12 @@ import (
 	"sync"
 	"time"
 
-	"crypto/rand"
-
-	"golang.org/x/sync/errgroup"
-
 	"github.com/commutatordb/commutator/admin"
 	"github.com/commutatordb/commutator/backup"
 	"github.com/commutatordb/commutator/backup/local"
 	"github.com/commutatordb/commutator/backup/s3"
 	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/internal/task"
 	"github.com/commutatordb/commutator/item"
 	"github.com/commutatordb/commutator/region"
 	"github.com/commutatordb/commutator/table"
@@ -28,11 +26,12 @@ type backups struct {
 	region  *region.Region
 	archive backup.Archive
 	now     func() time.Time
+	tasks   task.Runtime
 
 	mu      sync.Mutex
 	jobs    map[string]*admin.BackupJob // by job id; the last maxJobs
 	order   []string
-	running *errgroup.Group // nil before Run
+	running *task.Group     // nil before Run
 	ctx     context.Context // Run's
 }
 
@@ -55,20 +54,20 @@ func openArchive(cfg Config) (backup.Archive, error) {
 	return local.Open(dir), nil
 }
 
-func newBackups(r *region.Region, a backup.Archive, now func() time.Time) *backups {
-	return &backups{region: r, archive: a, now: now, jobs: map[string]*admin.BackupJob{}}
+func newBackups(r *region.Region, a backup.Archive, now func() time.Time, tasks task.Runtime) *backups {
+	return &backups{region: r, archive: a, now: now, tasks: tasks, jobs: map[string]*admin.BackupJob{}}
 }
 
 // Run lets jobs run until ctx ends; those under way then fail.
 func (b *backups) Run(ctx context.Context) error {
-	g, gctx := errgroup.WithContext(ctx)
+	g, gctx := task.NewGroup(ctx, b.tasks)
 	b.mu.Lock()
 	b.running, b.ctx = g, gctx
 	b.mu.Unlock()
 	if err := b.dropUnfinished(gctx); err != nil && gctx.Err() == nil {
 		return err
 	}
-	g.Go(func() error { <-gctx.Done(); return nil })
+	g.Go(func() error { b.tasks.Wait(gctx, nil, 0); return nil })
 	return g.Wait()
 }
 
@@ -208,12 +207,10 @@ func (b *backups) fill(ctx context.Context, m *backup.Manifest, name string, pro
 		var err error
 		t, err = b.region.Opened(ctx, name)
 		if errors.Is(err, region.ErrNotActive) {
-			select {
-			case <-changed:
-				continue
-			case <-ctx.Done():
+			if b.tasks.Wait(ctx, changed, 0) == task.Ended {
 				return context.Cause(ctx)
 			}
+			continue
 		}
 		if err != nil {
 			return err
@@ -233,9 +230,7 @@ func (b *backups) fill(ctx context.Context, m *backup.Manifest, name string, pro
 		if _, err := b.region.Table(ctx, name); !errors.Is(err, region.ErrNotActive) {
 			return err
 		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
+		if b.tasks.Wait(ctx, changed, 0) == task.Ended {
 			return context.Cause(ctx)
 		}
 	}

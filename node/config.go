@@ -16,6 +16,9 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/commutatordb/commutator/api/sigv4"
+	"github.com/commutatordb/commutator/backup"
+	"github.com/commutatordb/commutator/internal/task"
 	"github.com/commutatordb/commutator/replication/transport"
 )
 
@@ -40,9 +43,20 @@ type Config struct {
 	// region names and ports apart.
 	AnyScope bool             `yaml:"-"`
 	Dial     transport.Dialer `yaml:"-"` // to other regions; default: TCP
+	Archive  backup.Archive   `yaml:"-"` // instead of what Backup says
 	Now      func() time.Time `yaml:"-"` // default: time.Now
+	Tasks    task.Runtime     `yaml:"-"` // default: goroutines
+	Sizes    Sizes            `yaml:"-"`
 	Logger   *slog.Logger     `yaml:"-"` // nil discards
 	Fatal    func(error)      `yaml:"-"` // must end the process; default: log and exit with 3
+}
+
+// Sizes are for simulation and tests, which want little of everything. Zero values mean the defaults.
+type Sizes struct {
+	CacheBytes    int64
+	MemTableBytes uint64
+	SegmentBytes  int64
+	NoBackground  bool // housekeeping of log and store happens in the call that makes it necessary, or never
 }
 
 // Listen says where a node listens, as host:port. "" is nowhere, except for HTTP, which must be given.
@@ -217,6 +231,25 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
+// verifier checks signatures; nil takes any.
+func (c *Config) verifier() *sigv4.Verifier {
+	if c.Auth == "off" {
+		return nil
+	}
+	keys := make(map[string]string, len(c.Credentials))
+	for _, k := range c.Credentials {
+		keys[k.AccessKey] = k.SecretKey
+	}
+	scope := c.Region
+	if c.AnyScope {
+		scope = ""
+	}
+	return &sigv4.Verifier{
+		Region: scope, Now: c.Now,
+		Lookup: func(accessKey string) (string, bool) { secret, ok := keys[accessKey]; return secret, ok },
+	}
+}
+
 // fillIn gives what a file cannot give its defaults.
 func (c *Config) fillIn() {
 	if c.FS == nil {
@@ -224,6 +257,9 @@ func (c *Config) fillIn() {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Tasks == nil {
+		c.Tasks = task.Goroutines
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

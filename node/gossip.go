@@ -76,7 +76,7 @@ func (n *Node) gossip(ctx context.Context) error {
 			if _, err := pool.Join(n.cfg.Join, true); err != nil {
 				n.cfg.Logger.Debug("node: serf: not all could be joined", "err", err)
 			}
-			wait(ctx, joinEvery, nil)
+			n.cfg.Tasks.Wait(ctx, nil, joinEvery)
 		}
 	}()
 	starts := map[string]int64{}

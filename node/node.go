@@ -9,7 +9,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -20,14 +19,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/commutatordb/commutator/admin"
-	"github.com/commutatordb/commutator/api"
-	"github.com/commutatordb/commutator/api/sigv4"
-	"github.com/commutatordb/commutator/crdt"
-	"github.com/commutatordb/commutator/region"
-	"github.com/commutatordb/commutator/region/group"
 	"github.com/commutatordb/commutator/replication/transport"
-	"github.com/commutatordb/commutator/storage"
-	"github.com/commutatordb/commutator/storage/raftlog"
 )
 
 // The parts of a data directory.
@@ -50,20 +42,12 @@ const (
 
 // Node is one node of one region.
 type Node struct {
-	cfg  Config
-	id   identity
-	lock io.Closer
-
-	log    *raftlog.Log
-	store  *storage.Store
-	region *region.Region
-	rep    *replicator
+	*Engine
 
 	httpListener, grpcListener, adminListener net.Listener
 	http, admin                               *http.Server
 	grpc                                      *grpc.Server
 	metrics                                   *prometheus.Registry
-	backups                                   *backups
 
 	mu        sync.Mutex
 	clients   []*transport.Client
@@ -76,7 +60,7 @@ func Open(cfg Config) (n *Node, err error) {
 		return nil, fmt.Errorf("node: configuration: %w", err)
 	}
 	cfg.fillIn()
-	n = &Node{cfg: cfg, addresses: map[string]string{}}
+	n = &Node{Engine: &Engine{cfg: cfg}, addresses: map[string]string{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.Close())
@@ -84,26 +68,20 @@ func Open(cfg Config) (n *Node, err error) {
 		}
 	}()
 	// What the configuration may be wrong about comes first: nothing is written for a node that cannot run.
-	archive, err := openArchive(cfg)
-	if err != nil {
-		return n, err
+	archive := cfg.Archive
+	if archive == nil {
+		if archive, err = openArchive(cfg); err != nil {
+			return n, err
+		}
 	}
 	if err := n.listen(); err != nil {
 		return n, err
 	}
-	if err := cfg.FS.MkdirAll(cfg.Data, 0o755); err != nil {
-		return n, fmt.Errorf("node: %w", err)
-	}
-	if n.lock, err = cfg.FS.Lock(cfg.FS.PathJoin(cfg.Data, lockFile)); err != nil {
-		return n, fmt.Errorf("node: %s is in use by another process: %w", cfg.Data, err)
-	}
-	if n.id, err = openIdentity(cfg.FS, cfg.Data, cfg.Region, cfg.Node, cfg.Now()); err != nil {
+	e, err := openEngine(cfg, archive)
+	if err != nil {
 		return n, err
 	}
-	if err := n.openData(); err != nil {
-		return n, err
-	}
-	n.backups = newBackups(n.region, archive, cfg.Now)
+	n.Engine = e
 	return n, n.openServers()
 }
 
@@ -122,42 +100,10 @@ func (n *Node) listen() (err error) {
 	return nil
 }
 
-func (n *Node) openData() (err error) {
-	cfg := n.cfg
-	if n.log, err = raftlog.Open(raftlog.Options{FS: cfg.FS, Dir: cfg.FS.PathJoin(cfg.Data, logDir), Salt: n.id.Salt, Logger: cfg.Logger}); err != nil {
-		return fmt.Errorf("node: %w", err)
-	}
-	n.store, err = storage.Open(storage.Options{
-		FS: cfg.FS, Dir: cfg.FS.PathJoin(cfg.Data, stateDir), Logger: cfg.Logger, Fatal: cfg.Fatal,
-		Flushed: func() {
-			if n.region != nil {
-				n.region.Flushed()
-			}
-		},
-	})
-	if err != nil {
-		return fmt.Errorf("node: %w", err)
-	}
-	n.region, err = region.Open(region.Config{
-		Name: cfg.Region, Actor: crdt.NewActor(cfg.Region, n.id.Incarnation), NodeID: 1,
-		Log: n.log, Store: n.store, Now: cfg.Now, Logger: cfg.Logger, Fatal: cfg.Fatal,
-	})
-	if err != nil {
-		return err
-	}
-	n.rep = newReplicator(n.region, n.id.Instance, cfg.Now, cfg.Logger)
-	n.metrics = newMetrics(n)
-	return nil
-}
-
 func (n *Node) openServers() error {
-	operator := &admin.Operator{Region: n.region, Links: n.rep, Backups: n.backups, Now: n.cfg.Now}
-	handler := api.New(api.Config{
-		Region: n.region, Verifier: n.verifier(), Now: n.cfg.Now, Logger: n.cfg.Logger, Peers: n.rep.Peers, Operator: operator.Handle,
-		Overloaded: func(err error) bool { return errors.Is(err, group.ErrOverloaded) },
-	})
+	n.metrics = newMetrics(n)
 	n.http = &http.Server{
-		Handler: handler, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout,
+		Handler: n.handler, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout,
 		IdleTimeout: idleTimeout, MaxHeaderBytes: headerLimit,
 	}
 	n.admin = &http.Server{
@@ -180,24 +126,6 @@ func listen(l net.Listener, address string) (net.Listener, error) {
 		return l, nil
 	}
 	return net.Listen("tcp", address)
-}
-
-func (n *Node) verifier() *sigv4.Verifier {
-	if n.cfg.Auth == "off" {
-		return nil
-	}
-	keys := make(map[string]string, len(n.cfg.Credentials))
-	for _, k := range n.cfg.Credentials {
-		keys[k.AccessKey] = k.SecretKey
-	}
-	scope := n.cfg.Region
-	if n.cfg.AnyScope {
-		scope = ""
-	}
-	return &sigv4.Verifier{
-		Region: scope, Now: n.cfg.Now,
-		Lookup: func(accessKey string) (string, bool) { secret, ok := keys[accessKey]; return secret, ok },
-	}
 }
 
 // addPeer makes a region known to the replicator, or says that it has another gRPC address from now on: a
@@ -230,15 +158,6 @@ func (n *Node) addPeer(name, address string) error {
 // HTTPAddr is where DynamoDB's API is served.
 func (n *Node) HTTPAddr() net.Addr { return n.httpListener.Addr() }
 
-// Region returns the node's region.
-func (n *Node) Region() *region.Region { return n.region }
-
-// Links tells which other regions are known, and how the way to each is.
-func (n *Node) Links() []admin.Link { return n.rep.Links() }
-
-// Ready waits until the node has all its tables open.
-func (n *Node) Ready(ctx context.Context) error { return n.region.Ready(ctx) }
-
 func (n *Node) ready() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 	defer cancel()
@@ -253,9 +172,7 @@ func (n *Node) Run(ctx context.Context) error {
 	inner, stopInner := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopInner()
 	var links *connections // of other regions
-	g.Go(func() error { return n.region.Run(inner) })
-	g.Go(func() error { return n.rep.Run(gctx) })
-	g.Go(func() error { return n.backups.Run(gctx) })
+	g.Go(func() error { return n.run(gctx, inner) })
 	g.Go(func() error { return served(n.http.Serve(n.httpListener)) })
 	if n.adminListener != nil {
 		g.Go(func() error { return served(n.admin.Serve(n.adminListener)) })
@@ -306,14 +223,5 @@ func (n *Node) Close() error {
 	for _, c := range n.clients {
 		errs = append(errs, c.Close())
 	}
-	if n.store != nil {
-		errs = append(errs, n.store.Close())
-	}
-	if n.log != nil {
-		errs = append(errs, n.log.Close())
-	}
-	if n.lock != nil {
-		errs = append(errs, n.lock.Close())
-	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, n.Engine.Close())...)
 }

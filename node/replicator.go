@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,10 +13,9 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/commutatordb/commutator/admin"
 	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/internal/task"
 	"github.com/commutatordb/commutator/region"
 	"github.com/commutatordb/commutator/region/op"
 	"github.com/commutatordb/commutator/replication"
@@ -41,6 +41,7 @@ type replicator struct {
 	self     string
 	instance uint64 // of this region
 	now      func() time.Time
+	tasks    task.Runtime
 	logger   *slog.Logger
 
 	mu        sync.Mutex
@@ -49,7 +50,7 @@ type replicator struct {
 	followers map[stream]context.CancelFunc
 	jobs      map[string]bool // global ids with a seed or a removal under way
 	wake      chan struct{}
-	running   *errgroup.Group
+	running   *task.Group
 	ctx       context.Context // Run's; nil before
 }
 
@@ -59,6 +60,10 @@ type stream struct {
 	table     string // global id
 	instance  uint64
 	partition uint64
+}
+
+func (s stream) compare(o stream) int {
+	return cmp.Or(cmp.Compare(s.peer, o.peer), cmp.Compare(s.table, o.table), cmp.Compare(s.instance, o.instance), cmp.Compare(s.partition, o.partition))
 }
 
 // peer is another region as this one knows it.
@@ -82,9 +87,9 @@ type replicated struct {
 	told      map[string]crdt.HLC          // what the followers have been woken to hear of what was applied
 }
 
-func newReplicator(r *region.Region, instance uint64, now func() time.Time, logger *slog.Logger) *replicator {
+func newReplicator(r *region.Region, instance uint64, now func() time.Time, tasks task.Runtime, logger *slog.Logger) *replicator {
 	return &replicator{
-		region: r, self: r.Name(), instance: instance, now: now, logger: logger,
+		region: r, self: r.Name(), instance: instance, now: now, tasks: tasks, logger: logger,
 		peers: map[string]*peer{}, tables: map[string]*replicated{}, followers: map[stream]context.CancelFunc{},
 		jobs: map[string]bool{}, wake: make(chan struct{}, 1),
 	}
@@ -108,11 +113,7 @@ func (r *replicator) AddPeer(name string, client replication.Peer) {
 func (r *replicator) Peers() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	names := make([]string, 0, len(r.peers))
-	for name := range r.peers {
-		names = append(names, name)
-	}
-	return names
+	return slices.Sorted(maps.Keys(r.peers))
 }
 
 // Links is admin.Links'.
@@ -146,14 +147,15 @@ func (r *replicator) Run(ctx context.Context) error {
 	if err := r.region.Ready(ctx); err != nil {
 		return nil // ctx has ended
 	}
-	g, ctx := errgroup.WithContext(ctx)
+	g, ctx := task.NewGroup(ctx, r.tasks)
 	r.mu.Lock()
 	r.ctx, r.running = ctx, g
-	for _, p := range r.peers {
-		g.Go(func() error { return r.exchangeWith(ctx, p) })
+	for _, name := range slices.Sorted(maps.Keys(r.peers)) {
+		g.Go(func() error { return r.exchangeWith(ctx, r.peers[name]) })
 	}
 	r.mu.Unlock()
 	g.Go(func() error { return r.watch(ctx) })
+	g.Go(func() error { return r.tell(ctx) })
 	g.Go(func() error { return r.fold(ctx) })
 	return g.Wait()
 }
@@ -161,40 +163,27 @@ func (r *replicator) Run(ctx context.Context) error {
 // watch brings followers and jobs in line with the catalog and with what the peers say, whenever either
 // changes.
 func (r *replicator) watch(ctx context.Context) error {
-	changed, stop := r.region.Watch()
-	defer stop()
 	for {
 		r.reconcile(ctx)
-		select {
-		case <-ctx.Done():
+		if r.tasks.Wait(ctx, r.wake, 0) == task.Ended {
 			return nil
-		case <-changed:
-			r.mu.Lock()
-			for _, p := range r.peers {
-				poke(p.wake)
-			}
-			r.mu.Unlock()
-		case <-r.wake:
 		}
 	}
 }
 
-func poke(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
+// tell has the peers hear of every change of the catalog.
+func (r *replicator) tell(ctx context.Context) error {
+	changed, stop := r.region.Watch()
+	defer stop()
+	for r.tasks.Wait(ctx, changed, 0) != task.Ended {
+		r.mu.Lock()
+		for _, p := range r.peers {
+			task.Poke(p.wake)
+		}
+		r.mu.Unlock()
+		task.Poke(r.wake)
 	}
-}
-
-// wait returns when d has passed, wake has a token or ctx has ended.
-func wait(ctx context.Context, d time.Duration, wake <-chan struct{}) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-wake:
-	case <-ctx.Done():
-	}
+	return nil
 }
 
 // exchangeWith tells a peer of this region's global tables, and hears of its, again and again.
@@ -210,17 +199,17 @@ func (r *replicator) exchangeWith(ctx context.Context, p *peer) error {
 		p.err = err
 		r.mu.Unlock()
 		if err != nil {
-			wait(ctx, retryAfter, nil)
+			r.tasks.Wait(ctx, nil, retryAfter)
 			continue
 		}
-		poke(r.wake)
-		wait(ctx, exchangeEvery, p.wake)
+		task.Poke(r.wake)
+		r.tasks.Wait(ctx, p.wake, exchangeEvery)
 	}
 	return nil
 }
 
 func (r *replicator) exchange(ctx context.Context, p *peer) error {
-	ctx, cancel := context.WithTimeout(ctx, exchangeLimit)
+	ctx, cancel := r.tasks.WithTimeout(ctx, exchangeLimit)
 	defer cancel()
 	ours, err := r.ours()
 	if err != nil {
@@ -291,7 +280,7 @@ func (r *replicator) Exchange(ctx context.Context, theirs replication.Tables) (r
 	if err != nil {
 		return replication.Tables{}, err
 	}
-	poke(r.wake)
+	task.Poke(r.wake)
 	// A region that joins goes on once every member has answered: from here on it must count.
 	r.refreshMembers()
 	return r.ours(refused...)
@@ -307,7 +296,8 @@ func (r *replicator) peer(name string) *peer {
 // region cannot have a replica, marked so.
 func (r *replicator) take(ctx context.Context, defs map[string]*table.Definition) (refused []*table.Definition, err error) {
 	var errs []error
-	for _, theirs := range defs {
+	for _, id := range slices.Sorted(maps.Keys(defs)) {
+		theirs := defs[id]
 		own := theirs.Replica(r.self)
 		have, err := r.byGlobalID(theirs.GlobalID)
 		switch {
@@ -460,10 +450,11 @@ func (r *replicator) reconcile(ctx context.Context) {
 			delete(r.followers, s)
 		}
 	}
-	for s, name := range wanted {
+	for _, s := range slices.SortedFunc(maps.Keys(wanted), stream.compare) {
 		if r.followers[s] != nil {
 			continue
 		}
+		name := wanted[s]
 		fctx, cancel := context.WithCancel(ctx)
 		r.followers[s] = cancel
 		p := r.peers[s.peer]
@@ -515,9 +506,9 @@ func (r *replicator) start(ctx context.Context, id string, job func() error) {
 		r.mu.Unlock()
 		if err != nil && ctx.Err() == nil {
 			r.logger.Info("replicator: not yet", "table", id, "err", err)
-			wait(ctx, retryAfter, nil)
+			r.tasks.Wait(ctx, nil, retryAfter)
 		}
-		poke(r.wake)
+		task.Poke(r.wake)
 		return nil
 	})
 }
@@ -586,9 +577,9 @@ func (r *replicator) seed(ctx context.Context, p *peer, id string, t *region.Tab
 				return err
 			}
 			_, _, err := t.Merge(ctx, op.Cursor{Stream: replication.StreamName(p.name, instance, part.ID), Seq: s.Seq}, s.Clock, nil)
-			for stream, seq := range s.Cursors {
+			for _, stream := range slices.Sorted(maps.Keys(s.Cursors)) {
 				if err == nil {
-					_, _, err = t.Merge(ctx, op.Cursor{Stream: stream, Seq: seq}, 0, nil)
+					_, _, err = t.Merge(ctx, op.Cursor{Stream: stream, Seq: s.Cursors[stream]}, 0, nil)
 				}
 			}
 			return err
@@ -682,10 +673,10 @@ func (r *replicator) follow(ctx context.Context, p *peer, s stream, name string)
 			break
 		}
 		if errors.Is(err, replication.ErrInstance) || errors.Is(err, replication.ErrNoTable) {
-			poke(p.wake) // what is known of the peer is out of date
+			task.Poke(p.wake) // what is known of the peer is out of date
 		}
 		r.logger.Debug("replicator: a stream ended", "from", p.name, "table", name, "err", err)
-		wait(ctx, retryAfter, nil)
+		r.tasks.Wait(ctx, nil, retryAfter)
 	}
 	return nil
 }
@@ -737,7 +728,7 @@ func (k *sink) hold(ctx context.Context, b replication.Batch) error {
 		if !said {
 			k.r.logger.Error("replicator: a region's clock is ahead; its writes are held", "region", k.s.peer, "ahead", ahead)
 		}
-		wait(ctx, min(ahead-maxClockOffset, time.Second), nil)
+		k.r.tasks.Wait(ctx, nil, min(ahead-maxClockOffset, time.Second))
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -756,14 +747,7 @@ func (k *sink) Progress(p replication.Progress) {
 
 // fold has what is stable folded, and change logs cut to what somebody still needs.
 func (r *replicator) fold(ctx context.Context) error {
-	tick := time.NewTicker(foldEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
+	for r.tasks.Wait(ctx, nil, foldEvery) != task.Ended {
 		for _, t := range r.region.Tables() {
 			d := t.Definition()
 			news := r.news(d.GlobalID)
@@ -778,6 +762,7 @@ func (r *replicator) fold(ctx context.Context) error {
 			}
 		}
 	}
+	return nil
 }
 
 // news tells whether more of other regions' writes has been applied to a table since the last call: its

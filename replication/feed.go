@@ -5,6 +5,7 @@ package replication
 const (
 	BatchBytes = 256 << 10 // of a batch before compression, about
 	Window     = 16 << 20  // bytes on the way and not acknowledged, at most
+	SkipAfter  = 4096      // changes of other regions that a follower's cursor may lag behind
 )
 
 // Feed is the origin's end of a stream: what to send next. It keeps at most Window bytes on the way.
@@ -52,6 +53,38 @@ func (f *Feed) Acked(seq uint64) {
 		n++
 	}
 	f.onWay = append(f.onWay[:0], f.onWay[n:]...)
+}
+
+// Pump reads the log once and sends what it gives: a batch, and the progress when all that it covers has been
+// sent. It tells whether there is more to read at once; otherwise the caller waits for news of the log or for
+// an acknowledgement. batch returns how many bytes are on the way.
+func (f *Feed) Pump(log Log, batch func(Batch) (int, error), progress func(Progress) error) (more bool, err error) {
+	after, room := f.Next()
+	if !room {
+		return false, nil
+	}
+	b, p, err := log.Read(after, BatchBytes)
+	if err != nil {
+		return false, err
+	}
+	if len(b.Changes) > 0 {
+		b.After = f.After()
+		size, err := batch(b)
+		if err != nil {
+			return false, err
+		}
+		f.Sent(b, size)
+	} else {
+		f.Skipped(p.Seq)
+	}
+	// Progress holds for what has been sent by now only when the batch reaches up to it.
+	if after, _ := f.Next(); after < p.Seq {
+		return true, nil
+	}
+	if f.Shows(p) {
+		return false, progress(p)
+	}
+	return false, nil
 }
 
 // Shows tells whether a progress says more than the last one sent, and takes it for sent.

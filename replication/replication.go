@@ -152,3 +152,32 @@ func (f *Follower) Next(b Batch) (bool, error) {
 
 // Done notes that a batch has been applied.
 func (f *Follower) Done(b Batch) { f.applied = max(f.applied, b.Seq) }
+
+// Batch applies a batch that has arrived, unless it was applied before. Then, whatever it was, the origin is to
+// hear of Applied.
+func (f *Follower) Batch(ctx context.Context, sink Sink, b Batch) error {
+	wanted, err := f.Next(b)
+	if err != nil || !wanted {
+		return err
+	}
+	if err := sink.Apply(ctx, b); err != nil {
+		return err
+	}
+	f.Done(b)
+	return nil
+}
+
+// Progress takes a progress that has arrived, behind every batch that it covers. It tells whether that has
+// moved Applied. A long run of other regions' changes is passed over by moving the cursor alone: the origin
+// keeps its log up to what is acknowledged.
+func (f *Follower) Progress(ctx context.Context, sink Sink, p Progress) (moved bool, err error) {
+	if moved = p.Seq > f.applied+SkipAfter; moved {
+		b := Batch{After: f.applied, Seq: p.Seq}
+		if err := sink.Apply(ctx, b); err != nil {
+			return false, err
+		}
+		f.Done(b)
+	}
+	sink.Progress(p)
+	return moved, nil
+}

@@ -18,9 +18,6 @@ import (
 // attempt costs next to nothing.
 var backoffConfig = backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second}
 
-// skipAfter is how many changes of other regions a follower's cursor may lag behind.
-const skipAfter = 4096
-
 // Client is another region as a replication.Peer. Its methods are safe for concurrent use.
 type Client struct {
 	conn *grpc.ClientConn
@@ -69,36 +66,32 @@ func (c *Client) Follow(ctx context.Context, from replication.Resume, sink repli
 			if err != nil {
 				return err
 			}
-			wanted, err := follower.Next(b)
+			if err := follower.Batch(ctx, sink, b); err != nil {
+				return err
+			}
+			if err := acknowledge(stream, follower); err != nil {
+				return err
+			}
+		case *pb.Push_Progress:
+			moved, err := follower.Progress(ctx, sink, progressFromProto(m.Progress))
 			if err != nil {
 				return err
 			}
-			if wanted {
-				if err := sink.Apply(ctx, b); err != nil {
+			if moved {
+				if err := acknowledge(stream, follower); err != nil {
 					return err
 				}
-				follower.Done(b)
 			}
-			if err := stream.Send(&pb.Pull{Message: &pb.Pull_Ack{Ack: &pb.Ack{Seq: follower.Applied()}}}); err != nil && !errors.Is(err, io.EOF) {
-				return fmt.Errorf("transport: acknowledge: %w", fromStatus(err))
-			}
-		case *pb.Push_Progress:
-			p := progressFromProto(m.Progress)
-			// A long run of other regions' changes is passed over by moving the cursor alone: the origin
-			// keeps its log up to what is acknowledged.
-			if p.Seq > follower.Applied()+skipAfter {
-				b := replication.Batch{After: follower.Applied(), Seq: p.Seq}
-				if err := sink.Apply(ctx, b); err != nil {
-					return err
-				}
-				follower.Done(b)
-				if err := stream.Send(&pb.Pull{Message: &pb.Pull_Ack{Ack: &pb.Ack{Seq: p.Seq}}}); err != nil && !errors.Is(err, io.EOF) {
-					return fmt.Errorf("transport: acknowledge: %w", fromStatus(err))
-				}
-			}
-			sink.Progress(p)
 		}
 	}
+}
+
+func acknowledge(stream grpc.BidiStreamingClient[pb.Pull, pb.Push], follower replication.Follower) error {
+	err := stream.Send(&pb.Pull{Message: &pb.Pull_Ack{Ack: &pb.Ack{Seq: follower.Applied()}}})
+	if err != nil && !errors.Is(err, io.EOF) { // what has ended the stream Recv says
+		return fmt.Errorf("transport: acknowledge: %w", fromStatus(err))
+	}
+	return nil
 }
 
 // Seed is replication.Peer's.

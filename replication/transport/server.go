@@ -75,45 +75,35 @@ func receiveAcks(stream grpc.BidiStreamingServer[pb.Pull, pb.Push], acks chan ui
 func send(stream grpc.BidiStreamingServer[pb.Pull, pb.Push], log replication.Log, feed *replication.Feed, acks <-chan uint64, gone <-chan error) error {
 	changed, stop := log.Watch()
 	defer stop()
+	batch := func(b replication.Batch) (int, error) {
+		m := batchToProto(b)
+		return len(m.Body), stream.Send(&pb.Push{Message: &pb.Push_Batch{Batch: m}})
+	}
+	progress := func(p replication.Progress) error {
+		return stream.Send(&pb.Push{Message: &pb.Push_Progress{Progress: progressToProto(p)}})
+	}
+	acked := func(seq uint64) {
+		feed.Acked(seq)
+		log.Acked(seq)
+	}
 	for {
-		after, room := feed.Next()
-		if room {
-			batch, progress, err := log.Read(after, replication.BatchBytes)
-			if err != nil {
+		more, err := feed.Pump(log, batch, progress)
+		if err != nil {
+			return err
+		}
+		if more {
+			select { // acknowledgements go first
+			case seq := <-acks:
+				acked(seq)
+			case err := <-gone:
 				return err
+			default:
 			}
-			if len(batch.Changes) > 0 {
-				batch.After = feed.After()
-				m := batchToProto(batch)
-				if err := stream.Send(&pb.Push{Message: &pb.Push_Batch{Batch: m}}); err != nil {
-					return err
-				}
-				feed.Sent(batch, len(m.Body))
-			} else {
-				feed.Skipped(progress.Seq)
-			}
-			// Progress holds for what has been sent by now only when the batch reaches up to it.
-			if after, _ := feed.Next(); after >= progress.Seq && feed.Shows(progress) {
-				if err := stream.Send(&pb.Push{Message: &pb.Push_Progress{Progress: progressToProto(progress)}}); err != nil {
-					return err
-				}
-			}
-			if after, _ := feed.Next(); after < progress.Seq {
-				select { // more to read; acknowledgements go first
-				case seq := <-acks:
-					feed.Acked(seq)
-					log.Acked(seq)
-				case err := <-gone:
-					return err
-				default:
-				}
-				continue
-			}
+			continue
 		}
 		select {
 		case seq := <-acks:
-			feed.Acked(seq)
-			log.Acked(seq)
+			acked(seq)
 		case <-changed:
 		case err := <-gone:
 			return err

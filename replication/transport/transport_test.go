@@ -237,14 +237,14 @@ func TestBatchesArriveInOrderAndAreAcknowledged(t *testing.T) {
 func TestALongRunOfOtherRegionsChangesMovesTheCursor(t *testing.T) {
 	o, s := newOrigin(), newSink()
 	client := serveSource(t, o)
-	o.last = skipAfter + 11
+	o.last = replication.SkipAfter + 11
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() { ended <- client.Follow(ctx, replication.Resume{Seq: 10}, s) }()
-	takeUpTo(t, s, 10, skipAfter+11)
-	awaitAck(t, o, skipAfter+11)
-	if p := take(t, s.progress); p.Seq != skipAfter+11 {
+	takeUpTo(t, s, 10, replication.SkipAfter+11)
+	awaitAck(t, o, replication.SkipAfter+11)
+	if p := take(t, s.progress); p.Seq != replication.SkipAfter+11 {
 		t.Errorf("progress %+v", p)
 	}
 	cancel()

@@ -1,0 +1,155 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/commutatordb/commutator/admin"
+	"github.com/commutatordb/commutator/api"
+	"github.com/commutatordb/commutator/backup"
+	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/internal/task"
+	"github.com/commutatordb/commutator/region"
+	"github.com/commutatordb/commutator/region/group"
+	"github.com/commutatordb/commutator/replication"
+	"github.com/commutatordb/commutator/storage"
+	"github.com/commutatordb/commutator/storage/raftlog"
+)
+
+// Engine is a node without its sockets: its data, its part of the region, and everything that works on
+// them. A Node serves one; the simulator runs many of them in one loop.
+type Engine struct {
+	cfg  Config
+	id   identity
+	lock io.Closer
+
+	log     *raftlog.Log
+	store   *storage.Store
+	region  *region.Region
+	rep     *replicator
+	backups *backups
+	handler http.Handler
+}
+
+// OpenEngine opens a node's data. Listen, Advertise, Join and Peers of the configuration are not looked at;
+// Validate has been called. Nothing moves before Run. The caller closes the engine.
+func OpenEngine(cfg Config) (e *Engine, err error) {
+	cfg.fillIn()
+	archive := cfg.Archive
+	if archive == nil {
+		if archive, err = openArchive(cfg); err != nil {
+			return nil, err
+		}
+	}
+	return openEngine(cfg, archive)
+}
+
+func openEngine(cfg Config, archive backup.Archive) (e *Engine, err error) {
+	e = &Engine{cfg: cfg}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, e.Close())
+			e = nil
+		}
+	}()
+	if err := cfg.FS.MkdirAll(cfg.Data, 0o755); err != nil {
+		return e, fmt.Errorf("node: %w", err)
+	}
+	if e.lock, err = cfg.FS.Lock(cfg.FS.PathJoin(cfg.Data, lockFile)); err != nil {
+		return e, fmt.Errorf("node: %s is in use by another process: %w", cfg.Data, err)
+	}
+	if e.id, err = openIdentity(cfg.FS, cfg.Data, cfg.Region, cfg.Node, cfg.Now()); err != nil {
+		return e, err
+	}
+	e.log, err = raftlog.Open(raftlog.Options{
+		FS: cfg.FS, Dir: cfg.FS.PathJoin(cfg.Data, logDir), Salt: e.id.Salt, Logger: cfg.Logger,
+		SegmentBytes: cfg.Sizes.SegmentBytes, NoBackground: cfg.Sizes.NoBackground,
+	})
+	if err != nil {
+		return e, fmt.Errorf("node: %w", err)
+	}
+	e.store, err = storage.Open(storage.Options{
+		FS: cfg.FS, Dir: cfg.FS.PathJoin(cfg.Data, stateDir), Logger: cfg.Logger, Fatal: cfg.Fatal,
+		CacheBytes: cfg.Sizes.CacheBytes, MemTableBytes: cfg.Sizes.MemTableBytes, NoBackground: cfg.Sizes.NoBackground,
+		Flushed: func() {
+			if e.region != nil {
+				e.region.Flushed()
+			}
+		},
+	})
+	if err != nil {
+		return e, fmt.Errorf("node: %w", err)
+	}
+	e.region, err = region.Open(region.Config{
+		Name: cfg.Region, Actor: crdt.NewActor(cfg.Region, e.id.Incarnation), NodeID: 1,
+		Log: e.log, Store: e.store, Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Fatal: cfg.Fatal,
+	})
+	if err != nil {
+		return e, err
+	}
+	e.rep = newReplicator(e.region, e.id.Instance, cfg.Now, cfg.Tasks, cfg.Logger)
+	e.backups = newBackups(e.region, archive, cfg.Now, cfg.Tasks)
+	operator := &admin.Operator{Region: e.region, Links: e.rep, Backups: e.backups, Now: cfg.Now}
+	e.handler = api.New(api.Config{
+		Region: e.region, Verifier: cfg.verifier(), Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Peers: e.rep.Peers, Operator: operator.Handle,
+		Overloaded: func(err error) bool { return errors.Is(err, group.ErrOverloaded) },
+	})
+	return e, nil
+}
+
+// Run works until ctx ends.
+func (e *Engine) Run(ctx context.Context) error { return e.run(ctx, ctx) }
+
+// run lets the region, of which requests under way still want something, outlive the rest until inner ends.
+func (e *Engine) run(ctx, inner context.Context) error {
+	g, gctx := task.NewGroup(ctx, e.cfg.Tasks)
+	if inner == ctx {
+		inner = gctx
+	}
+	g.Go(func() error { return e.region.Run(inner) })
+	g.Go(func() error { return e.rep.Run(gctx) })
+	g.Go(func() error { return e.backups.Run(gctx) })
+	return g.Wait()
+}
+
+// Region returns the node's region.
+func (e *Engine) Region() *region.Region { return e.region }
+
+// Handler answers DynamoDB's API and the operator's.
+func (e *Engine) Handler() http.Handler { return e.handler }
+
+// Source is what the node offers to other regions.
+func (e *Engine) Source() replication.Source { return e.rep }
+
+// AddPeer makes another region known, and the way to it.
+func (e *Engine) AddPeer(name string, p replication.Peer) { e.rep.AddPeer(name, p) }
+
+// Store returns the node's state on disk, and Log its Raft log.
+func (e *Engine) Store() *storage.Store { return e.store }
+
+// Log returns the node's Raft log.
+func (e *Engine) Log() *raftlog.Log { return e.log }
+
+// Links tells which other regions are known, and how the way to each is.
+func (e *Engine) Links() []admin.Link { return e.rep.Links() }
+
+// Ready waits until the node has all its tables open.
+func (e *Engine) Ready(ctx context.Context) error { return e.region.Ready(ctx) }
+
+// Close closes what OpenEngine has opened. Run must have returned, or never been called.
+func (e *Engine) Close() error {
+	var errs []error
+	if e.store != nil {
+		errs = append(errs, e.store.Close())
+	}
+	if e.log != nil {
+		errs = append(errs, e.log.Close())
+	}
+	if e.lock != nil {
+		errs = append(errs, e.lock.Close())
+	}
+	return errors.Join(errs...)
+}
