@@ -129,7 +129,12 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("storage: open %s: %w", o.Dir, err)
 	}
-	if err := w.checkTables(db, loaded); err != nil {
+	err = w.checkTables(db, loaded)
+	if err == nil {
+		// Pebble syncs the name of a directory that it makes; one that was killed before it could left that to us.
+		err = syncDir(o.FS, o.FS.PathDir(o.Dir))
+	}
+	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return &Store{db: db, witness: w}, nil

