@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
 	"time"
@@ -24,6 +25,16 @@ type identity struct {
 	Instance    uint64 // random: tells this data from what the same node had before it lost it
 	Incarnation uint16 // of the region's actor
 	Salt        uint64 // random: for the checksums of the log
+	Sum         string // CRC-32C of the others, in the order and form of this struct's JSON, in hexadecimal
+}
+
+func (id identity) sum() string {
+	id.Sum = ""
+	b, err := json.Marshal(id)
+	if err != nil {
+		panic(fmt.Sprintf("node: identity %+v: %v", id, err)) // it holds only plain data
+	}
+	return fmt.Sprintf("%08x", crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
 }
 
 const (
@@ -52,6 +63,8 @@ func openIdentity(fs vfs.FS, dir, region, node string, now time.Time) (identity,
 		return id, fmt.Errorf("node: identity %s: %w", path, err)
 	case id.Format != identityFormat:
 		return id, fmt.Errorf("node: identity %s has format %d; this version reads %d", path, id.Format, identityFormat)
+	case id.Sum != id.sum():
+		return id, fmt.Errorf("node: identity %s is damaged: its checksum is wrong", path)
 	case id.Region != region || id.Node != node:
 		return id, fmt.Errorf("node: the data in %s is that of node %s in %s, not of %s in %s", dir, id.Node, id.Region, node, region)
 	}
@@ -64,6 +77,10 @@ func openIdentity(fs vfs.FS, dir, region, node string, now time.Time) (identity,
 	case !hasState && !hasLog:
 		// Nothing is left of what others may know of this identity: it is another's now.
 		return newIdentity(fs, dir, region, node, now)
+	}
+	// Whoever made the directory may have been killed before it was durable.
+	if err := syncUpwards(fs, dir); err != nil {
+		return id, fmt.Errorf("node: identity: %w", err)
 	}
 	return id, nil
 }
@@ -85,14 +102,13 @@ func dataIn(fs vfs.FS, dir string) (hasLog, hasState bool, err error) {
 }
 
 func newIdentity(fs vfs.FS, dir, region, node string, now time.Time) (identity, error) {
-	names, err := fs.List(dir)
+	// An empty log directory is what a crash has left of a first start.
+	hasLog, hasState, err := dataIn(fs, dir)
 	if err != nil {
 		return identity{}, fmt.Errorf("node: identity: %w", err)
 	}
-	for _, name := range names {
-		if name == stateDir || name == logDir {
-			return identity{}, fmt.Errorf("node: %s has data and no %s: whose it is cannot be told", dir, identityFile)
-		}
+	if hasLog || hasState {
+		return identity{}, fmt.Errorf("node: %s has data and no %s: whose it is cannot be told", dir, identityFile)
 	}
 	var random [16]byte
 	rand.Read(random[:]) // never fails: crypto/rand ends the process when it has no randomness
@@ -102,6 +118,7 @@ func newIdentity(fs vfs.FS, dir, region, node string, now time.Time) (identity, 
 		// Another one for a region that lost its data, unless it did so a whole multiple of 17 hours later.
 		Incarnation: uint16(now.Unix()/60%int64(crdt.MaxIncarnation)) + 1,
 	}
+	id.Sum = id.sum()
 	b, err := json.MarshalIndent(id, "", "  ")
 	if err != nil {
 		return id, err
@@ -117,13 +134,32 @@ func newIdentity(fs vfs.FS, dir, region, node string, now time.Time) (identity, 
 		err = fs.Rename(temp, fs.PathJoin(dir, identityFile))
 	}
 	if err == nil {
-		var d vfs.File
-		if d, err = fs.OpenDir(dir); err == nil {
-			err = errors.Join(d.Sync(), d.Close())
-		}
+		err = syncUpwards(fs, dir)
 	}
 	if err != nil {
 		return id, fmt.Errorf("node: identity: %w", err)
 	}
 	return id, nil
+}
+
+// syncUpwards makes the names in dir durable, and dir's own, up to where this process may not look: it has made
+// nothing there.
+func syncUpwards(fs vfs.FS, dir string) error {
+	for {
+		d, err := fs.OpenDir(dir)
+		if errors.Is(err, os.ErrPermission) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(d.Sync(), d.Close()); err != nil {
+			return err
+		}
+		parent := fs.PathDir(dir)
+		if parent == dir {
+			return nil
+		}
+		dir = parent
+	}
 }
