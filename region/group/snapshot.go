@@ -135,7 +135,8 @@ func dump(r storage.Reader, ranges [][2][]byte) ([]byte, error) {
 
 var errSnapshot = errors.New("not a snapshot's state")
 
-// eachRow calls f for each row of an encoded state, once all of it is known to be whole and within ranges.
+// eachRow calls f for each row of an encoded state, once all of it is known to be whole, as far as they are within
+// the ranges.
 func eachRow(state []byte, ranges [][2][]byte, f func(key, value []byte)) error {
 	n := len(state) - 4
 	if n < 1 || crc32.Checksum(state[:n], castagnoli) != binary.BigEndian.Uint32(state[n:]) {
