@@ -38,7 +38,8 @@ type Options struct {
 	// NoBackground leaves compaction to Compact, for simulation.
 	NoBackground bool
 	Logger       *slog.Logger
-	// Flushed is called, if set, after each flush, from a goroutine of Pebble's: it must not block.
+	// Flushed is called, if set, after each flush, from a goroutine of Pebble's: it must not block. With NoBackground
+	// it is called by Flush itself.
 	Flushed func()
 	// Fatal is called when the store can no longer be trusted: a failed write or sync, or corruption.
 	// Default: panic.
@@ -69,6 +70,7 @@ func (e *CorruptionError) Error() string {
 type Store struct {
 	db      *pebble.DB
 	witness *witness
+	flushed func() // called by Flush; nil when Pebble calls it
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -116,7 +118,7 @@ func Open(o Options) (*Store, error) {
 				o.Fatal(fmt.Errorf("storage: corrupt file %s: %w", info.Path, info.Details))
 			},
 			FlushEnd: func(info pebble.FlushInfo) {
-				if info.Err == nil && info.Done && o.Flushed != nil {
+				if info.Err == nil && info.Done && o.Flushed != nil && !o.NoBackground {
 					o.Flushed()
 				}
 			},
@@ -137,7 +139,11 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	return &Store{db: db, witness: w}, nil
+	s := &Store{db: db, witness: w}
+	if o.NoBackground {
+		s.flushed = o.Flushed
+	}
+	return s, nil
 }
 
 // Close flushes, so that the next start has nothing to replay, and closes.
@@ -150,7 +156,13 @@ func (s *Store) Close() error {
 func (s *Store) CloseWithoutFlush() error { return s.db.Close() }
 
 // Flush makes everything committed so far durable.
-func (s *Store) Flush() error { return s.db.Flush() }
+func (s *Store) Flush() error {
+	err := s.db.Flush()
+	if err == nil && s.flushed != nil {
+		s.flushed()
+	}
+	return err
+}
 
 // Compact rewrites all of the state into as few files as it needs.
 func (s *Store) Compact() error {
