@@ -6,6 +6,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -67,13 +69,13 @@ func TestPowerCutWhileADirectoryIsMadeLeavesOneThatOpens(t *testing.T) {
 			t.Errorf("before operation %d (kind %d on %s), %d%% left: %+v, %v; was %+v", points, op.Kind, op.Path, percent, again, err, made)
 		}
 	}
-	busy := false
+	var one sync.Mutex // Pebble has goroutines of its own
 	injected := errorfs.Wrap(fs, errorfs.InjectorFunc(func(op errorfs.Op) error {
-		if busy || !changing(op) {
+		if !changing(op) {
 			return nil
 		}
-		busy = true
-		defer func() { busy = false }()
+		one.Lock()
+		defer one.Unlock()
 		points++
 		rng := rand.New(rand.NewPCG(1, uint64(points)))
 		for _, percent := range []int{0, 100, 1 + rng.IntN(99)} {
@@ -86,7 +88,9 @@ func TestPowerCutWhileADirectoryIsMadeLeavesOneThatOpens(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		one.Lock()
 		made = id
+		one.Unlock()
 		check(fs.CrashClone(vfs.CrashCloneCfg{}), 0, errorfs.Op{})
 	}
 	t.Logf("%d crash points", points)
@@ -98,10 +102,10 @@ func TestPowerCutAfterAKilledFirstStartKeepsTheIdentity(t *testing.T) {
 	killed := errors.New("killed")
 	for at := 1; ; at++ {
 		fs := vfs.NewCrashableMem()
-		n := 0
+		var n atomic.Int64
 		_, err := firstStart(errorfs.Wrap(fs, errorfs.InjectorFunc(func(op errorfs.Op) error {
 			if changing(op) {
-				if n++; n >= at {
+				if n.Add(1) >= int64(at) {
 					return killed
 				}
 			}

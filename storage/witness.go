@@ -63,6 +63,13 @@ func (f fileSum) append(b []byte) []byte {
 	return le.AppendUint32(le.AppendUint32(b, f.sum), 0)
 }
 
+// write appends p to the file that f sums. After an error Pebble does not go on with the file.
+func (f *fileSum) write(to io.Writer, p []byte) (int, error) {
+	f.length += int64(len(p))
+	f.sum = crc32.Update(f.sum, castagnoli, p) // before: the memory file system of the tests may change p
+	return to.Write(p)
+}
+
 func parseFileSum(b []byte) fileSum {
 	le := binary.LittleEndian
 	return fileSum{le.Uint64(b), int64(le.Uint64(b[8:])), le.Uint32(b[16:])}
@@ -235,11 +242,12 @@ func (w *witness) saveLocked() error {
 		b = w.tables[number].append(b)
 	}
 	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
+	saved := fileSum{number: 1}
 	f, err := w.FS.Create(w.path(witnessTemp), vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return fmt.Errorf("storage: witness: %w", err)
 	}
-	_, err = f.Write(b)
+	_, err = saved.write(f, b)
 	if err == nil {
 		err = f.Sync()
 	}
@@ -252,7 +260,7 @@ func (w *witness) saveLocked() error {
 	if err != nil {
 		return fmt.Errorf("storage: witness: %w", err)
 	}
-	w.changed, w.saved = false, fileSum{1, int64(len(b)), crc32.Checksum(b, castagnoli)}
+	w.changed, w.saved = false, saved
 	return nil
 }
 
@@ -364,10 +372,7 @@ func (f *manifestFile) Write(p []byte) (int, error) {
 	if err := f.w.beforeEdit(); err != nil {
 		return 0, err
 	}
-	n, err := f.File.Write(p)
-	f.at.length += int64(n)
-	f.at.sum = crc32.Update(f.at.sum, castagnoli, p[:n])
-	return n, err
+	return f.at.write(f.File, p)
 }
 
 // Sync is vfs.File's.
@@ -386,12 +391,7 @@ type tableFile struct {
 }
 
 // Write is vfs.File's.
-func (f *tableFile) Write(p []byte) (int, error) {
-	n, err := f.File.Write(p)
-	f.at.length += int64(n)
-	f.at.sum = crc32.Update(f.at.sum, castagnoli, p[:n])
-	return n, err
-}
+func (f *tableFile) Write(p []byte) (int, error) { return f.at.write(f.File, p) }
 
 // Close is vfs.File's.
 func (f *tableFile) Close() error {

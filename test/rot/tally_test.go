@@ -17,7 +17,12 @@ var (
 
 func newRand(stream uint64) *rand.Rand { return rand.New(rand.NewPCG(*seed, stream)) }
 
-func times(n int) int { return int(float64(n) * *scale) }
+func times(n int) int {
+	if testing.Short() {
+		n /= 10
+	}
+	return int(float64(n) * *scale)
+}
 
 // outcome is what came of one piece of damage.
 type outcome string
