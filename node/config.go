@@ -19,6 +19,7 @@ import (
 	"github.com/commutatordb/commutator/api/sigv4"
 	"github.com/commutatordb/commutator/backup"
 	"github.com/commutatordb/commutator/internal/task"
+	"github.com/commutatordb/commutator/region/group"
 	"github.com/commutatordb/commutator/replication/transport"
 )
 
@@ -41,14 +42,21 @@ type Config struct {
 	FS vfs.FS `yaml:"-"` // default: the disk
 	// AnyScope takes signatures made for any region, not only for this one: dev's clients need not keep
 	// region names and ports apart.
-	AnyScope bool             `yaml:"-"`
-	Dial     transport.Dialer `yaml:"-"` // to other regions; default: TCP
-	Archive  backup.Archive   `yaml:"-"` // instead of what Backup says
-	Now      func() time.Time `yaml:"-"` // default: time.Now
-	Tasks    task.Runtime     `yaml:"-"` // default: goroutines
-	Sizes    Sizes            `yaml:"-"`
-	Logger   *slog.Logger     `yaml:"-"` // nil discards
-	Fatal    func(error)      `yaml:"-"` // must end the process; default: log and exit with 3
+	AnyScope bool `yaml:"-"`
+	// NodeID is this node's number in its region, and Voters are those of all its nodes; see region.Config. Default:
+	// 1, alone.
+	NodeID uint64   `yaml:"-"`
+	Voters []uint64 `yaml:"-"`
+	// Send takes a message to another node of the region. Set if there are several.
+	Send    func(to uint64, m group.Message) `yaml:"-"`
+	Tick    time.Duration                    `yaml:"-"` // of the region's groups; see group.Config
+	Dial    transport.Dialer                 `yaml:"-"` // to other regions; default: TCP
+	Archive backup.Archive                   `yaml:"-"` // instead of what Backup says
+	Now     func() time.Time                 `yaml:"-"` // default: time.Now
+	Tasks   task.Runtime                     `yaml:"-"` // default: goroutines
+	Sizes   Sizes                            `yaml:"-"`
+	Logger  *slog.Logger                     `yaml:"-"` // nil discards
+	Fatal   func(error)                      `yaml:"-"` // must end the process; default: log and exit with 3
 }
 
 // Sizes are for simulation and tests, which want little of everything. Zero values mean the defaults.
@@ -257,6 +265,9 @@ func (c *Config) fillIn() {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.NodeID == 0 {
+		c.NodeID = 1
 	}
 	if c.Tasks == nil {
 		c.Tasks = task.Goroutines

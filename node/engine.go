@@ -84,8 +84,8 @@ func openEngine(cfg Config, archive backup.Archive) (e *Engine, err error) {
 		return e, fmt.Errorf("node: %w", err)
 	}
 	e.region, err = region.Open(region.Config{
-		Name: cfg.Region, Actor: crdt.NewActor(cfg.Region, e.id.Incarnation), NodeID: 1,
-		Log: e.log, Store: e.store, Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Fatal: cfg.Fatal,
+		Name: cfg.Region, Actor: crdt.NewActor(cfg.Region, e.id.Incarnation),
+		NodeID: cfg.NodeID, Voters: cfg.Voters, Send: cfg.Send, Tick: cfg.Tick, Log: e.log, Store: e.store, Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Fatal: cfg.Fatal,
 	})
 	if err != nil {
 		return e, err
@@ -114,6 +114,12 @@ func (e *Engine) run(ctx, inner context.Context) error {
 	g.Go(func() error { return e.backups.Run(gctx) })
 	return g.Wait()
 }
+
+// Receive takes messages that another node of the region has sent. It never waits.
+func (e *Engine) Receive(from uint64, ms ...group.Message) { e.region.Receive(from, ms...) }
+
+// Unreachable says that messages to another node of the region may have been lost.
+func (e *Engine) Unreachable(node uint64) { e.region.Unreachable(node) }
 
 // Region returns the node's region.
 func (e *Engine) Region() *region.Region { return e.region }

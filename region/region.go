@@ -32,6 +32,11 @@ type Config struct {
 	Name   string     // such as us-east-1
 	Actor  crdt.Actor // of this region in its present incarnation
 	NodeID uint64     // of this node; from 1
+	// Voters are the region's nodes, this one among them; nil: this one alone. They are the same at all of them.
+	Voters []uint64
+	// Send takes a message to another of them; see group.Config. Set if there are several.
+	Send   func(to uint64, m group.Message)
+	Tick   time.Duration // see group.Config
 	Log    *raftlog.Log
 	Store  *storage.Store
 	Now    func() time.Time
@@ -74,7 +79,7 @@ func Open(cfg Config) (*Region, error) {
 	r := &Region{
 		cfg: cfg, opened: make(chan struct{}), changed: make(chan struct{}, 1), watchers: map[chan struct{}]bool{},
 		host: group.NewHost(group.Config{
-			NodeID: cfg.NodeID, Log: cfg.Log, Store: cfg.Store, Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Fatal: cfg.Fatal,
+			NodeID: cfg.NodeID, Voters: cfg.Voters, Send: cfg.Send, Tick: cfg.Tick, Log: cfg.Log, Store: cfg.Store, Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Fatal: cfg.Fatal,
 		}),
 	}
 	r.tables.Store(&map[string]*Table{})
@@ -87,6 +92,12 @@ func Open(cfg Config) (*Region, error) {
 	}
 	return r, nil
 }
+
+// Receive takes messages that another node of the region has sent. It never waits.
+func (r *Region) Receive(from uint64, ms ...group.Message) { r.host.Receive(from, ms...) }
+
+// Unreachable says that messages to another node of the region may have been lost.
+func (r *Region) Unreachable(node uint64) { r.host.Unreachable(node) }
 
 // Flushed is for storage.Options.
 func (r *Region) Flushed() { r.host.Flushed() }
