@@ -29,29 +29,34 @@ func (s *store) Apply(index uint64, c *op.Command, b *storage.Batch) op.Result {
 	return op.Result{}
 }
 
-// BenchmarkThreeNodes proposes 1 KB commands to 32 groups of three voters: three hosts in one process, each with a log
-// and a store of its own on the disk; messages go from loop to loop. At any node a client takes, and at the leader.
+// BenchmarkThreeNodes proposes 1 KB commands to 32 groups of three voters: three hosts in one process, each with a log and
+// a store of its own, on one disk or in memory; messages go from loop to loop. The clients propose at the leader, or at
+// the node that each of them knows.
 func BenchmarkThreeNodes(b *testing.B) {
 	for _, atLeader := range []bool{true, false} {
-		b.Run(fmt.Sprintf("leader=%v", atLeader), func(b *testing.B) { benchmarkThreeNodes(b, atLeader) })
+		b.Run(fmt.Sprintf("disk/leader=%v", atLeader), func(b *testing.B) { benchmarkThreeNodes(b, vfs.Default, b.TempDir(), atLeader) })
+		b.Run(fmt.Sprintf("memory/leader=%v", atLeader), func(b *testing.B) { benchmarkThreeNodes(b, vfs.NewMem(), "", atLeader) })
 	}
 }
 
-func benchmarkThreeNodes(b *testing.B, atLeader bool) {
+func benchmarkThreeNodes(b *testing.B, fs vfs.FS, dir string, atLeader bool) {
 	const groups, clients = 32, 64
 	voters := []uint64{1, 2, 3}
 	hosts := make([]*Host, 3)
 	opened := make([][]*Group, 3)
 	var logs []*raftlog.Log
-	dir := b.TempDir()
+	segment := int64(0)
+	if fs != vfs.Default {
+		segment = 1 << 20 // a file in memory is copied as it grows
+	}
 	for i := range hosts {
-		log, err := raftlog.Open(raftlog.Options{FS: vfs.Default, Dir: fmt.Sprintf("%s/log%d", dir, i), Salt: 1})
+		log, err := raftlog.Open(raftlog.Options{FS: fs, Dir: fs.PathJoin(dir, fmt.Sprint("log", i)), Salt: 1, SegmentBytes: segment, NoBackground: fs != vfs.Default})
 		if err != nil {
 			b.Fatal(err)
 		}
 		defer log.Close()
 		logs = append(logs, log)
-		st, err := storage.Open(storage.Options{FS: vfs.Default, Dir: fmt.Sprintf("%s/state%d", dir, i), Flushed: func() {
+		st, err := storage.Open(storage.Options{FS: fs, Dir: fs.PathJoin(dir, fmt.Sprint("state", i)), Flushed: func() {
 			if h := hosts[i]; h != nil {
 				h.Flushed()
 			}
