@@ -159,3 +159,17 @@ func (e *Engine) Close() error {
 	}
 	return errors.Join(errs...)
 }
+
+// Abandon closes as a killed process leaves things: nothing is flushed. Run need not have returned, if
+// nothing of it runs on.
+func (e *Engine) Abandon() {
+	if e.store != nil {
+		e.store.CloseWithoutFlush()
+	}
+	if e.log != nil {
+		e.log.Close()
+	}
+	if e.lock != nil {
+		e.lock.Close()
+	}
+}

@@ -1,0 +1,463 @@
+package sim
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+
+	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/storage/keyenc"
+	"github.com/commutatordb/commutator/table"
+)
+
+// check judges a healed world.
+func (w *world) check() {
+	if !w.settle() {
+		return
+	}
+	w.checkReplicas()
+	w.checkHistory()
+	w.checkRegisters()
+	w.checkSolo()
+	w.checkBounds()
+}
+
+const markKey = "mark-"
+
+// settle writes a mark in every region and waits until every region shows all of them: streams are in order, so then everything
+// before has arrived too.
+func (w *world) settle() bool {
+	marks := 0
+	for _, r := range w.regions {
+		w.clients.proc.Go(func() {
+			for i := 0; ; i++ {
+				o := &operation{region: r, table: shared, key: markKey + r.name, kind: opPut}
+				if w.do(o); o.outcome == done {
+					marks++
+					return
+				}
+				w.clients.proc.Wait(context.Background(), nil, 100*time.Millisecond)
+			}
+		})
+	}
+	if !w.runUntil(settleLimit, func() bool { return marks == len(w.regions) || len(w.violations) > 0 }) {
+		w.violate("a region takes no write within %s of being healed", settleLimit)
+		return false
+	}
+	next := w.now
+	var why string
+	if !w.runUntil(settleLimit, func() bool {
+		if w.now < next {
+			return len(w.violations) > 0
+		}
+		next = w.now + 200*time.Millisecond
+		why = w.apart()
+		return why == "" || len(w.violations) > 0
+	}) {
+		w.violate("not settled within %s of being healed: %s", settleLimit, why)
+		return false
+	}
+	return len(w.violations) == 0
+}
+
+// apart says why not every replica has everything yet, "" when it has.
+func (w *world) apart() string {
+	var first map[string]string
+	for _, m := range w.nodes {
+		items, _, err := m.items(shared)
+		if err != nil {
+			return fmt.Sprintf("%s: %v", m.name, err)
+		}
+		for _, r := range w.regions {
+			if last := w.lastMark(r); !strings.Contains(items[markKey+r.name], last) {
+				return fmt.Sprintf("%s has not %s's last mark", m.name, r.name)
+			}
+		}
+		if first == nil {
+			first = items
+		} else if k := differs(first, items); k != "" {
+			return fmt.Sprintf("%s differs from %s at %s", m.name, w.nodes[0].name, k)
+		}
+	}
+	for _, m := range w.regions[0].nodes {
+		a, _, err := w.regions[0].nodes[0].items(solo)
+		if err != nil {
+			return err.Error()
+		}
+		b, _, err := m.items(solo)
+		if err != nil {
+			return fmt.Sprintf("%s: %v", m.name, err)
+		}
+		if k := differs(a, b); k != "" {
+			return fmt.Sprintf("%s differs from %s at %s of %s", m.name, w.regions[0].nodes[0].name, k, solo)
+		}
+	}
+	return ""
+}
+
+func (w *world) lastMark(r *regionOf) string {
+	for _, o := range slices.Backward(w.history.ops) {
+		if o.region == r && o.key == markKey+r.name && o.outcome == done {
+			return o.mark
+		}
+	}
+	return ""
+}
+
+func differs(a, b map[string]string) string {
+	for _, k := range slices.Sorted(maps.Keys(a)) {
+		if b[k] != a[k] {
+			return k
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(b)) {
+		if _, ok := a[k]; !ok {
+			return k
+		}
+	}
+	return ""
+}
+
+// items returns what a node's store shows of a table: visible items in stored form, by partition key.
+func (m *machine) items(name string) (map[string]string, *table.Definition, error) {
+	d, err := m.engine.Region().Definition(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	prefix := keyenc.Record(nil, d.ID, nil)
+	it, err := m.engine.Store().Iter(prefix, keyenc.End(prefix))
+	if err != nil {
+		return nil, nil, err
+	}
+	defer it.Close()
+	out := map[string]string{}
+	for ok := it.First(); ok; ok = it.Next() {
+		visible, there, err := crdt.PeekVisible(it.Value())
+		if err != nil {
+			return nil, nil, err
+		}
+		if there {
+			out[keyText(&d.Schema, keyenc.RecordKey(it.Key()))] = string(visible)
+		}
+	}
+	return out, d, it.Err()
+}
+
+func keyText(s *table.Schema, key []byte) string {
+	v, err := s.Values(key)
+	if err != nil {
+		return fmt.Sprintf("%x", key)
+	}
+	return v.Partition.Str()
+}
+
+// checkReplicas holds every replica's indexes and counts against its items.
+func (w *world) checkReplicas() {
+	for _, m := range w.nodes {
+		for _, name := range []string{shared, solo} {
+			if name == solo && m.region.index != 0 {
+				continue
+			}
+			items, d, err := m.items(name)
+			if err != nil {
+				w.violate("%s: %s: %v", m.name, name, err)
+				continue
+			}
+			w.count.Compared += len(items)
+			want := map[string]string{}
+			for key, visible := range items {
+				k := d.Schema.KeyOfValues(value(key), noValue)
+				for _, row := range d.Schema.Rows(nil, k, nil, []byte(visible)) {
+					want[fmt.Sprintf("%d/%x", row.Index, row.Key)] = string(row.Item)
+				}
+			}
+			prefix := keyenc.Indexes(nil, d.ID)
+			got := map[string]string{}
+			it, err := m.engine.Store().Iter(prefix, keyenc.End(prefix))
+			if err != nil {
+				w.violate("%s: %s: %v", m.name, name, err)
+				continue
+			}
+			for ok := it.First(); ok; ok = it.Next() {
+				index := uint32(it.Key()[5])<<24 | uint32(it.Key()[6])<<16 | uint32(it.Key()[7])<<8 | uint32(it.Key()[8])
+				got[fmt.Sprintf("%d/%x", index, keyenc.IndexKey(it.Key()))] = string(it.Value())
+			}
+			if err := it.Close(); err != nil {
+				w.violate("%s: %s: %v", m.name, name, err)
+			}
+			if k := differs(want, got); k != "" {
+				w.violate("%s: the index of %s is not what its items make: row %s is %q, want %q", m.name, name, k, got[k], want[k])
+			}
+			for _, t := range m.engine.Region().Tables() {
+				if n, _ := t.Stats(); t.ID == d.ID && n != int64(len(items)) {
+					w.violate("%s: %s counts %d items and has %d", m.name, name, n, len(items))
+				}
+			}
+		}
+	}
+}
+
+// checkHistory holds what the regions show against the changes that were shipped, and those against what clients did.
+func (w *world) checkHistory() {
+	h := w.history
+	items, d, err := w.nodes[0].items(shared)
+	if err != nil {
+		w.violate("%v", err)
+		return
+	}
+	// Every change was made by a client, once.
+	times := map[string]crdt.Dot{}
+	byKey := map[string][]crdt.Dot{}
+	for _, dot := range h.dots {
+		c := h.changes[dot]
+		key := keyText(&d.Schema, []byte(c.key))
+		byKey[key] = append(byKey[key], dot)
+		if len(c.marks) > 1 {
+			w.violate("a change of %s carries %v", key, c.marks)
+		}
+		for _, m := range c.marks {
+			o := h.byMark[m]
+			switch {
+			case o == nil || o.key != key || o.table != shared:
+				w.violate("%s has a change that no client made: %s", key, m)
+			case o.outcome == refused || o.outcome == rejected:
+				w.violate("%s of %s, which was %s, took effect: %s %s", opNames[o.kind], key, outcomeNames[o.outcome], m, o.why)
+			case times[m] != crdt.Dot{}:
+				w.violate("%s of %s took effect twice: %s at %v and %v", opNames[o.kind], key, m, times[m], dot)
+			case o.region != c.origin:
+				w.violate("%s of %s in %s took effect as a change of %s", opNames[o.kind], key, o.region.name, c.origin.name)
+			}
+			times[m] = dot
+		}
+	}
+	// Every acknowledged write is among the changes.
+	for _, o := range h.ops {
+		if o.table == shared && o.outcome == done && marks(o.kind) && times[o.mark] == (crdt.Dot{}) {
+			w.violate("an acknowledged write is lost: %s of %s in %s, %s, at %s", opNames[o.kind], o.key, o.region.name, o.mark, o.invoked)
+		}
+	}
+	w.checkClocks(times)
+	// What is shown is the join of all changes, in any order.
+	for _, key := range slices.Sorted(maps.Keys(byKey)) {
+		dots := byKey[key]
+		slices.SortFunc(dots, crdt.Dot.Compare)
+		if w.rng.IntN(2) == 0 {
+			w.rng.Shuffle(len(dots), func(i, j int) { dots[i], dots[j] = dots[j], dots[i] })
+		}
+		var r crdt.Record
+		for _, dot := range dots {
+			delta, err := crdt.Decode(h.changes[dot].delta)
+			if err != nil {
+				w.violate("a change of %s cannot be read: %v", key, err)
+				return
+			}
+			r.Join(delta)
+		}
+		r.ShowKey(d.Schema.Hash.Name, func() []byte {
+			k, err := d.Schema.KeyItem(d.Schema.KeyOfValues(value(key), noValue))
+			if err != nil {
+				panic(err)
+			}
+			return k
+		})
+		want, there := r.Visible()
+		got, shown := items[key]
+		if there != shown || there && !bytes.Equal(want, []byte(got)) {
+			w.violate("%s is not what the merge of its %d changes makes: shows %v %q, want %v %q", key, len(dots), shown, got, there, want)
+		}
+		w.count.Explained++
+	}
+	for _, key := range slices.Sorted(maps.Keys(items)) {
+		if byKey[key] == nil {
+			w.violate("%s is shown and nobody wrote it", key)
+		}
+	}
+	w.checkCounters(items, times)
+}
+
+// marks tells whether a kind of operation leaves its mark in the change it makes.
+func marks(k opKind) bool {
+	return k != opGet && k != opDelete && k != opQuery && k != opExpire
+}
+
+// checkClocks holds the stamps of each region's own writes against the order in which they were acknowledged, key by key.
+func (w *world) checkClocks(times map[string]crdt.Dot) {
+	last := map[string]*operation{} // by region and key: the write with the latest return among those before
+	ops := slices.Clone(w.history.ops)
+	slices.SortStableFunc(ops, func(a, b *operation) int { return cmp.Compare(a.invoked, b.invoked) })
+	var acked []*operation
+	for _, o := range ops {
+		if o.table == shared && o.outcome == done && marks(o.kind) {
+			acked = append(acked, o)
+		}
+	}
+	slices.SortStableFunc(acked, func(a, b *operation) int { return cmp.Compare(a.returned, b.returned) })
+	i := 0
+	for _, o := range ops {
+		if o.table != shared || !marks(o.kind) || times[o.mark] == (crdt.Dot{}) {
+			continue
+		}
+		for ; i < len(acked) && acked[i].returned < o.invoked; i++ {
+			a := acked[i]
+			k := a.region.name + "/" + a.key
+			if last[k] == nil || times[a.mark].Compare(times[last[k].mark]) > 0 {
+				last[k] = a
+			}
+		}
+		if before := last[o.region.name+"/"+o.key]; before != nil && times[before.mark].Compare(times[o.mark]) > 0 {
+			w.violate("%s was acknowledged in %s before %s began, and is stamped later: %v, %v", before.mark, o.region.name, o.mark, times[before.mark], times[o.mark])
+		}
+	}
+}
+
+// checkCounters adds up what took effect: counters that are never set show exactly that.
+func (w *world) checkCounters(items map[string]string, times map[string]crdt.Dot) {
+	sums := map[string]int{}
+	for _, o := range w.history.ops {
+		if strings.HasPrefix(o.key, keyCnt) && o.kind == opAdd && times[o.mark] != (crdt.Dot{}) {
+			sums[o.key] += o.delta
+		}
+	}
+	if w.lastWriterWins {
+		return // whole items: concurrent additions are lost, as the rule says
+	}
+	for _, key := range slices.Sorted(maps.Keys(sums)) {
+		if got := numberOf(items[key], "n"); got != sums[key] {
+			w.violate("the counter %s shows %d, and %d was added", key, got, sums[key])
+		}
+	}
+}
+
+// checkRegisters holds the keys that one region alone writes against one register each, with porcupine.
+func (w *world) checkRegisters() {
+	by := map[string][]porcupine.Operation{}
+	for _, o := range w.history.ops {
+		if !strings.HasPrefix(o.key, keyHome) || o.outcome == rejected || o.outcome == unknown && o.kind == opGet {
+			continue
+		}
+		returned := int64(o.returned)
+		if o.outcome == unknown {
+			returned = int64(w.now) + 1
+		}
+		by[o.key] = append(by[o.key], porcupine.Operation{ClientId: o.n, Input: o, Call: int64(o.invoked), Output: o, Return: returned})
+	}
+	for _, key := range slices.Sorted(maps.Keys(by)) {
+		w.count.Checked += len(by[key])
+		switch porcupine.CheckOperationsTimeout(registerModel, by[key], 20*time.Second) {
+		case porcupine.Illegal:
+			w.violate("%s is not linearizable", key)
+			for _, op := range by[key] {
+				o := op.Input.(*operation)
+				w.tracef("   %s %s %s..%s %s expect %q delta %d saw %v %+v", o.mark, opNames[o.kind], o.invoked, o.returned, outcomeNames[o.outcome], o.expect, o.delta, o.known, o.before)
+			}
+		case porcupine.Unknown:
+			w.violate("%s: the checker found no answer in time", key)
+		}
+	}
+}
+
+var registerModel = porcupine.Model{
+	Init: func() any { return entry{} },
+	Step: func(state, input, output any) (bool, any) {
+		s, o := state.(entry), input.(*operation)
+		if o.outcome == done && o.known && o.before != s {
+			return false, s
+		}
+		holds := true
+		switch o.kind {
+		case opPutNew:
+			holds = !s.there
+		case opSwap:
+			holds = s.there && s.mark == cmp.Or(o.expect, "?")
+		}
+		switch {
+		case o.outcome == refused:
+			return !holds, s
+		case !holds:
+			return o.outcome == unknown, s
+		}
+		switch o.kind {
+		case opGet:
+			return true, s
+		case opDelete:
+			return true, entry{}
+		case opAdd:
+			return true, entry{true, o.mark, s.n + o.delta}
+		case opSwap:
+			return true, entry{true, o.mark, s.n}
+		}
+		return true, entry{true, o.mark, 0}
+	},
+}
+
+// checkSolo looks for every acknowledged put of the table of one region, there and in what was restored of it.
+func (w *world) checkSolo() {
+	home := w.regions[0]
+	find := func(name string, before int) {
+		items, _, err := home.nodes[0].items(name)
+		if err != nil {
+			w.violate("%s: %v", name, err)
+			return
+		}
+		began := w.now
+		if before < len(w.history.ops) {
+			began = w.history.ops[before].invoked
+		}
+		put := map[string]*operation{}
+		for _, o := range w.history.ops {
+			if o.table != solo || o.kind != opPut {
+				continue
+			}
+			put[o.key] = o
+			if _, ok := items[o.key]; !ok && o.outcome == done && o.returned < began {
+				w.violate("%s lacks an item whose put was acknowledged: %s at %s", name, o.key, o.returned)
+			}
+		}
+		for _, key := range slices.Sorted(maps.Keys(items)) {
+			o := put[key]
+			switch {
+			case o == nil:
+				w.violate("%s has an item that nobody put: %s", name, key)
+			case o.outcome == refused || o.outcome == rejected:
+				w.violate("%s has %s, whose put was %s", name, key, outcomeNames[o.outcome])
+			case !strings.Contains(items[key], o.mark):
+				w.violate("%s has %s with another's content", name, key)
+			}
+		}
+	}
+	find(solo, len(w.history.ops))
+	for _, r := range w.restored {
+		find(r.name, r.before)
+	}
+}
+
+// maxTasks is more than a node at rest may have, and maxWaitingEvents more than may be under way.
+const (
+	maxTasks  = 150
+	maxEvents = 5000
+)
+
+// checkBounds looks for what has piled up.
+func (w *world) checkBounds() {
+	by := map[string]int{}
+	for _, t := range w.tasks {
+		if !t.over {
+			by[t.proc.name]++
+		}
+	}
+	for _, m := range w.nodes {
+		if n := by[m.name]; n > maxTasks {
+			w.violate("%s has %d tasks at rest", m.name, n)
+		}
+	}
+	if w.Len() > maxEvents {
+		w.violate("%d events are under way at rest", w.Len())
+	}
+}

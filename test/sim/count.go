@@ -1,0 +1,161 @@
+package sim
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// faultKind names one way of breaking something.
+type faultKind int
+
+const (
+	faultLoss faultKind = iota
+	faultDup
+	faultLate
+	faultCutLoss
+	faultCutStream
+	faultBreak
+	faultGap
+	faultSwap
+	faultRepeat
+	faultCorrupt
+	faultCutOneWay
+	faultCutPair
+	faultCutNode
+	faultCutRegion
+	faultFlap
+	faultCrash
+	faultCrashInWrite
+	faultCrashEarly
+	faultWriteFails
+	faultStop
+	faultPause
+	faultSkew
+	faultJump
+	faultRegionDown
+	faultStoreSlow
+	faultStoreError
+	faultStoreCut
+	faultStoreFlip
+	faultStoreStale
+	faultClientLoss
+	faultFlush
+	faultCompact
+	faultKinds
+)
+
+var faultNames = [faultKinds]string{
+	"message lost", "message twice", "message late", "message into a cut", "stream into a cut", "stream broken", "batch missing", "batches swapped", "batch twice",
+	"frame corrupt", "cut one way", "cut between two", "node cut off", "region cut off", "link flapping", "crash", "crash in a write", "crash soon after start", "write fails",
+	"stop in good order", "pause", "clock skew", "clock jump", "region down", "archive slow", "archive error", "archive object short", "archive bit flip", "archive stale",
+	"client's message lost", "flush", "compaction",
+}
+
+// cell is one cell of what the generator has reached: an operation, a kind of fault that was under way, and an outcome.
+type cell struct {
+	op      opKind
+	family  string
+	outcome outcome
+}
+
+// Counts is what a run, or many, have done.
+type Counts struct {
+	Seeds, Replayed int
+	Faults          [faultKinds]int
+	Ops             [opKinds][4]int // by outcome
+	Checked         int             // operations checked for linearizability
+	Compared        int             // items compared between regions
+	Explained       int             // items explained from the history
+	Cells           map[cell]int
+	Steps           int
+	SimSeconds      float64
+}
+
+func newCounts() *Counts { return &Counts{Cells: map[cell]int{}} }
+
+func (c *Counts) fault(k faultKind) { c.Faults[k]++ }
+
+// Total is the number of faults.
+func (c *Counts) Total() (n int) {
+	for _, k := range c.Faults {
+		n += k
+	}
+	return n
+}
+
+// Add adds what another run has done.
+func (c *Counts) Add(o *Counts) {
+	c.Seeds += o.Seeds
+	c.Replayed += o.Replayed
+	for i := range c.Faults {
+		c.Faults[i] += o.Faults[i]
+	}
+	for i := range c.Ops {
+		for j := range c.Ops[i] {
+			c.Ops[i][j] += o.Ops[i][j]
+		}
+	}
+	c.Checked += o.Checked
+	c.Compared += o.Compared
+	c.Explained += o.Explained
+	for k, n := range o.Cells {
+		c.Cells[k] += n
+	}
+	c.Steps += o.Steps
+	c.SimSeconds += o.SimSeconds
+}
+
+// Unreached returns the kinds of faults and the operations that never happened, and the cells that should have and did not.
+func (c *Counts) Unreached() (missing []string) {
+	for i, n := range c.Faults {
+		if n == 0 {
+			missing = append(missing, "fault: "+faultNames[i])
+		}
+	}
+	for op := range opKinds {
+		if c.Ops[op][done] == 0 {
+			missing = append(missing, "operation: "+opNames[op]+": done")
+		}
+		for _, f := range familyNames {
+			if c.Cells[cell{op, f, done}] == 0 {
+				missing = append(missing, "cell: "+opNames[op]+" during "+f+": done")
+			}
+		}
+	}
+	return missing
+}
+
+// Print writes what was done, for people.
+func (c *Counts) Print(w io.Writer) {
+	fmt.Fprintf(w, "%d seeds (%d replayed and identical), %.0f simulated hours, %d steps\n", c.Seeds, c.Replayed, c.SimSeconds/3600, c.Steps)
+	fmt.Fprintf(w, "%d faults, %.0f a seed:", c.Total(), float64(c.Total())/float64(max(1, c.Seeds)))
+	for i, n := range c.Faults {
+		if i > 0 {
+			fmt.Fprint(w, ",")
+		}
+		fmt.Fprintf(w, " %s %d", faultNames[i], n)
+	}
+	fmt.Fprintln(w)
+	for op := range opKinds {
+		var parts []string
+		for o, n := range c.Ops[op] {
+			if n > 0 {
+				parts = append(parts, fmt.Sprintf("%s %d", outcomeNames[o], n))
+			}
+		}
+		fmt.Fprintf(w, "  %-22s %s\n", opNames[op], strings.Join(parts, ", "))
+	}
+	fmt.Fprintf(w, "%d operations checked for linearizability, %d items compared between replicas, %d explained from the history\n", c.Checked, c.Compared, c.Explained)
+	reached := map[string]int{}
+	for k := range c.Cells {
+		reached[k.family]++
+	}
+	fmt.Fprintf(w, "%d cells of operation x fault family x outcome reached:", len(c.Cells))
+	for _, f := range slices.Sorted(maps.Keys(reached)) {
+		fmt.Fprintf(w, " %s %d", f, reached[f])
+	}
+	fmt.Fprintln(w)
+}

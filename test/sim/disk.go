@@ -1,0 +1,246 @@
+package sim
+
+import (
+	"errors"
+	"io"
+	"math/rand/v2"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// disk is one node's disk: a file system in memory that forgets, at a crash, some of what was not synced, and whose writes can
+// fail. What is counted and failed are the writes outside of the state's directory, which tasks make themselves; Pebble's come
+// from goroutines of its own, whose order no seed decides.
+type disk struct {
+	vfs.FS
+	mem *vfs.MemFS
+
+	// armed, if above 0, counts down with every write; at 0 strike is called before the write is made.
+	armed  int
+	strike func() error
+}
+
+func newDisk(mem *vfs.MemFS) *disk { return &disk{FS: mem, mem: mem} }
+
+// errDisk is what a failing disk says.
+var errDisk = errors.New("sim: input/output error")
+
+func (d *disk) write(name string) error {
+	if d.armed == 0 || inState(name) {
+		return nil
+	}
+	if d.armed--; d.armed > 0 {
+		return nil
+	}
+	return d.strike()
+}
+
+func inState(name string) bool {
+	return strings.Contains(name, "/state/") || strings.HasSuffix(name, "/state")
+}
+
+// Create is vfs.FS's.
+func (d *disk) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	if err := d.write(name); err != nil {
+		return nil, err
+	}
+	f, err := d.FS.Create(name, c)
+	return d.wrap(name, f), err
+}
+
+// OpenReadWrite is vfs.FS's.
+func (d *disk) OpenReadWrite(name string, c vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
+	f, err := d.FS.OpenReadWrite(name, c, opts...)
+	return d.wrap(name, f), err
+}
+
+// OpenDir is vfs.FS's.
+func (d *disk) OpenDir(name string) (vfs.File, error) {
+	f, err := d.FS.OpenDir(name)
+	return d.wrap(name, f), err
+}
+
+// Remove is vfs.FS's.
+func (d *disk) Remove(name string) error {
+	if err := d.write(name); err != nil {
+		return err
+	}
+	return d.FS.Remove(name)
+}
+
+// Rename is vfs.FS's.
+func (d *disk) Rename(from, to string) error {
+	if err := d.write(to); err != nil {
+		return err
+	}
+	return d.FS.Rename(from, to)
+}
+
+func (d *disk) wrap(name string, f vfs.File) vfs.File {
+	if f == nil || inState(name) {
+		return f
+	}
+	return &file{f, d, name}
+}
+
+type file struct {
+	vfs.File
+	d    *disk
+	name string
+}
+
+// Write is vfs.File's.
+func (f *file) Write(p []byte) (int, error) {
+	if err := f.d.write(f.name); err != nil {
+		return 0, err
+	}
+	return f.File.Write(p)
+}
+
+// WriteAt is vfs.File's.
+func (f *file) WriteAt(p []byte, off int64) (int, error) {
+	if err := f.d.write(f.name); err != nil {
+		return 0, err
+	}
+	return f.File.WriteAt(p, off)
+}
+
+// Sync is vfs.File's.
+func (f *file) Sync() error {
+	if err := f.d.write(f.name); err != nil {
+		return err
+	}
+	return f.File.Sync()
+}
+
+// SyncData is vfs.File's.
+func (f *file) SyncData() error {
+	if err := f.d.write(f.name); err != nil {
+		return err
+	}
+	return f.File.SyncData()
+}
+
+// crash returns the file system as a power cut at this moment leaves it: all that was synced, and, of the rest, each block and
+// each name with the given probability in percent. Pebble's directory keeps either all of the rest or none: goroutines of its
+// own remove old files there, and draws for them would not be the same again.
+func (d *disk) crash(rng *rand.Rand, percent int) *vfs.MemFS {
+	all := d.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(0, 0))})
+	none := d.mem.CrashClone(vfs.CrashCloneCfg{})
+	if percent <= 0 {
+		return none
+	}
+	if percent >= 100 {
+		return all
+	}
+	out := vfs.NewCrashableMem()
+	state := none
+	if rng.IntN(100) < percent {
+		state = all
+	}
+	var walk func(dir string)
+	walk = func(dir string) {
+		out.MkdirAll(dir, 0o755)
+		inAll, _ := all.List(dir)
+		inNone, _ := none.List(dir)
+		names := append(slices.Clone(inAll), inNone...)
+		slices.Sort(names)
+		for _, name := range slices.Compact(names) {
+			full := path.Join(dir, name)
+			if info, err := all.Stat(full); err == nil && info.IsDir() {
+				if inState(full) {
+					copyTree(out, state, full)
+				} else {
+					walk(full)
+				}
+				continue
+			}
+			a, haveA := read(all, full)
+			n, haveN := read(none, full)
+			switch {
+			case haveA != haveN && rng.IntN(100) >= percent: // the name's making or removal is lost
+				if !haveN {
+					continue
+				}
+			case haveA != haveN && !haveA:
+				continue
+			}
+			write(out, full, blend(rng, percent, a, n))
+		}
+		syncDir(out, dir)
+	}
+	walk("node")
+	syncDir(out, "/")
+	return out
+}
+
+// blend takes each block of all with the given probability, and of none otherwise.
+func blend(rng *rand.Rand, percent int, all, none []byte) []byte {
+	const block = 4096
+	out := slices.Clone(none)
+	for i := 0; i < len(all); i += block {
+		if rng.IntN(100) >= percent {
+			continue
+		}
+		b := all[i:min(i+block, len(all))]
+		if grow := i + len(b) - len(out); grow > 0 {
+			out = append(out, make([]byte, grow)...)
+		}
+		copy(out[i:], b)
+	}
+	return out
+}
+
+func read(fs *vfs.MemFS, name string) ([]byte, bool) {
+	f, err := fs.Open(name)
+	if err != nil {
+		return nil, false
+	}
+	defer f.Close()
+	b, err := io.ReadAll(f)
+	return b, err == nil
+}
+
+func write(fs *vfs.MemFS, name string, b []byte) {
+	f, err := fs.Create(name, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		panic(err)
+	}
+	if _, err := f.Write(b); err != nil {
+		panic(err)
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		panic(err)
+	}
+}
+
+func syncDir(fs *vfs.MemFS, dir string) {
+	d, err := fs.OpenDir(dir)
+	if err != nil {
+		panic(err)
+	}
+	if err := errors.Join(d.Sync(), d.Close()); err != nil {
+		panic(err)
+	}
+}
+
+func copyTree(to, from *vfs.MemFS, dir string) {
+	names, err := from.List(dir)
+	if err != nil {
+		return // not there yet
+	}
+	to.MkdirAll(dir, 0o755)
+	slices.Sort(names)
+	for _, name := range names {
+		full := path.Join(dir, name)
+		if info, err := from.Stat(full); err == nil && info.IsDir() {
+			copyTree(to, from, full)
+		} else if b, ok := read(from, full); ok {
+			write(to, full, b)
+		}
+	}
+	syncDir(to, dir)
+}

@@ -1,0 +1,308 @@
+package sim
+
+import (
+	"time"
+)
+
+// familyNames are the families that a seed draws one to three of.
+var familyNames = []string{"near net", "far net", "crash", "pause", "clock", "disk", "archive", "region"}
+
+// chaos begins to break things, until the given time. Whatever it breaks it mends, or heal does.
+func (w *world) chaos(until time.Duration) {
+	n := 1 + w.rng.IntN(3)
+	for _, i := range w.rng.Perm(len(familyNames))[:n] {
+		w.families = append(w.families, familyNames[i])
+	}
+	if w.cfg.Families != nil {
+		w.families = w.cfg.Families
+	}
+	w.say("families %v", w.families)
+	// A little of this is always there.
+	w.net.near.late, w.net.far.late = 0.01, 0.01
+	w.net.near.dup, w.net.far.dup = 0.01, 0.02
+	w.net.last.loss = 0.005
+	every := func(lo, hi time.Duration, f func()) {
+		var again func()
+		again = func() {
+			if w.now >= until {
+				return
+			}
+			f()
+			w.after(w.between(lo, hi), again)
+		}
+		w.after(w.between(lo/4, hi), again)
+	}
+	// Housekeeping that nobody orders in production, Pebble does it by size: here it may happen at any time.
+	every(time.Second, 6*time.Second, func() {
+		if m := w.anyNode(); m.up() && m.engine != nil {
+			w.count.fault(faultFlush)
+			if err := m.engine.Store().Flush(); err != nil {
+				w.violate("%s: flush: %v", m.name, err)
+			}
+			if w.chance(0.2) {
+				w.count.fault(faultCompact)
+				if err := m.engine.Store().Compact(); err != nil {
+					w.violate("%s: compact: %v", m.name, err)
+				}
+			}
+		}
+	})
+	for _, f := range w.families {
+		switch f {
+		case "near net":
+			w.net.near.loss = w.rng.Float64() * 0.15
+			w.net.near.dup = w.rng.Float64() * 0.15
+			w.net.near.late = w.rng.Float64() * 0.1
+			w.net.last.loss = w.rng.Float64() * 0.05
+			w.net.last.late = w.rng.Float64() * 0.05
+			every(300*time.Millisecond, 4*time.Second, w.cutNear)
+		case "far net":
+			q := &w.net.far
+			q.loss, q.dup, q.swap, q.late = w.rng.Float64()*0.1, w.rng.Float64()*0.2, w.rng.Float64()*0.1, w.rng.Float64()*0.2
+			q.breaking, q.corrupt = w.rng.Float64()*0.05, w.rng.Float64()*0.05
+			every(500*time.Millisecond, 5*time.Second, w.cutFar)
+		case "crash":
+			every(500*time.Millisecond, 5*time.Second, func() { w.crashSome(w.anyNode()) })
+		case "pause":
+			every(300*time.Millisecond, 4*time.Second, w.pauseSome)
+		case "clock":
+			for _, m := range w.nodes {
+				w.count.fault(faultSkew)
+				m.proc.skew = w.between(-400*time.Millisecond, 400*time.Millisecond)
+			}
+			every(500*time.Millisecond, 4*time.Second, w.jump)
+		case "disk":
+			every(time.Second, 6*time.Second, w.failWrite)
+		case "archive":
+			o := w.objects
+			o.slow, o.fail, o.cut, o.flip, o.stale = w.rng.Float64()*0.3, w.rng.Float64()*0.2, w.rng.Float64()*0.1, w.rng.Float64()*0.1, w.rng.Float64()*0.1
+		case "region":
+			every(2*time.Second, 8*time.Second, w.regionDown)
+		}
+	}
+}
+
+func (w *world) anyNode() *machine { return w.nodes[w.rng.IntN(len(w.nodes))] }
+
+func (w *world) cut(a, b *machine, on bool) {
+	if on {
+		w.net.cuts[[2]*machine{a, b}] = true
+	} else {
+		delete(w.net.cuts, [2]*machine{a, b})
+	}
+}
+
+// mend undoes something later, unless everything is mended by then.
+func (w *world) mend(after time.Duration, f func()) {
+	w.after(after, func() {
+		if !w.calm {
+			f()
+		}
+	})
+}
+
+// cutNear cuts nodes of one region off from each other.
+func (w *world) cutNear() {
+	r := w.regions[w.rng.IntN(len(w.regions))]
+	a := r.nodes[w.rng.IntN(len(r.nodes))]
+	others := r.nodes
+	oneWay := w.chance(0.4)
+	switch {
+	case len(r.nodes) == 1: // its clients
+		others = []*machine{w.clients}
+		w.count.fault(faultCutNode)
+	case oneWay:
+		others = []*machine{r.nodes[w.rng.IntN(len(r.nodes))]}
+		w.count.fault(faultCutOneWay)
+	case w.chance(0.5):
+		others = []*machine{r.nodes[w.rng.IntN(len(r.nodes))]}
+		w.count.fault(faultCutPair)
+	default:
+		w.count.fault(faultCutNode)
+	}
+	w.say("cut %s from %d of its region, one way: %v", a.name, len(others), oneWay)
+	for _, b := range others {
+		if a == b {
+			continue
+		}
+		w.cut(a, b, true)
+		if !oneWay {
+			w.cut(b, a, true)
+		}
+		w.mend(w.between(100*time.Millisecond, 4*time.Second), func() { w.cut(a, b, false); w.cut(b, a, false) })
+	}
+}
+
+// cutFar cuts regions off from each other.
+func (w *world) cutFar() {
+	a := w.regions[w.rng.IntN(len(w.regions))]
+	var others []*regionOf
+	for _, r := range w.regions {
+		if r != a {
+			others = append(others, r)
+		}
+	}
+	oneWay := w.chance(0.3)
+	flap := 1
+	switch {
+	case w.chance(0.4):
+		w.count.fault(faultCutRegion)
+	default:
+		others = others[:1]
+		if oneWay {
+			w.count.fault(faultCutOneWay)
+		} else {
+			w.count.fault(faultCutPair)
+		}
+	}
+	if w.chance(0.2) {
+		w.count.fault(faultFlap)
+		flap = 5
+	}
+	w.say("cut %s from %d regions, one way: %v, %d times", a.name, len(others), oneWay, flap)
+	set := func(on bool) {
+		for _, o := range others {
+			for _, x := range a.nodes {
+				for _, y := range o.nodes {
+					w.cut(x, y, on)
+					if !oneWay || !on {
+						w.cut(y, x, on)
+					}
+				}
+			}
+		}
+	}
+	var next func(n int)
+	next = func(n int) {
+		set(true)
+		w.mend(w.between(200*time.Millisecond, 5*time.Second)/time.Duration(flap), func() {
+			set(false)
+			if n > 1 {
+				w.mend(w.between(20*time.Millisecond, 200*time.Millisecond), func() { next(n - 1) })
+			}
+		})
+	}
+	next(flap)
+}
+
+// restart boots a node later.
+func (w *world) restart(m *machine, after time.Duration) {
+	w.mend(after, func() {
+		if m.up() {
+			return
+		}
+		m.boot()
+		if m.up() && w.chance(0.15) { // and once more, soon
+			m.strike(1+w.rng.IntN(12), func() {
+				w.count.fault(faultCrashEarly)
+				m.crashAndRestart()
+			})
+		}
+	})
+}
+
+func (m *machine) crashAndRestart() {
+	w := m.w
+	w.restart(m, w.between(50*time.Millisecond, 3*time.Second))
+	m.crash([]int{0, 50, 100, w.rng.IntN(101)}[w.rng.IntN(4)])
+}
+
+// strike has do called before the node's nth write from now, instead of which the disk then says that it failed.
+func (m *machine) strike(nth int, do func()) {
+	m.disk.armed = nth
+	m.disk.strike = func() error {
+		do()
+		return errDisk
+	}
+}
+
+func (w *world) crashSome(m *machine) {
+	if !m.up() {
+		return
+	}
+	switch x := w.rng.Float64(); {
+	case x < 0.45:
+		w.count.fault(faultCrash)
+		m.crashAndRestart()
+	case x < 0.85:
+		m.strike(1+w.rng.IntN(30), func() {
+			w.count.fault(faultCrashInWrite)
+			m.crashAndRestart()
+		})
+	default:
+		w.count.fault(faultStop)
+		m.halt(func() { w.restart(m, w.between(10*time.Millisecond, time.Second)) })
+	}
+}
+
+func (w *world) pauseSome() {
+	m := w.anyNode()
+	if !m.up() || m.proc.paused {
+		return
+	}
+	w.count.fault(faultPause)
+	p, d := m.proc, w.between(50*time.Millisecond, 4*time.Second)
+	w.say("%s pauses for %s", m.name, d)
+	p.paused = true
+	w.mend(d, func() { p.paused = false })
+}
+
+// jump sets a node's wall clock: a little ahead, or far back.
+func (w *world) jump() {
+	m := w.anyNode()
+	w.count.fault(faultJump)
+	d := w.between(-2*time.Second, 2*time.Second)
+	if w.chance(0.1) {
+		d = -w.between(0, 400*24*time.Hour)
+	}
+	w.say("%s's clock is off by %s", m.name, d)
+	m.proc.skew = d
+}
+
+func (w *world) failWrite() {
+	m := w.anyNode()
+	if !m.up() {
+		return
+	}
+	m.strike(1+w.rng.IntN(20), func() {
+		w.count.fault(faultWriteFails)
+		w.say("%s: a write fails", m.name)
+		w.restart(m, w.between(50*time.Millisecond, 2*time.Second))
+	})
+}
+
+// regionDown takes a whole region away, for some time.
+func (w *world) regionDown() {
+	r := w.regions[w.rng.IntN(len(w.regions))]
+	w.count.fault(faultRegionDown)
+	w.say("region %s goes down", r.name)
+	d := w.between(500*time.Millisecond, 6*time.Second)
+	for _, m := range r.nodes {
+		if m.up() {
+			m.crash([]int{0, 100, 50}[w.rng.IntN(3)])
+			w.restart(m, d+w.between(0, time.Second))
+		}
+	}
+}
+
+// heal ends every fault.
+func (w *world) heal() {
+	w.say("heal")
+	w.calm = true
+	clear(w.net.cuts)
+	for _, q := range []*quality{&w.net.near, &w.net.far, &w.net.last} {
+		*q = quality{delay: q.delay}
+	}
+	o := w.objects
+	o.slow, o.fail, o.cut, o.flip, o.stale = 0, 0, 0, 0, 0
+	for _, m := range w.nodes {
+		m.proc.paused = false
+		m.proc.skew = 0
+		if m.disk != nil {
+			m.disk.armed = 0
+		}
+		if !m.up() {
+			m.boot()
+		}
+	}
+}

@@ -1,0 +1,113 @@
+package sim
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/replication"
+)
+
+// history is what happened as the outside saw it: every operation of a client's, and every change that was shipped.
+type history struct {
+	ops    []*operation
+	byMark map[string]*operation
+
+	changes map[crdt.Dot]*change // of all global tables
+	dots    []crdt.Dot           // in the order of their first shipping
+	streams map[string]crdt.Dot  // by origin, partition and follower: the last dot shipped
+}
+
+// outcome is what a client knows of an operation.
+type outcome int
+
+const (
+	unknown  outcome = iota // no answer, or one that says nothing: it may take effect at any time
+	done                    // acknowledged
+	refused                 // its condition did not hold; it had no effect
+	rejected                // refused for another reason; it had no effect
+)
+
+var outcomeNames = [...]string{"unknown", "done", "condition failed", "rejected"}
+
+// operation is one request of a client's.
+type operation struct {
+	n        int
+	mark     string // unique; every write leaves it in the item
+	kind     opKind
+	table    string
+	key      string
+	region   *regionOf
+	client   int
+	invoked  time.Duration
+	returned time.Duration
+	outcome  outcome
+
+	delta  int      // counters
+	elems  []string // sets
+	expect string   // conditional writes: the value that must be there, "" for none
+	before entry    // what the answer showed of the item
+	known  bool     // before is known
+	why    string   // of rejected and unknown
+}
+
+// entry is an item of a register: present, its mark, and its number.
+type entry struct {
+	there bool
+	mark  string
+	n     int
+}
+
+// change is one change of an origin's as it was shipped.
+type change struct {
+	origin *regionOf
+	key    string
+	delta  []byte
+	marks  []string
+}
+
+func newHistory() *history {
+	return &history{byMark: map[string]*operation{}, changes: map[crdt.Dot]*change{}, streams: map[string]crdt.Dot{}}
+}
+
+// markPrefix begins every operation's mark; markSize is its length.
+const (
+	markPrefix = "op-"
+	markSize   = len(markPrefix) + 6
+)
+
+func (h *history) begin(o *operation) *operation {
+	o.n = len(h.ops)
+	o.mark = fmt.Sprintf("%s%06d", markPrefix, o.n)
+	h.ops = append(h.ops, o)
+	h.byMark[o.mark] = o
+	return o
+}
+
+// marksIn returns every mark in stored bytes.
+func marksIn(b []byte) (marks []string) {
+	for {
+		i := bytes.Index(b, []byte(markPrefix))
+		if i < 0 || len(b) < i+markSize {
+			return marks
+		}
+		m := string(b[i : i+markSize])
+		if !strings.ContainsFunc(m[len(markPrefix):], func(r rune) bool { return r < '0' || r > '9' }) {
+			marks = append(marks, m)
+		}
+		b = b[i+markSize:]
+	}
+}
+
+// wrong are what shipping itself has shown to be wrong.
+func (h *history) shipped(origin *regionOf, to replication.Resume, b replication.Batch) {
+	for _, c := range b.Changes {
+		dot := crdt.PeekDot(c.Delta)
+		if h.changes[dot] == nil {
+			h.changes[dot] = &change{origin: origin, key: string(c.Key), delta: bytes.Clone(c.Delta), marks: marksIn(c.Delta)}
+			h.dots = append(h.dots, dot)
+		}
+	}
+}

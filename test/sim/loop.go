@@ -1,0 +1,352 @@
+package sim
+
+import (
+	"container/heap"
+	"context"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"iter"
+	"math/rand/v2"
+	"time"
+
+	"github.com/commutatordb/commutator/internal/task"
+)
+
+// loop owns time and decides who runs: one task at a time, chosen by the seed among those that could go on. Time passes when
+// nobody can, and a little with every step.
+type loop struct {
+	rng     *rand.Rand
+	now     time.Duration // since the start
+	seq     uint64
+	events  events
+	tasks   []*simTask // in the order of their start; ended ones are taken out now and then
+	ended   int
+	current *simTask
+	able    []*simTask // scratch
+
+	steps int
+	trace uint64    // hash of everything that happened
+	out   io.Writer // gets a line for each, if not nil
+}
+
+const (
+	// stepTakes is how far time moves with every step, so that a loop that never waits is seen.
+	stepTakes = 3 * time.Microsecond
+	// maxSteps ends a seed that goes on and on.
+	maxSteps = 5_000_000
+)
+
+// epoch is when the simulated world begins.
+var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+type event struct {
+	at  time.Duration
+	seq uint64
+	do  func()
+}
+
+type events []event
+
+func (e events) Len() int { return len(e) }
+func (e events) Less(i, j int) bool {
+	return e[i].at < e[j].at || e[i].at == e[j].at && e[i].seq < e[j].seq
+}
+func (e events) Swap(i, j int) { e[i], e[j] = e[j], e[i] }
+func (e *events) Push(x any)   { *e = append(*e, x.(event)) }
+func (e *events) Pop() any {
+	old := *e
+	x := old[len(old)-1]
+	old[len(old)-1] = event{}
+	*e = old[:len(old)-1]
+	return x
+}
+
+func newLoop(seed uint64, out io.Writer) *loop {
+	return &loop{rng: rand.New(rand.NewPCG(seed, 0x5eed)), trace: fnvOffset, out: out}
+}
+
+const (
+	fnvOffset = 14695981039346656037
+	fnvPrime  = 1099511628211
+)
+
+// note adds numbers to the trace's hash.
+func (l *loop) note(kind byte, words ...uint64) {
+	h := (l.trace ^ uint64(kind)) * fnvPrime
+	h = (h ^ uint64(l.now)) * fnvPrime
+	for _, w := range words {
+		h = (h ^ w) * fnvPrime
+	}
+	l.trace = h
+}
+
+// say writes a line of the trace, and adds it to the hash. It is for what is rare; note is for the rest.
+func (l *loop) say(format string, args ...any) {
+	line := fmt.Sprintf(format, args...)
+	h := fnv.New64a()
+	io.WriteString(h, line)
+	l.note('s', h.Sum64())
+	if l.out != nil {
+		fmt.Fprintf(l.out, "%12.6f %s\n", l.now.Seconds(), line)
+	}
+}
+
+// tracef writes a line of the trace that is not part of the hash: what it tells is noted elsewhere.
+func (l *loop) tracef(format string, args ...any) {
+	if l.out != nil {
+		fmt.Fprintf(l.out, "%12.6f %s\n", l.now.Seconds(), fmt.Sprintf(format, args...))
+	}
+}
+
+// after has do called in the loop, when d has passed. It must not wait.
+func (l *loop) after(d time.Duration, do func()) {
+	l.seq++
+	heap.Push(&l.events, event{l.now + d, l.seq, do})
+}
+
+// between is a random duration in [lo, hi).
+func (l *loop) between(lo, hi time.Duration) time.Duration {
+	if hi <= lo {
+		return lo
+	}
+	return lo + time.Duration(l.rng.Int64N(int64(hi-lo)))
+}
+
+// chance is true p times out of 1.
+func (l *loop) chance(p float64) bool { return l.rng.Float64() < p }
+
+// simTask is one goroutine of the simulated world.
+type simTask struct {
+	id       uint64
+	proc     *proc
+	next     func() (struct{}, bool)
+	stop     func()
+	yield    func(struct{}) bool
+	over     bool
+	killed   bool
+	ctx      context.Context // what it waits for; nil: nothing
+	c        <-chan struct{}
+	deadline time.Duration // 0: none
+	woken    task.Woken
+}
+
+// killed is what a task of a process that has been killed ends with.
+type killed struct{}
+
+// proc is one process: what lives and dies together. It is the task.Runtime of what runs in it.
+type proc struct {
+	l      *loop
+	name   string
+	dead   bool
+	paused bool
+	skew   time.Duration // of its wall clock
+	broken any           // what one of its tasks has panicked with
+	onKill func()
+}
+
+var _ task.Runtime = (*proc)(nil)
+
+func (l *loop) process(name string) *proc { return &proc{l: l, name: name} }
+
+// Now is the process's wall clock.
+func (p *proc) Now() time.Time { return epoch.Add(p.l.now + p.skew) }
+
+// Go is task.Runtime's.
+func (p *proc) Go(f func()) {
+	if p.dead {
+		return
+	}
+	l := p.l
+	l.seq++
+	t := &simTask{id: l.seq, proc: p}
+	t.next, t.stop = iter.Pull(func(yield func(struct{}) bool) {
+		t.yield = yield
+		defer func() {
+			t.over = true
+			if r := recover(); r != nil {
+				if _, ok := r.(killed); !ok {
+					panic(r)
+				}
+			}
+		}()
+		f()
+	})
+	l.tasks = append(l.tasks, t)
+}
+
+// Wait is task.Runtime's.
+func (p *proc) Wait(ctx context.Context, c <-chan struct{}, d time.Duration) task.Woken {
+	t := p.l.current
+	if t == nil || t.proc != p {
+		panic("sim: " + p.name + ": waiting outside of a task of its own")
+	}
+	t.ctx, t.c, t.deadline = ctx, c, 0
+	if d > 0 {
+		t.deadline = p.l.now + d
+	}
+	p.l.park(t)
+	return t.woken
+}
+
+// Yield is task.Runtime's.
+func (p *proc) Yield() {
+	t := p.l.current
+	t.ctx, t.c, t.deadline = nil, nil, 0
+	p.l.park(t)
+}
+
+func (l *loop) park(t *simTask) {
+	if t.killed || !t.yield(struct{}{}) || t.killed {
+		panic(killed{})
+	}
+}
+
+// WithTimeout is task.Runtime's.
+func (p *proc) WithTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	p.l.after(d, func() { cancel(context.DeadlineExceeded) })
+	return ctx, func() { cancel(context.Canceled) }
+}
+
+// kill ends the process at once: none of its tasks runs on. It may be called by one of them, whose own end it is.
+func (p *proc) kill() {
+	if p.dead {
+		return
+	}
+	p.dead = true
+	own := false
+	for _, t := range p.l.tasks {
+		if t.proc != p || t.over {
+			continue
+		}
+		t.killed = true
+		if t == p.l.current {
+			own = true
+			continue
+		}
+		current := p.l.current
+		p.l.current = t
+		t.stop()
+		p.l.current = current
+		t.over = true
+	}
+	if p.onKill != nil {
+		p.onKill()
+	}
+	if own {
+		panic(killed{})
+	}
+}
+
+// canRun tells whether a task could go on, and how a Wait would end: the reasons, as bits of task.Woken.
+func (l *loop) canRun(t *simTask) (ways uint8) {
+	if t.ctx == nil {
+		return 1 << task.Token
+	}
+	if t.c != nil && (len(t.c) > 0 || isClosed(t.c)) {
+		ways |= 1 << task.Token
+	}
+	if t.deadline > 0 && t.deadline <= l.now {
+		ways |= 1 << task.Late
+	}
+	if t.ctx.Err() != nil {
+		ways |= 1 << task.Ended
+	}
+	return ways
+}
+
+// isClosed tells whether an empty channel is closed. Nobody sends on a channel without room for a token.
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// step lets one task go on, or time pass. It returns false when nothing will ever happen again.
+func (l *loop) step() bool {
+	for len(l.events) > 0 && l.events[0].at <= l.now {
+		e := heap.Pop(&l.events).(event)
+		e.do()
+	}
+	able := l.able[:0]
+	next := time.Duration(-1)
+	for _, t := range l.tasks {
+		if t.over || t.proc.paused {
+			continue
+		}
+		if l.canRun(t) != 0 {
+			able = append(able, t)
+		} else if t.deadline > 0 && (next < 0 || t.deadline < next) {
+			next = t.deadline
+		}
+	}
+	l.able = able
+	if len(able) == 0 {
+		if len(l.events) > 0 && (next < 0 || l.events[0].at < next) {
+			next = l.events[0].at
+		}
+		if next < 0 {
+			return false
+		}
+		l.now = max(l.now, next)
+		return true
+	}
+	t := able[l.rng.IntN(len(able))]
+	l.resume(t)
+	l.now += stepTakes
+	l.steps++
+	return true
+}
+
+func (l *loop) resume(t *simTask) {
+	ways := l.canRun(t)
+	way := task.Woken(l.rng.IntN(3))
+	for ways&(1<<way) == 0 {
+		way = (way + 1) % 3
+	}
+	if way == task.Token && t.c != nil {
+		select {
+		case <-t.c:
+		default:
+		}
+	}
+	t.woken, t.ctx, t.c, t.deadline = way, nil, nil, 0
+	l.note('t', t.id, uint64(way))
+	l.current = t
+	_, more := t.next()
+	l.current = nil
+	if !more {
+		t.over = true
+		l.ended++
+	}
+	if l.ended > 64 && l.ended > len(l.tasks)/2 {
+		kept := l.tasks[:0]
+		for _, t := range l.tasks {
+			if !t.over {
+				kept = append(kept, t)
+			}
+		}
+		clear(l.tasks[len(kept):])
+		l.tasks, l.ended = kept, 0
+	}
+}
+
+// runUntil steps until done says so or limit has passed. It tells whether done was reached.
+func (l *loop) runUntil(limit time.Duration, done func() bool) bool {
+	end := l.now + limit
+	for !done() {
+		if l.now >= end || l.steps >= maxSteps || !l.step() {
+			return false
+		}
+	}
+	return true
+}
+
+// Len is how many events are to come.
+func (l *loop) Len() int { return len(l.events) }
+
+func (l *loop) pop() event { return heap.Pop(&l.events).(event) }

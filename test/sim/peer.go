@@ -1,0 +1,196 @@
+package sim
+
+import (
+	"context"
+	"errors"
+
+	"github.com/commutatordb/commutator/internal/task"
+	"github.com/commutatordb/commutator/replication"
+)
+
+// peer is another region as one node reaches it: a replication.Peer. It asks one of the region's nodes after the other until one
+// does not refuse.
+type peer struct {
+	from *machine
+	to   *regionOf
+	at   int
+}
+
+var _ replication.Peer = (*peer)(nil)
+
+func (p *peer) node() *machine { return p.to.nodes[p.at%len(p.to.nodes)] }
+
+func (p *peer) turn(err error) {
+	if err != nil && !errors.Is(err, replication.ErrTruncated) {
+		p.at++
+	}
+}
+
+// Exchange is replication.Peer's.
+func (p *peer) Exchange(ctx context.Context, ours replication.Tables) (replication.Tables, error) {
+	var theirs replication.Tables
+	to := p.node()
+	err := p.from.w.call(ctx, p.from, to, 0, func(ctx context.Context) (err error) {
+		theirs, err = to.engine.Source().Exchange(ctx, ours)
+		return err
+	})
+	p.turn(err)
+	if err != nil {
+		return replication.Tables{}, err
+	}
+	return theirs, nil
+}
+
+// inbox is what has arrived on a connection and has not been looked at.
+type inbox struct {
+	queue []any // replication.Batch, Progress, SeedPart, or an error, which is the last
+	token chan struct{}
+}
+
+func (i *inbox) put(x any) {
+	i.queue = append(i.queue, x)
+	task.Poke(i.token)
+}
+
+// take waits for the next message. Of a connection that is lost the end is heard behind what has arrived.
+func (i *inbox) take(ctx context.Context, p *proc) (any, error) {
+	for len(i.queue) == 0 {
+		if p.Wait(ctx, i.token, 0) == task.Ended {
+			return nil, context.Cause(ctx)
+		}
+	}
+	x := i.queue[0]
+	i.queue = i.queue[1:]
+	if err, ok := x.(error); ok {
+		return nil, err
+	}
+	return x, nil
+}
+
+// open connects to one of the region's nodes and has serve run there. What it returns ends the stream.
+func (p *peer) open(serve func(c *conn, in *inbox, to *machine) error) (*conn, *inbox) {
+	w, to := p.from.w, p.node()
+	in := &inbox{token: make(chan struct{}, 1)}
+	c := w.connect(p.from, to, func(err error) { in.put(err) })
+	c.send(true, false, func() {
+		q := to.proc
+		q.Go(func() {
+			err := serve(c, in, to)
+			if err == nil {
+				err = errEnd
+			}
+			c.send(false, false, func() { in.put(err) })
+		})
+	})
+	if !to.up() {
+		w.after(w.delay(&w.net.far), c.lost)
+	}
+	return c, in
+}
+
+var errEnd = errors.New("sim: the stream has ended")
+
+// Follow is replication.Peer's; the loops of both ends are those of replication/transport, without a wire.
+func (p *peer) Follow(ctx context.Context, from replication.Resume, sink replication.Sink) (err error) {
+	defer func() { p.turn(err) }()
+	w := p.from.w
+	var kick chan struct{}
+	var acked func(seq uint64)
+	c, in := p.open(func(c *conn, in *inbox, to *machine) error {
+		log, err := to.engine.Source().Log(from)
+		if err != nil {
+			return err
+		}
+		feed := replication.NewFeed(from.Seq)
+		kick = make(chan struct{}, 1)
+		acked = func(seq uint64) {
+			feed.Acked(seq)
+			log.Acked(seq)
+			task.Poke(kick)
+		}
+		changed, stop := log.Watch()
+		defer stop()
+		q := to.proc
+		q.Go(func() {
+			for q.Wait(c.ctx, changed, 0) == task.Token {
+				task.Poke(kick)
+			}
+		})
+		batch := func(b replication.Batch) (int, error) {
+			w.history.shipped(to.region, from, b)
+			c.send(false, true, func() { in.put(b) })
+			size := 0
+			for _, ch := range b.Changes {
+				size += len(ch.Key) + len(ch.Delta)
+			}
+			return size, c.ctx.Err()
+		}
+		progress := func(pr replication.Progress) error {
+			c.send(false, false, func() { in.put(pr) })
+			return c.ctx.Err()
+		}
+		for {
+			more, err := feed.Pump(log, batch, progress)
+			if err != nil {
+				return err
+			}
+			if more {
+				q.Yield()
+				continue
+			}
+			if q.Wait(c.ctx, kick, 0) == task.Ended {
+				return nil
+			}
+		}
+	})
+	defer c.lost()
+	follower := replication.NewFollower(from.Seq)
+	for {
+		x, err := in.take(ctx, p.from.proc)
+		if err != nil {
+			return err
+		}
+		switch x := x.(type) {
+		case replication.Batch:
+			if err := follower.Batch(ctx, sink, x); err != nil {
+				return err
+			}
+			seq := follower.Applied()
+			c.send(true, false, func() { acked(seq) })
+		case replication.Progress:
+			moved, err := follower.Progress(ctx, sink, x)
+			if err != nil {
+				return err
+			}
+			if seq := follower.Applied(); moved {
+				c.send(true, false, func() { acked(seq) })
+			}
+		}
+	}
+}
+
+// Seed is replication.Peer's.
+func (p *peer) Seed(ctx context.Context, region, table string, partition uint64, receive func(replication.SeedPart) error) (err error) {
+	defer func() { p.turn(err) }()
+	c, in := p.open(func(c *conn, in *inbox, to *machine) error {
+		return to.engine.Source().Seed(c.ctx, region, table, partition, func(part replication.SeedPart) error {
+			c.send(false, false, func() { in.put(part) })
+			return c.ctx.Err()
+		})
+	})
+	defer c.lost()
+	for done := false; ; {
+		x, err := in.take(ctx, p.from.proc)
+		if errors.Is(err, errEnd) && done {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		part := x.(replication.SeedPart)
+		done = part.Done
+		if err := receive(part); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,237 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/commutatordb/commutator/node"
+	"github.com/commutatordb/commutator/region/group"
+)
+
+// world is everything that one seed simulates.
+type world struct {
+	*loop
+	cfg     Config
+	regions []*regionOf
+	nodes   []*machine // of all regions
+	clients *machine   // where the clients run; it never fails
+	net     network
+	objects *objects
+	count   *Counts
+	history *history
+
+	restored       []restored
+	lastWriterWins bool
+	families       []string // of faults, that this seed draws from
+	violations     []string
+	calm           bool // the faults are over
+}
+
+// regionOf is one region of the simulated world.
+type regionOf struct {
+	index int
+	name  string
+	nodes []*machine
+}
+
+// machine is one node of a region: what stays when its process ends.
+type machine struct {
+	w      *world
+	region *regionOf // nil: the clients'
+	id     uint64    // in its region, from 1
+	name   string
+
+	mem    *vfs.MemFS
+	disk   *disk
+	proc   *proc // of the present start; a dead one while the node is down
+	engine *node.Engine
+	stop   context.CancelFunc
+	starts int
+	conns  map[*conn]bool
+}
+
+func (m *machine) up() bool { return m.proc != nil && !m.proc.dead }
+
+var regionNames = []string{"us-east-1", "eu-west-1", "ap-northeast-1", "sa-east-1", "ca-central-1"}
+
+const dataDir = "node"
+
+// violate notes that something is wrong with the product.
+func (w *world) violate(format string, args ...any) {
+	v := fmt.Sprintf(format, args...)
+	w.say("VIOLATION %s", v)
+	if len(w.violations) < 20 {
+		w.violations = append(w.violations, v)
+	}
+}
+
+func newWorld(seed uint64, cfg Config, out io.Writer) *world {
+	w := &world{loop: newLoop(seed, out), cfg: cfg, count: newCounts(), history: newHistory()}
+	w.net = newNetwork(w)
+	w.objects = newObjects(w)
+	w.clients = &machine{w: w, name: "clients", proc: w.process("clients"), conns: map[*conn]bool{}}
+	regions := cfg.Regions
+	if regions == 0 {
+		regions = 2 + w.rng.IntN(10)/4 // mostly 2 and 3
+		if w.chance(0.05) {
+			regions = 4 + w.rng.IntN(2)
+		}
+	}
+	for i := range regions {
+		r := &regionOf{index: i, name: regionNames[i]}
+		nodes := cfg.Nodes
+		if nodes == 0 {
+			nodes = []int{1, 1, 1, 2, 3, 3}[w.rng.IntN(6)]
+			if regions > 3 {
+				nodes = 1
+			}
+		}
+		for id := range nodes {
+			m := &machine{w: w, region: r, id: uint64(id + 1), name: fmt.Sprintf("%s/%d", r.name, id+1), mem: vfs.NewCrashableMem(), conns: map[*conn]bool{}}
+			r.nodes = append(r.nodes, m)
+			w.nodes = append(w.nodes, m)
+		}
+		w.regions = append(w.regions, r)
+	}
+	return w
+}
+
+// boot starts the node's process on what its disk holds.
+func (m *machine) boot() {
+	w := m.w
+	m.starts++
+	m.disk = newDisk(m.mem)
+	p := w.process(m.name)
+	if m.proc != nil {
+		p.skew = m.proc.skew
+	}
+	m.proc = p
+	logger := slog.New(slog.DiscardHandler)
+	if w.out != nil {
+		logger = slog.New(slog.NewTextHandler(lineWriter{w, m.name}, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		}}))
+	}
+	voters := make([]uint64, len(m.region.nodes))
+	for i, o := range m.region.nodes {
+		voters[i] = o.id
+	}
+	cfg := node.Config{
+		Region: m.region.name, Node: fmt.Sprintf("n%d", m.id), Data: dataDir, Auth: "off",
+		NodeID: m.id, Voters: voters,
+		Send: func(to uint64, msg group.Message) {
+			if !p.dead {
+				w.raft(m, m.region.nodes[to-1], msg)
+			}
+		},
+		FS: m.disk, Archive: archive{w.objects, p}, Now: p.Now, Tasks: p, Logger: logger,
+		Sizes: node.Sizes{CacheBytes: 1 << 20, MemTableBytes: 4 << 20, SegmentBytes: 64 << 10, NoBackground: true},
+		Fatal: func(err error) {
+			w.say("%s ends itself: %v", m.name, err)
+			m.fatal(err)
+		},
+	}
+	engine, err := node.OpenEngine(cfg)
+	if err != nil {
+		w.violate("%s refuses its own data: %v", m.name, err)
+		p.dead = true
+		return
+	}
+	m.engine = engine
+	for _, r := range w.regions {
+		if r != m.region {
+			engine.AddPeer(r.name, &peer{from: m, to: r})
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	m.stop = cancel
+	p.Go(func() {
+		if err := engine.Run(ctx); err != nil {
+			w.violate("%s stopped by itself: %v", m.name, err)
+		}
+	})
+	w.say("%s starts (%d)", m.name, m.starts)
+}
+
+type lineWriter struct {
+	w    *world
+	name string
+}
+
+// Write is io.Writer's.
+func (l lineWriter) Write(b []byte) (int, error) {
+	l.w.tracef("    [%s] %s", l.name, b[:max(0, len(b)-1)])
+	return len(b), nil
+}
+
+// crash cuts the node's power: percent of what was not synced stays. It may be called by one of the node's own tasks, which
+// then ends.
+func (m *machine) crash(percent int) {
+	if !m.up() {
+		return
+	}
+	w := m.w
+	w.say("%s crashes, %d%% of what is not synced stays", m.name, percent)
+	m.mem = m.disk.crash(w.rng, percent)
+	m.gone()
+}
+
+// fatal ends the process as a failed write does: what was written, synced or not, is all there.
+func (m *machine) fatal(error) {
+	if !m.up() {
+		panic(killed{})
+	}
+	m.mem = m.disk.crash(m.w.rng, 100)
+	m.gone()
+}
+
+func (m *machine) gone() {
+	w, engine, p := m.w, m.engine, m.proc
+	m.stop()
+	for _, c := range sortedConns(m.conns) {
+		c.lost()
+	}
+	// Once nobody stands in it any more.
+	w.after(0, func() { engine.Abandon() })
+	p.kill()
+}
+
+// halt stops the node in good order, and tells when it has.
+func (m *machine) halt(then func()) {
+	if !m.up() {
+		then()
+		return
+	}
+	w, engine, p := m.w, m.engine, m.proc
+	w.say("%s stops", m.name)
+	m.stop()
+	for _, c := range sortedConns(m.conns) {
+		c.lost()
+	}
+	var look func()
+	look = func() {
+		if p.dead {
+			then() // it has crashed meanwhile
+			return
+		}
+		for _, t := range w.tasks {
+			if t.proc == p && !t.over {
+				w.after(stopPoll, look)
+				return
+			}
+		}
+		p.dead = true
+		if err := engine.Close(); err != nil {
+			w.violate("%s does not close: %v", m.name, err)
+		}
+		then()
+	}
+	w.after(stopPoll, look)
+}
