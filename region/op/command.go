@@ -57,6 +57,9 @@ type Command struct {
 	Index uint32 // Reindex
 
 	Schema *table.Schema // Alter
+	// Revision is of the catalog's row that the schema is from, 0 for none. A schema older than the one followed
+	// changes nothing.
+	Revision uint64 // Alter
 
 	Name   string // Catalog: the row
 	Value  []byte // Catalog: nil deletes it
@@ -87,7 +90,7 @@ func (c *Command) Alone() bool { return c.Kind == Fold || c.Kind == Reindex }
 //	  Delete, Expire   condition, key
 //	  Merge, Restore   stream, seq, observe, count, (key, state)...
 //	  Fold             stable (8), trim, limit
-//	  Alter            schema as JSON to the end
+//	  Alter            schema as JSON to the end, behind 1 and its revision if it has one
 //	  Reindex          key, index, limit
 //	  Catalog          name, expect, 0 or (1 and value to the end)
 //	condition = 0, or 1 and the stored condition
@@ -134,6 +137,9 @@ func (c *Command) Append(dst []byte) []byte {
 		schema, err := json.Marshal(c.Schema)
 		if err != nil {
 			panic(fmt.Sprintf("op: schema: %v", err)) // a schema holds only plain data
+		}
+		if c.Revision > 0 {
+			dst = binary.AppendUvarint(append(dst, 1), c.Revision)
 		}
 		dst = append(dst, schema...)
 	case Catalog:
@@ -195,6 +201,12 @@ func Decode(b []byte) (*Command, error) {
 		c.Index, c.Limit = uint32(index), int(d.uvarint())
 		d.bad = d.bad || index > math.MaxUint32
 	case Alter:
+		if len(d.b) > 0 && d.b[0] == 1 {
+			d.b = d.b[1:]
+			if c.Revision = d.uvarint(); c.Revision == 0 {
+				return nil, ErrEncoding
+			}
+		}
 		c.Schema = &table.Schema{}
 		if err := json.Unmarshal(d.b, c.Schema); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrEncoding, err)

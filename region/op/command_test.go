@@ -75,6 +75,7 @@ func commands(t *rapid.T) *Command {
 	case Reindex:
 		c.Key, c.Index, c.Limit = some.Draw(t, "key"), rapid.Uint32().Draw(t, "index"), rapid.IntRange(0, 1<<40).Draw(t, "limit")
 	case Alter:
+		c.Revision = rapid.Uint64().Draw(t, "revision")
 		c.Schema = &table.Schema{
 			Name: rapid.StringMatching("[a-z]{3,9}").Draw(t, "table"), Hash: table.Attribute{Name: "pk", Kind: item.KindB},
 			Range: table.Attribute{Name: "sk", Kind: item.KindN}, Solo: rapid.Bool().Draw(t, "solo"),
@@ -175,6 +176,8 @@ func TestBytesOfNoCommandAreRefused(t *testing.T) {
 		"a length that overflows":        head(Delete, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff),
 		"more deltas than there are":     head(Merge, 0, 0, 0, 0xff, 0xff, 0x7f, 1, 'k', 1, 'v'),
 		"a schema that is none":          head(Alter, '{'),
+		"a revision that is none":        head(Alter, 1, 0, '{', '}'),
+		"a revision that is cut short":   head(Alter, 1, 0x80),
 		"a catalog row without value":    head(Catalog, 1, 'n', 0),
 		"a catalog row's flag, unknown":  head(Catalog, 1, 'n', 0, 2),
 		"a deleted catalog row's tail":   head(Catalog, 1, 'n', 0, 0, 'x'),

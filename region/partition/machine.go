@@ -35,8 +35,10 @@ type Config struct {
 type Machine struct {
 	cfg    Config
 	schema *table.Schema
-	modes  crdt.Modes
-	state  State
+	// revision is the schema's in the catalog, 0 for one from before revisions were told. It never falls.
+	revision uint64
+	modes    crdt.Modes
+	state    State
 
 	cursors map[string]uint64 // stream -> last sequence number applied
 
@@ -62,9 +64,10 @@ type State struct {
 
 // Names of a partition's own rows; see keyenc.Meta.
 const (
-	metaState  = "state"
-	metaSchema = "schema"
-	metaCursor = "cursor/"
+	metaState    = "state"
+	metaSchema   = "schema"
+	metaRevision = "revision" // of the schema; 8 bytes, big-endian
+	metaCursor   = "cursor/"
 )
 
 // Open reads a machine's state, or begins one. It returns a *storage.CorruptionError when what is there
@@ -80,7 +83,7 @@ func Open(cfg Config) (*Machine, error) {
 // Reload reads the machine's state anew, after the store's rows have been replaced by a snapshot's. Errors are
 // Open's.
 func (m *Machine) Reload() error {
-	m.schema, m.modes, m.state = &table.Schema{}, crdt.Modes{}, State{}
+	m.schema, m.revision, m.modes, m.state = &table.Schema{}, 0, crdt.Modes{}, State{}
 	m.cursors, m.written = map[string]uint64{}, map[string][]byte{}
 	prefix := keyenc.Meta(nil, m.cfg.ID, "")
 	it, err := m.cfg.Store.Iter(prefix, keyenc.End(prefix))
@@ -101,6 +104,8 @@ func (m *Machine) Reload() error {
 				return fmt.Errorf("partition %d: open: schema: %w", m.cfg.ID, err)
 			}
 			m.follow(schema)
+		case name == metaRevision && len(value) == 8:
+			m.revision = binary.BigEndian.Uint64(value)
 		case len(name) > len(metaCursor) && name[:len(metaCursor)] == metaCursor && len(value) == 8:
 			m.cursors[name[len(metaCursor):]] = binary.BigEndian.Uint64(value)
 		default:
@@ -205,7 +210,12 @@ func (m *Machine) Finish(b *storage.Batch) {
 // Committed tells the machine that the store shows all that it has written.
 func (m *Machine) Committed() { clear(m.written) }
 
+// alter takes over another schema. Nodes propose it, and one may do so with a definition that has been changed
+// since: going back to that would undo what the newer one has begun, such as filling an index.
 func (m *Machine) alter(c *op.Command, b *storage.Batch) op.Result {
+	if c.Revision < m.revision {
+		return op.Result{}
+	}
 	for _, x := range m.schema.Indexes {
 		if c.Schema.Index(x.Name) == nil || c.Schema.Index(x.Name).ID != x.ID {
 			prefix := keyenc.Index(nil, m.cfg.Table, x.ID, nil)
@@ -218,6 +228,9 @@ func (m *Machine) alter(c *op.Command, b *storage.Batch) op.Result {
 		panic(fmt.Sprintf("partition %d: schema: %v", m.cfg.ID, err))
 	}
 	b.Set(keyenc.Meta(nil, m.cfg.ID, metaSchema), value)
+	if m.revision = c.Revision; m.revision > 0 {
+		b.Set(keyenc.Meta(nil, m.cfg.ID, metaRevision), binary.BigEndian.AppendUint64(nil, m.revision))
+	}
 	return op.Result{}
 }
 

@@ -533,6 +533,32 @@ func TestAnIndexThatGoesTakesItsRowsAndANewOneIsFilled(t *testing.T) {
 	}
 }
 
+// A node that has not heard of a newer definition proposes an older one: the index that the newer has added and filled
+// stays.
+func TestAnOlderSchemaChangesNothing(t *testing.T) {
+	d := newDisk(t, "us-east-1")
+	defer d.close()
+	with, without := alter(true), alter(true)
+	without.Schema.Indexes = nil
+	with.Revision, without.Revision = 7, 5
+	d.run(without, with, put(10, "a", "open"), without)
+	for _, when := range []string{"at once", "after a restart"} {
+		d.run(without, alter(true))
+		if got := d.m.Schema(); len(got.Indexes) != 1 {
+			t.Fatalf("%s: the partition follows %+v", when, got)
+		}
+		if rows := d.rows("I"); len(rows) != 1 {
+			t.Fatalf("%s: index rows %q", when, rows)
+		}
+		d.check()
+		d.reopen()
+	}
+	without.Revision = 8
+	if d.run(without); len(d.m.Schema().Indexes) != 0 {
+		t.Fatal("a newer schema is not followed")
+	}
+}
+
 func TestConflictsAreKeptWhereTheLosingWriteWasAcknowledged(t *testing.T) {
 	us, eu := newDisk(t, "us-east-1"), newDisk(t, "eu-west-1")
 	defer us.close()
