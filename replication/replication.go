@@ -74,9 +74,12 @@ var (
 	ErrNoTable = errors.New("replication: no such table or partition here")
 	// ErrNotMember: the table has no replica in the region that asks.
 	ErrNotMember = errors.New("replication: the table has no replica in that region")
+	// ErrNotLeader: another node of the region answers for it, or none at present. Ask another, or later.
+	ErrNotLeader = errors.New("replication: this node does not answer for its region")
 )
 
-// Source is what a region offers to others.
+// Source is what a region offers to others. Its methods, and those of its Logs, return ErrNotLeader at a node that does
+// not answer for its region.
 type Source interface {
 	// Exchange takes over the definitions that are newer than its own and answers with its own.
 	Exchange(ctx context.Context, theirs Tables) (Tables, error)
@@ -105,7 +108,7 @@ type Peer interface {
 	Exchange(ctx context.Context, ours Tables) (Tables, error)
 	// Follow streams a partition's changes to sink until ctx ends or something fails. Each batch is
 	// acknowledged when sink.Apply has returned. It returns ErrTruncated, ErrInstance, ErrNoTable,
-	// ErrNotMember, or what else ended the stream.
+	// ErrNotMember, ErrNotLeader, or what else ended the stream.
 	Follow(ctx context.Context, from Resume, sink Sink) error
 	// Seed is Source's, the other way round.
 	Seed(ctx context.Context, region, table string, partition uint64, receive func(SeedPart) error) error

@@ -265,7 +265,7 @@ func TestASinkThatFailsEndsTheStreamUnacknowledged(t *testing.T) {
 }
 
 func TestErrorsCrossTheWire(t *testing.T) {
-	for _, want := range []error{replication.ErrTruncated, replication.ErrInstance, replication.ErrNoTable, replication.ErrNotMember} {
+	for _, want := range []error{replication.ErrTruncated, replication.ErrInstance, replication.ErrNoTable, replication.ErrNotMember, replication.ErrNotLeader} {
 		o := newOrigin()
 		client := serveSource(t, o)
 		o.failure = fmt.Errorf("with words around it: %w", want)
