@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -27,12 +28,14 @@ type backups struct {
 	archive backup.Archive
 	now     func() time.Time
 	tasks   task.Runtime
+	logger  *slog.Logger
 
-	mu      sync.Mutex
-	jobs    map[string]*admin.BackupJob // by job id; the last maxJobs
-	order   []string
-	running *task.Group     // nil before Run
-	ctx     context.Context // Run's
+	mu        sync.Mutex
+	jobs      map[string]*admin.BackupJob // by job id; the last maxJobs
+	order     []string
+	restoring map[string]int  // by table: restores under way
+	running   *task.Group     // nil before Run
+	ctx       context.Context // Run's
 }
 
 // maxJobs bounds the jobs remembered; those under way are never forgotten.
@@ -54,8 +57,8 @@ func openArchive(cfg Config) (backup.Archive, error) {
 	return local.Open(dir), nil
 }
 
-func newBackups(r *region.Region, a backup.Archive, now func() time.Time, tasks task.Runtime) *backups {
-	return &backups{region: r, archive: a, now: now, tasks: tasks, jobs: map[string]*admin.BackupJob{}}
+func newBackups(r *region.Region, a backup.Archive, now func() time.Time, tasks task.Runtime, logger *slog.Logger) *backups {
+	return &backups{region: r, archive: a, now: now, tasks: tasks, logger: logger, jobs: map[string]*admin.BackupJob{}, restoring: map[string]int{}}
 }
 
 // Run lets jobs run until ctx ends; those under way then fail.
@@ -64,14 +67,20 @@ func (b *backups) Run(ctx context.Context) error {
 	b.mu.Lock()
 	b.running, b.ctx = g, gctx
 	b.mu.Unlock()
-	if err := b.dropUnfinished(gctx); err != nil && gctx.Err() == nil {
-		return err
+	for {
+		err := b.dropUnfinished(gctx)
+		if err == nil || gctx.Err() != nil {
+			break
+		}
+		b.logger.Error("backups: a restore that was cut short could not be undone yet", "err", err)
+		b.tasks.Wait(gctx, nil, retryAfter)
 	}
 	g.Go(func() error { b.tasks.Wait(gctx, nil, 0); return nil })
 	return g.Wait()
 }
 
-// dropUnfinished deletes the tables of restores that a stop of the node has cut short.
+// dropUnfinished deletes the tables of restores that a stop of this node has cut short. Those of other nodes may be
+// under way.
 func (b *backups) dropUnfinished(ctx context.Context) error {
 	if err := b.region.Ready(ctx); err != nil {
 		return err
@@ -81,17 +90,36 @@ func (b *backups) dropUnfinished(ctx context.Context) error {
 		return err
 	}
 	for _, d := range defs {
-		if d.Restore != nil && d.Restore.InProgress {
-			if err := b.drop(ctx, d.Schema.Name); err != nil {
-				return err
-			}
+		if d.Restore == nil || !d.Restore.InProgress || d.Restore.Node != 0 && d.Restore.Node != b.region.NodeID() {
+			continue
+		}
+		b.mu.Lock()
+		restoring := b.restoring[d.Schema.Name] > 0 // begun meanwhile
+		b.mu.Unlock()
+		if restoring {
+			continue
+		}
+		if err := b.drop(ctx, d); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func (b *backups) drop(ctx context.Context, name string) error {
-	_, err := b.region.Change(ctx, name, func(d *table.Definition) error {
+// restores counts the restores under way to a table.
+func (b *backups) restores(name string, by int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.restoring[name] += by; b.restoring[name] == 0 {
+		delete(b.restoring, name)
+	}
+}
+
+func (b *backups) drop(ctx context.Context, restored *table.Definition) error {
+	_, err := b.region.Change(ctx, restored.Schema.Name, func(d *table.Definition) error {
+		if d.ID != restored.ID {
+			return nil // made by that name since
+		}
 		d.Status = table.Deleting
 		return nil
 	})
@@ -177,24 +205,28 @@ func (b *backups) Restore(ctx context.Context, id, name string) (admin.BackupJob
 	// one does not come along.
 	d.Schema.Name, d.GlobalID, d.Version = name, "", 0
 	d.Replicas, d.Stream, d.Tags, d.DeletionProtection = nil, nil, nil, false
-	d.Restore = &table.RestoreSummary{BackupID: id, SourceTable: m.Table, At: m.Started.UnixMilli(), InProgress: true}
+	d.Restore = &table.RestoreSummary{BackupID: id, SourceTable: m.Table, At: m.Started.UnixMilli(), InProgress: true, Node: b.region.NodeID()}
 	for i := range d.Schema.Indexes {
 		d.Schema.Indexes[i].Backfilling = false
 	}
-	if _, err := b.region.Create(ctx, d); err != nil {
+	b.restores(name, +1)
+	if d, err = b.region.Create(ctx, d); err != nil {
+		b.restores(name, -1)
 		return admin.BackupJob{}, err
 	}
 	job := &admin.BackupJob{Kind: admin.JobRestore, TableName: name, BackupID: id, Archive: b.archive.String()}
 	answer, err := b.start(job, func(ctx context.Context, progress func(backup.Progress)) (*backup.Manifest, error) {
+		defer b.restores(name, -1)
 		err := b.fill(ctx, m, name, progress)
 		if err != nil {
 			// Nothing of a restore that failed is to be seen.
-			return nil, errors.Join(err, b.drop(context.WithoutCancel(ctx), name))
+			return nil, errors.Join(err, b.drop(context.WithoutCancel(ctx), d))
 		}
 		return m, nil
 	})
 	if err != nil {
-		err = errors.Join(err, b.drop(ctx, name))
+		err = errors.Join(err, b.drop(ctx, d))
+		b.restores(name, -1)
 	}
 	return answer, err
 }

@@ -84,14 +84,14 @@ func openEngine(cfg Config, archive backup.Archive) (e *Engine, err error) {
 		return e, fmt.Errorf("node: %w", err)
 	}
 	e.region, err = region.Open(region.Config{
-		Name: cfg.Region, Actor: crdt.NewActor(cfg.Region, e.id.Incarnation),
+		Name: cfg.Region, Instance: e.id.Instance, Actor: crdt.NewActor(cfg.Region, e.id.Incarnation),
 		NodeID: cfg.NodeID, Voters: cfg.Voters, Send: cfg.Send, Tick: cfg.Tick, Log: e.log, Store: e.store, Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Fatal: cfg.Fatal,
 	})
 	if err != nil {
 		return e, err
 	}
-	e.rep = newReplicator(e.region, e.id.Instance, cfg.Now, cfg.Tasks, cfg.Logger)
-	e.backups = newBackups(e.region, archive, cfg.Now, cfg.Tasks)
+	e.rep = newReplicator(e.region, cfg.Now, cfg.Tasks, cfg.Logger)
+	e.backups = newBackups(e.region, archive, cfg.Now, cfg.Tasks, cfg.Logger)
 	operator := &admin.Operator{Region: e.region, Links: e.rep, Backups: e.backups, Now: cfg.Now}
 	e.handler = api.New(api.Config{
 		Region: e.region, Verifier: cfg.verifier(), Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Peers: e.rep.Peers, Operator: operator.Handle,

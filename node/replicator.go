@@ -36,22 +36,38 @@ const (
 // replicator keeps this region's global tables in step with the other regions': it exchanges
 // definitions, seeds new replicas, follows the others' change logs, and has what is stable folded. It is
 // a replication.Source to the others.
+//
+// In a region of several nodes, the one that leads the catalog does so, for a term: from when it knows that it leads
+// until it knows that it does not. Two terms may overlap at two nodes, for a deposed leader hears of it late. Nothing
+// that either does then is wrong:
+//
+//   - What another region wrote is merged by both. Merging twice changes nothing, and a stream's cursor never goes
+//     back; each moves it only over what it has merged itself, or found merged here.
+//   - Definitions change by compare-and-set in the catalog.
+//   - What the deposed one tells other regions (changeLog.Read) and has folded (fold) is true of the replicas here as
+//     they are, and stays true.
+//
+// A term begins with nothing known of the others: nothing is stable, and no change log is cut, until every member has
+// told this node.
 type replicator struct {
-	region   *region.Region
-	self     string
-	instance uint64 // of this region
-	now      func() time.Time
-	tasks    task.Runtime
-	logger   *slog.Logger
+	region *region.Region
+	self   string
+	now    func() time.Time
+	tasks  task.Runtime
+	logger *slog.Logger
+	wake   chan struct{}
+	begun  chan struct{} // closed when the first term begins
 
-	mu        sync.Mutex
-	peers     map[string]*peer
+	mu    sync.Mutex
+	peers map[string]*peer
+	// Of the term:
+	term      uint64                 // its number; 0 while this node does not lead
+	terms     uint64                 // how many there were
 	tables    map[string]*replicated // by global id
 	followers map[stream]context.CancelFunc
 	jobs      map[string]bool // global ids with a seed or a removal under way
-	wake      chan struct{}
 	running   *task.Group
-	ctx       context.Context // Run's; nil before
+	ctx       context.Context
 }
 
 // stream names one partition of one table in another region.
@@ -72,7 +88,7 @@ type peer struct {
 	client replication.Peer
 	wake   chan struct{}
 
-	// Below replicator.mu:
+	// Below replicator.mu, and of the term:
 	instance uint64
 	defs     map[string]*table.Definition // its own, by global id; nil before the first exchange
 	heard    time.Time                    // of the last exchange that succeeded
@@ -82,16 +98,16 @@ type peer struct {
 // replicated is what the replicator keeps of one global table.
 type replicated struct {
 	stability *replication.Stability
+	members   []string                     // that stability counts
 	acked     map[string]map[uint64]uint64 // region -> own partition -> seq
 	lag       map[string]time.Duration     // region -> age of the newest progress when it arrived
 	told      map[string]crdt.HLC          // what the followers have been woken to hear of what was applied
 }
 
-func newReplicator(r *region.Region, instance uint64, now func() time.Time, tasks task.Runtime, logger *slog.Logger) *replicator {
+func newReplicator(r *region.Region, now func() time.Time, tasks task.Runtime, logger *slog.Logger) *replicator {
 	return &replicator{
-		region: r, self: r.Name(), instance: instance, now: now, tasks: tasks, logger: logger,
-		peers: map[string]*peer{}, tables: map[string]*replicated{}, followers: map[stream]context.CancelFunc{},
-		jobs: map[string]bool{}, wake: make(chan struct{}, 1),
+		region: r, self: r.Name(), now: now, tasks: tasks, logger: logger,
+		peers: map[string]*peer{}, tables: map[string]*replicated{}, wake: make(chan struct{}, 1), begun: make(chan struct{}),
 	}
 }
 
@@ -104,7 +120,7 @@ func (r *replicator) AddPeer(name string, client replication.Peer) {
 	}
 	p := &peer{name: name, client: client, wake: make(chan struct{}, 1)}
 	r.peers[name] = p
-	if r.ctx != nil {
+	if r.term > 0 {
 		r.running.Go(func() error { return r.exchangeWith(r.ctx, p) })
 	}
 }
@@ -142,22 +158,86 @@ func (r *replicator) Lag(globalID string) map[string]time.Duration {
 	return nil
 }
 
-// Run keeps the tables in step until ctx ends.
+// Run keeps the tables in step, whenever this node leads, until ctx ends.
 func (r *replicator) Run(ctx context.Context) error {
-	if err := r.region.Ready(ctx); err != nil {
-		return nil // ctx has ended
+	changed, stop := r.region.Watch()
+	defer stop()
+	for r.region.Ready(ctx) != nil {
+		if r.tasks.Wait(ctx, nil, retryAfter) == task.Ended {
+			return nil
+		}
 	}
+	for ctx.Err() == nil {
+		if r.region.Leads() {
+			if err := r.lead(ctx); err != nil {
+				return err
+			}
+		} else {
+			r.tasks.Wait(ctx, changed, 0)
+		}
+	}
+	return nil
+}
+
+// lead is a term. It returns when all that it has begun has ended.
+func (r *replicator) lead(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	g, ctx := task.NewGroup(ctx, r.tasks)
+	changed, stop := r.region.Watch()
+	defer stop()
 	r.mu.Lock()
-	r.ctx, r.running = ctx, g
+	r.terms++
+	r.term, r.ctx, r.running = r.terms, ctx, g
+	r.tables, r.followers, r.jobs = map[string]*replicated{}, map[stream]context.CancelFunc{}, map[string]bool{}
 	for _, name := range slices.Sorted(maps.Keys(r.peers)) {
-		g.Go(func() error { return r.exchangeWith(ctx, r.peers[name]) })
+		p := r.peers[name]
+		p.instance, p.defs, p.heard, p.err = 0, nil, time.Time{}, nil
+		g.Go(func() error { return r.exchangeWith(ctx, p) })
 	}
 	r.mu.Unlock()
+	if r.terms == 1 {
+		close(r.begun)
+	}
 	g.Go(func() error { return r.watch(ctx) })
 	g.Go(func() error { return r.tell(ctx) })
 	g.Go(func() error { return r.fold(ctx) })
+	g.Go(func() error {
+		for r.region.Leads() && r.tasks.Wait(ctx, changed, 0) != task.Ended {
+		}
+		r.mu.Lock()
+		r.term = 0
+		r.mu.Unlock()
+		cancel()
+		for _, t := range r.region.Tables() {
+			for _, p := range t.Partitions() {
+				p.Wake() // streams to other regions end
+			}
+		}
+		return nil
+	})
 	return g.Wait()
+}
+
+// current returns the term, or ErrNotLeader while there is none. A region's only node leads as soon as it has started,
+// which is waited for.
+func (r *replicator) current(ctx context.Context) (uint64, error) {
+	if r.region.Alone() && r.tasks.Wait(ctx, r.begun, 0) == task.Ended {
+		return 0, context.Cause(ctx)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.term == 0 {
+		return 0, replication.ErrNotLeader
+	}
+	return r.term, nil
+}
+
+// over tells whether a term has ended.
+func (r *replicator) over(term uint64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.term != term
 }
 
 // watch brings followers and jobs in line with the catalog and with what the peers say, whenever either
@@ -177,8 +257,8 @@ func (r *replicator) tell(ctx context.Context) error {
 	defer stop()
 	for r.tasks.Wait(ctx, changed, 0) != task.Ended {
 		r.mu.Lock()
-		for _, p := range r.peers {
-			task.Poke(p.wake)
+		for _, name := range slices.Sorted(maps.Keys(r.peers)) {
+			task.Poke(r.peers[name].wake)
 		}
 		r.mu.Unlock()
 		task.Poke(r.wake)
@@ -211,6 +291,10 @@ func (r *replicator) exchangeWith(ctx context.Context, p *peer) error {
 func (r *replicator) exchange(ctx context.Context, p *peer) error {
 	ctx, cancel := r.tasks.WithTimeout(ctx, exchangeLimit)
 	defer cancel()
+	// What is not in the word of this region has no replica here, to the others.
+	if err := r.region.CatchUp(ctx); err != nil {
+		return err
+	}
 	ours, err := r.ours()
 	if err != nil {
 		return err
@@ -247,7 +331,7 @@ func decodeDefinitions(t replication.Tables) (map[string]*table.Definition, erro
 
 // ours is what this region tells the others.
 func (r *replicator) ours(more ...*table.Definition) (replication.Tables, error) {
-	t := replication.Tables{Region: r.self, Instance: r.instance}
+	t := replication.Tables{Region: r.self, Instance: r.region.Instance()}
 	defs, err := r.region.Definitions()
 	if err != nil {
 		return t, err
@@ -267,12 +351,16 @@ func (r *replicator) ours(more ...*table.Definition) (replication.Tables, error)
 
 // Exchange is replication.Source's.
 func (r *replicator) Exchange(ctx context.Context, theirs replication.Tables) (replication.Tables, error) {
+	term, err := r.current(ctx)
+	if err != nil {
+		return replication.Tables{}, err
+	}
 	defs, err := decodeDefinitions(theirs)
 	if err != nil {
 		return replication.Tables{}, err
 	}
 	r.mu.Lock()
-	if p := r.peers[theirs.Region]; p != nil {
+	if p := r.peers[theirs.Region]; p != nil && r.term == term {
 		p.instance, p.defs = theirs.Instance, defs
 	}
 	r.mu.Unlock()
@@ -281,8 +369,16 @@ func (r *replicator) Exchange(ctx context.Context, theirs replication.Tables) (r
 		return replication.Tables{}, err
 	}
 	task.Poke(r.wake)
-	// A region that joins goes on once every member has answered: from here on it must count.
+	// See exchange.
+	if err := r.region.CatchUp(ctx); err != nil {
+		return replication.Tables{}, err
+	}
+	// A region that joins goes on once every member has answered: from here on it must count. At another node that
+	// leads now, or still believes it does, it is the catalog that says so: see fold.
 	r.refreshMembers()
+	if r.over(term) {
+		return replication.Tables{}, replication.ErrNotLeader
+	}
 	return r.ours(refused...)
 }
 
@@ -295,6 +391,10 @@ func (r *replicator) peer(name string) *peer {
 // take takes over what another region's definitions say that is newer. It returns those of which this
 // region cannot have a replica, marked so.
 func (r *replicator) take(ctx context.Context, defs map[string]*table.Definition) (refused []*table.Definition, err error) {
+	// What this region has buried it must not take for new.
+	if err := r.region.CatchUp(ctx); err != nil {
+		return nil, err
+	}
 	var errs []error
 	for _, id := range slices.Sorted(maps.Keys(defs)) {
 		theirs := defs[id]
@@ -396,6 +496,7 @@ func (r *replicator) refreshMembers() {
 			}
 		}
 		t.stability.SetMembers(members)
+		t.members = slices.Sorted(maps.Keys(members))
 	}
 	for id := range r.tables {
 		if !seen[id] {
@@ -444,9 +545,9 @@ func (r *replicator) reconcile(ctx context.Context) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for s, cancel := range r.followers {
+	for _, s := range slices.SortedFunc(maps.Keys(r.followers), stream.compare) {
 		if _, ok := wanted[s]; !ok {
-			cancel()
+			r.followers[s]()
 			delete(r.followers, s)
 		}
 	}
@@ -630,6 +731,10 @@ func (r *replicator) leave(ctx context.Context, d *table.Definition) error {
 		if err != nil {
 			return err
 		}
+		// What other nodes of this region have written is to be shipped, too.
+		if err := t.CatchUp(ctx); err != nil {
+			return err
+		}
 		for _, part := range t.Partitions() {
 			if r.unshipped(d.GlobalID, o.Region, part) {
 				return fmt.Errorf("region %s does not have all that was written here yet", o.Region)
@@ -684,6 +789,10 @@ func (r *replicator) follow(ctx context.Context, p *peer, s stream, name string)
 func (r *replicator) followOnce(ctx context.Context, p *peer, s stream, name string) error {
 	t, err := r.region.Opened(ctx, name)
 	if err != nil {
+		return err
+	}
+	// Begun from where a replica that lags has come to, the stream might be one that the peer's log no longer has.
+	if err := t.CatchUp(ctx); err != nil {
 		return err
 	}
 	streamName := replication.StreamName(s.peer, s.instance, s.partition)
@@ -746,8 +855,14 @@ func (k *sink) Progress(p replication.Progress) {
 }
 
 // fold has what is stable folded, and change logs cut to what somebody still needs.
+//
+// What counts as stable, and as needed, depends on who is a member, which another node may have changed that leads
+// now. So it is worked out first, by what this node has heard until then; then the catalog is asked, and a partition
+// folds only if there is no member that was not counted. One that joins later is seeded later, with all that was
+// stable, and stamps whatever it writes above it: that stays true however late the command takes effect.
 func (r *replicator) fold(ctx context.Context) error {
 	for r.tasks.Wait(ctx, nil, foldEvery) != task.Ended {
+		var work []folding
 		for _, t := range r.region.Tables() {
 			d := t.Definition()
 			news := r.news(d.GlobalID)
@@ -755,14 +870,32 @@ func (r *replicator) fold(ctx context.Context) error {
 				if news {
 					p.Wake()
 				}
-				stable, trim := r.stable(d, p)
-				if err := p.Fold(ctx, stable, trim); err != nil && ctx.Err() == nil {
-					r.logger.Debug("replicator: fold", "table", d.Schema.Name, "err", err)
-				}
+				work = append(work, r.stable(d, p))
+			}
+		}
+		if err := r.region.CatchUp(ctx); err != nil {
+			continue
+		}
+		for _, f := range work {
+			d, err := r.region.Definition(f.def.Schema.Name)
+			if err != nil || d.ID != f.def.ID || slices.ContainsFunc(d.Others(r.self), func(o table.Replica) bool { return !slices.Contains(f.members, o.Region) }) {
+				continue
+			}
+			if err := f.p.Fold(ctx, f.stable, f.trim); err != nil && ctx.Err() == nil {
+				r.logger.Debug("replicator: fold", "table", d.Schema.Name, "err", err)
 			}
 		}
 	}
 	return nil
+}
+
+// folding is what a partition may do.
+type folding struct {
+	def     *table.Definition
+	p       *region.Partition
+	members []string // other regions that count
+	stable  crdt.HLC // up to here it may fold
+	trim    uint64   // up to here nobody needs its change log
 }
 
 // news tells whether more of other regions' writes has been applied to a table since the last call: its
@@ -782,23 +915,24 @@ func (r *replicator) news(id string) bool {
 	return true
 }
 
-// stable returns up to which time a partition may fold, and up to which entry its change log is needed by
-// nobody.
-func (r *replicator) stable(d *table.Definition, p *region.Partition) (stable crdt.HLC, trim uint64) {
+// stable works out what a partition may do.
+func (r *replicator) stable(d *table.Definition, p *region.Partition) folding {
+	f := folding{def: d, p: p}
 	state := p.State()
 	others := d.Others(r.self)
 	if len(others) == 0 {
-		return state.Clock, state.Seq
+		f.stable, f.trim = state.Clock, state.Seq
+		return f
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	t := r.tables[d.GlobalID]
 	if t == nil {
-		return 0, 0
+		return f
 	}
-	trim = state.Seq
+	f.members, f.stable, f.trim = t.members, t.stability.Stable(state.Clock), state.Seq
 	for _, o := range others {
-		trim = min(trim, t.acked[o.Region][p.ID])
+		f.trim = min(f.trim, t.acked[o.Region][p.ID])
 	}
-	return t.stability.Stable(state.Clock), trim
+	return f
 }

@@ -30,14 +30,20 @@ func (r *replicator) openFor(member, id string, partition uint64) (*region.Table
 
 // Log is replication.Source's.
 func (r *replicator) Log(from replication.Resume) (replication.Log, error) {
-	if from.Instance != r.instance {
+	r.mu.Lock()
+	term := r.term
+	r.mu.Unlock()
+	if term == 0 {
+		return nil, replication.ErrNotLeader
+	}
+	if from.Instance != r.region.Instance() {
 		return nil, replication.ErrInstance
 	}
 	_, p, err := r.openFor(from.Region, from.Table, from.Partition)
 	if err != nil {
 		return nil, err
 	}
-	l := &changeLog{r: r, p: p, table: from.Table, follower: from.Region}
+	l := &changeLog{r: r, term: term, p: p, table: from.Table, follower: from.Region}
 	l.Acked(from.Seq)
 	return l, nil
 }
@@ -45,14 +51,22 @@ func (r *replicator) Log(from replication.Resume) (replication.Log, error) {
 // changeLog is one partition's change log for one follower.
 type changeLog struct {
 	r        *replicator
+	term     uint64 // in which it was opened
 	p        *region.Partition
 	table    string
 	follower string
 }
 
 // Read is replication.Log's.
+//
+// The replica here may lag behind another of this region, and so may all it says. Even so it is true: what is not
+// applied here yet comes behind all that is, in the one order that every replica applies, so it gets a later number, a
+// greater stamp than the clock here, and has seen what other regions' writes were applied here before.
 func (l *changeLog) Read(after uint64, maxBytes int) (replication.Batch, replication.Progress, error) {
 	var progress replication.Progress
+	if l.r.over(l.term) {
+		return replication.Batch{}, progress, replication.ErrNotLeader
+	}
 	// The applied times are taken before the log is read: what they cover has been applied by then.
 	l.r.mu.Lock()
 	if t := l.r.tables[l.table]; t != nil {
@@ -79,7 +93,7 @@ func (l *changeLog) Acked(seq uint64) {
 	l.r.mu.Lock()
 	defer l.r.mu.Unlock()
 	t := l.r.tables[l.table]
-	if t == nil {
+	if t == nil || l.r.term != l.term {
 		return
 	}
 	if t.acked[l.follower] == nil {
@@ -90,6 +104,10 @@ func (l *changeLog) Acked(seq uint64) {
 
 // Seed is replication.Source's.
 func (r *replicator) Seed(ctx context.Context, member, id string, partition uint64, send func(replication.SeedPart) error) error {
+	term, err := r.current(ctx)
+	if err != nil {
+		return err
+	}
 	_, p, err := r.openFor(member, id, partition)
 	if err != nil {
 		return err
@@ -108,7 +126,9 @@ func (r *replicator) Seed(ctx context.Context, member, id string, partition uint
 	err = snap.Records(nil, func(key table.Key, record []byte) bool {
 		part.Items = append(part.Items, replication.Change{Key: append([]byte(nil), key...), Delta: append([]byte(nil), record...)})
 		if size += len(key) + len(record); size >= seedPartBytes {
-			sendErr = send(part)
+			if sendErr = replication.ErrNotLeader; !r.over(term) {
+				sendErr = send(part)
+			}
 			part, size = replication.SeedPart{}, 0
 		}
 		return sendErr == nil

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/commutatordb/commutator/crdt"
 	"github.com/commutatordb/commutator/region/group"
 	"github.com/commutatordb/commutator/region/op"
 	"github.com/commutatordb/commutator/storage"
@@ -29,6 +30,7 @@ const (
 	rowTable = "table/" // + name: a table.Definition
 	rowNext  = "next"   // the ids to be given next
 	rowGone  = "gone/"  // + global id: the version of the word that this region's replica of it is to go
+	rowSelf  = "region" // an identity
 	rowState = "\x00applied"
 )
 
@@ -54,6 +56,7 @@ type catalog struct {
 type view struct {
 	rows   map[string]row
 	tables map[string]definition // the rows of tables, by the tables' names
+	self   *identity             // nil: no node has given the region one yet
 	err    error                 // of a row that cannot be read
 }
 
@@ -95,6 +98,12 @@ func (c *catalog) load() error {
 func (c *catalog) publish() {
 	v := &view{rows: maps.Clone(c.rows), tables: map[string]definition{}}
 	for name, r := range v.rows {
+		if name == rowSelf {
+			v.self = &identity{}
+			if err := json.Unmarshal(r.value, v.self); err != nil {
+				v.self, v.err = nil, fmt.Errorf("region: catalog: %s: %w", name, err)
+			}
+		}
 		if !strings.HasPrefix(name, rowTable) {
 			continue
 		}
@@ -178,7 +187,15 @@ type definition struct {
 	revision uint64
 }
 
+// identity is who a region's nodes are together to the other regions, and in the stamps of its writes. It is written
+// once, as the first node to lead proposes it, and never changes.
+type identity struct {
+	Instance uint64
+	Actor    crdt.Actor
+}
+
 // setRow writes a row, if it still has the revision that the caller has read.
+// Once it has returned, this node's view shows what it has written, or why it could not.
 func (r *Region) setRow(ctx context.Context, name string, value any, expect uint64) error {
 	var b []byte
 	if value != nil {

@@ -30,10 +30,10 @@ func (t *Table) Write(ctx context.Context, c *op.Command) (op.Result, error) {
 }
 
 // Get returns the item at key in stored form, nil for none. With strong, it is one that every write
-// acknowledged before the call has had its effect on.
+// acknowledged before the call has had its effect on. Without, it is what this node has: a region's only node shows
+// every acknowledged write to both, and one of several need not ask the others.
 func (t *Table) Get(ctx context.Context, key table.Key, strong bool) ([]byte, error) {
-	// The store of a one-node region shows every acknowledged write, so both kinds of read are one.
-	if err := t.of(key).group.Read(ctx); err != nil {
+	if err := t.of(key).readable(ctx, strong); err != nil {
 		return nil, err
 	}
 	return partition.Get(t.region.cfg.Store, t.ID, key)
@@ -42,7 +42,7 @@ func (t *Table) Get(ctx context.Context, key table.Key, strong bool) ([]byte, er
 // Page reads a run of items or index rows in key order.
 func (t *Table) Page(ctx context.Context, p op.Page, strong bool) (op.PageResult, error) {
 	for _, part := range t.partitions {
-		if err := part.group.Read(ctx); err != nil {
+		if err := part.readable(ctx, strong); err != nil {
 			return op.PageResult{}, err
 		}
 	}

@@ -22,10 +22,10 @@ type Partition struct {
 	table *Table
 	group *group.Group
 
-	follows *table.Schema // what the last Alter said; of reconcile alone
-
 	state   atomic.Pointer[partition.State] // as of the last run that the store shows
+	schema  atomic.Pointer[table.Schema]    // that the machine follows, as of then
 	cursors atomic.Pointer[map[string]uint64]
+	caught  atomic.Bool // see caughtUp
 
 	mu       sync.Mutex
 	watchers map[chan struct{}]bool
@@ -36,6 +36,10 @@ func (p *Partition) publish(m *partition.Machine) {
 	state := m.State()
 	old := p.state.Load()
 	p.state.Store(&state)
+	// Another node may have had it follow what the catalog no longer says: reconcile looks again.
+	if schema := m.Schema(); p.schema.Swap(schema) != schema && p.table.region.several {
+		task.Poke(p.table.region.changed)
+	}
 	if cursors := m.Cursors(); p.cursors.Load() == nil || !maps.Equal(*p.cursors.Load(), cursors) {
 		p.cursors.Store(&cursors)
 	}
@@ -74,6 +78,27 @@ func (p *Partition) State() partition.State { return *p.state.Load() }
 
 // Cursors returns how far the streams of other regions have been applied here. It must not be changed.
 func (p *Partition) Cursors() map[string]uint64 { return *p.cursors.Load() }
+
+// caughtUp waits until this node has, for once since it opened the partition, shown all that was acknowledged by then.
+// From there on it may lag behind others, but does not begin with what it had some time before a restart.
+func (p *Partition) caughtUp(ctx context.Context) error {
+	if p.caught.Load() {
+		return nil
+	}
+	if err := p.group.Read(ctx); err != nil {
+		return err
+	}
+	p.caught.Store(true)
+	return nil
+}
+
+// readable waits until this node may answer a read.
+func (p *Partition) readable(ctx context.Context, strong bool) error {
+	if strong || !p.table.region.several {
+		return p.group.Read(ctx)
+	}
+	return p.caughtUp(ctx)
+}
 
 func (p *Partition) propose(ctx context.Context, c *op.Command) error {
 	result, err := p.group.Propose(ctx, c)

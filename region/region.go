@@ -5,7 +5,8 @@
 // region's change log to whoever asks for it (source.go): region knows no other region.
 //
 // Invariants: what tables there are is in the catalog's Raft group and nowhere else; everything else here
-// is made from it by reconcile, and can be made again.
+// is made from it by reconcile, and can be made again. Every node of the region holds a replica of every group, and
+// opens and removes its own; what is proposed on the way, the node proposes that leads the catalog.
 package region
 
 import (
@@ -22,6 +23,7 @@ import (
 	"github.com/commutatordb/commutator/crdt"
 	"github.com/commutatordb/commutator/internal/task"
 	"github.com/commutatordb/commutator/region/group"
+	"github.com/commutatordb/commutator/region/op"
 	"github.com/commutatordb/commutator/storage"
 	"github.com/commutatordb/commutator/storage/raftlog"
 	"github.com/commutatordb/commutator/table"
@@ -29,9 +31,11 @@ import (
 
 // Config is what a region's node works with.
 type Config struct {
-	Name   string     // such as us-east-1
-	Actor  crdt.Actor // of this region in its present incarnation
-	NodeID uint64     // of this node; from 1
+	Name string // such as us-east-1
+	// Instance and Actor are who the region is, if this node is the first of its nodes to say so: see Region.Instance.
+	Instance uint64
+	Actor    crdt.Actor
+	NodeID   uint64 // of this node; from 1
 	// Voters are the region's nodes, this one among them; nil: this one alone. They are the same at all of them.
 	Voters []uint64
 	// Send takes a message to another of them; see group.Config. Set if there are several.
@@ -56,13 +60,16 @@ var (
 // Region is this node's part of a region.
 type Region struct {
 	cfg          Config
+	several      bool // the region has more than one node
 	host         *group.Host
 	catalog      *catalog
 	catalogGroup *group.Group
 
 	tables  atomic.Pointer[map[string]*Table] // open tables by name; never changed in place
 	opened  chan struct{}                     // closed once every table of the catalog is open
-	changed chan struct{}                     // gets a token when the catalog has changed
+	changed chan struct{}                     // gets a token when there may be something to reconcile
+	led     atomic.Bool                       // this node led when the catalog's group last said so
+	removed map[uint32]bool                   // ids of tables that this node has removed; of reconcile alone
 
 	mu       sync.Mutex
 	watchers map[chan struct{}]bool // told, without waiting, that the catalog has changed
@@ -77,7 +84,8 @@ func Open(cfg Config) (*Region, error) {
 		cfg.Tasks = task.Goroutines
 	}
 	r := &Region{
-		cfg: cfg, opened: make(chan struct{}), changed: make(chan struct{}, 1), watchers: map[chan struct{}]bool{},
+		cfg: cfg, several: len(cfg.Voters) > 1, opened: make(chan struct{}), changed: make(chan struct{}, 1),
+		removed: map[uint32]bool{}, watchers: map[chan struct{}]bool{},
 		host: group.NewHost(group.Config{
 			NodeID: cfg.NodeID, Voters: cfg.Voters, Send: cfg.Send, Tick: cfg.Tick, Log: cfg.Log, Store: cfg.Store, Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Fatal: cfg.Fatal,
 		}),
@@ -87,10 +95,21 @@ func Open(cfg Config) (*Region, error) {
 	if r.catalog, err = openCatalog(cfg.Store, r.catalogChanged); err != nil {
 		return nil, err
 	}
-	if r.catalogGroup, err = r.host.Open(catalogGroup, r.catalog, nil); err != nil {
+	var moved func()
+	if r.several {
+		moved = r.catalogMoved
+	}
+	if r.catalogGroup, err = r.host.Open(catalogGroup, r.catalog, moved); err != nil {
 		return nil, err
 	}
 	return r, nil
+}
+
+// catalogMoved is called when another node leads the catalog, among other times.
+func (r *Region) catalogMoved() {
+	if leads := r.catalogGroup.Leads(); r.led.Swap(leads) != leads {
+		r.catalogChanged()
+	}
 }
 
 // Receive takes messages that another node of the region has sent. It never waits.
@@ -105,8 +124,41 @@ func (r *Region) Flushed() { r.host.Flushed() }
 // Name returns the region's name.
 func (r *Region) Name() string { return r.cfg.Name }
 
-// Actor returns who stamps this region's writes.
-func (r *Region) Actor() crdt.Actor { return r.cfg.Actor }
+// NodeID returns this node's number in the region.
+func (r *Region) NodeID() uint64 { return r.cfg.NodeID }
+
+// Alone tells whether this is the region's only node.
+func (r *Region) Alone() bool { return !r.several }
+
+// Leads tells whether this node leads the catalog: what one node of a region has to do, it does. It may have been
+// deposed and not know it yet. Watch tells of changes.
+func (r *Region) Leads() bool { return r.catalogGroup.Leads() }
+
+// CatchUp waits until this node has seen every change of the catalog that was acknowledged before the call, by
+// whichever node.
+func (r *Region) CatchUp(ctx context.Context) error {
+	if err := r.catalogGroup.Read(ctx); err != nil {
+		return fmt.Errorf("region: catalog: %w", err)
+	}
+	return nil
+}
+
+// Actor returns who stamps this region's writes, 0 while that is not known: it is once Ready has returned.
+func (r *Region) Actor() crdt.Actor {
+	if self := r.catalog.view.Load().self; self != nil {
+		return self.Actor
+	}
+	return 0
+}
+
+// Instance returns a number that tells the region's data from what it had before it lost it, 0 while that is not
+// known: it is once Ready has returned.
+func (r *Region) Instance() uint64 {
+	if self := r.catalog.view.Load().self; self != nil {
+		return self.Instance
+	}
+	return 0
+}
 
 func (r *Region) catalogChanged() {
 	task.Poke(r.changed)
@@ -121,7 +173,7 @@ func (r *Region) tellWatchers() {
 	}
 }
 
-// Watch returns a channel that gets a token whenever the catalog or the set of open tables has changed,
+// Watch returns a channel that gets a token whenever the catalog, the set of open tables or Leads has changed,
 // until stop is called.
 func (r *Region) Watch() (changed <-chan struct{}, stop func()) {
 	c := make(chan struct{}, 1)
@@ -149,24 +201,63 @@ func (r *Region) Ready(ctx context.Context) error {
 		return fmt.Errorf("region: %w", context.Cause(ctx))
 	}
 	for _, t := range r.Tables() {
-		for _, p := range t.partitions {
-			if err := p.group.Read(ctx); err != nil && !errors.Is(err, group.ErrGone) {
-				return err
-			}
+		if err := t.CatchUp(ctx); err != nil && !errors.Is(err, group.ErrGone) {
+			return err
 		}
 	}
 	return nil
 }
 
 const (
-	reconcileRetry = time.Second // after a failure
-	reindexPerStep = 512         // items for which one command writes index rows
+	reconcileRetry = time.Second     // after a failure
+	reconcileLimit = 5 * time.Second // for what waits for other nodes, so that one table does not hold up all
+	reindexPerStep = 512             // items for which one command writes index rows
 )
+
+// begin waits until this node has the whole catalog, gives the region its identity if it has none, and removes what
+// is left of tables that are gone. It returns false when ctx has ended.
+func (r *Region) begin(ctx context.Context) bool {
+	for _, step := range []func(context.Context) error{r.CatchUp, r.identify, r.removeLeftovers} {
+		for {
+			err := step(ctx)
+			if ctx.Err() != nil || errors.Is(err, group.ErrClosed) {
+				return false
+			}
+			if err == nil {
+				break
+			}
+			r.cfg.Logger.Error("region: the catalog cannot be used yet", "region", r.cfg.Name, "err", err)
+			r.cfg.Tasks.Wait(ctx, nil, reconcileRetry)
+		}
+	}
+	return true
+}
+
+// identify waits until the region has an identity. Partitions are opened after: it is in the stamps of their writes.
+func (r *Region) identify(ctx context.Context) error {
+	for {
+		v := r.catalog.view.Load()
+		if v.self != nil || v.err != nil {
+			return v.err
+		}
+		if !r.Leads() {
+			if r.cfg.Tasks.Wait(ctx, r.changed, 0) == task.Ended {
+				return context.Cause(ctx)
+			}
+			continue
+		}
+		err := r.setRow(ctx, rowSelf, identity{r.cfg.Instance, r.cfg.Actor}, 0)
+		var stale *op.Stale
+		if err != nil && !errors.As(err, &stale) {
+			return err
+		}
+	}
+}
 
 // keepReconciled makes what the catalog says true, whenever it changes.
 func (r *Region) keepReconciled(ctx context.Context) error {
-	if err := r.catalogGroup.Read(ctx); err != nil {
-		return nil // ctx has ended
+	if !r.begin(ctx) {
+		return nil
 	}
 	for first := true; ; first = false {
 		retry := time.Duration(0)
@@ -199,36 +290,49 @@ func (r *Region) reconcile(ctx context.Context) error {
 		}
 	}
 	for _, t := range r.Tables() {
-		name := t.Schema().Name
-		if d, ok := defs[name]; !ok || d.ID != t.ID {
-			r.publish(name, nil)
+		// Another node has seen to the table's end.
+		if _, ok := defs[t.Schema().Name]; !ok {
+			if err := r.remove(ctx, t.Definition(), t); err != nil {
+				errs = append(errs, fmt.Errorf("table %s: %w", t.Schema().Name, err))
+			}
 		}
 	}
+	there := map[uint32]bool{}
+	for _, d := range defs {
+		there[d.ID] = true
+	}
+	maps.DeleteFunc(r.removed, func(id uint32, _ bool) bool { return !there[id] })
 	return errors.Join(errs...)
 }
 
 func (r *Region) reconcileTable(ctx context.Context, d definition) error {
 	name := d.Schema.Name
 	t := (*r.tables.Load())[name]
+	if t != nil && t.ID != d.ID { // deleted and made anew, by other nodes
+		if err := r.remove(ctx, t.Definition(), t); err != nil {
+			return err
+		}
+		t = nil
+	}
 	if d.Status == table.Deleting && !held(d.Definition, r.cfg.Name) {
 		return r.drop(ctx, d, t)
 	}
-	if t == nil || t.ID != d.ID {
+	if t == nil {
 		var err error
 		if t, err = r.openTable(d.Definition); err != nil {
 			return err
 		}
 		r.publish(name, t)
 	}
-	if err := t.follow(ctx, d.Definition); err != nil {
+	if err := t.follow(ctx, d); err != nil {
 		return err
 	}
 	if t.revision != d.revision {
 		t.revision = d.revision
 		r.tellWatchers()
 	}
-	if d.Status == table.Deleting {
-		return nil // the other replicas have not heard yet
+	if d.Status == table.Deleting || !r.Leads() {
+		return nil // the other replicas have not heard yet; or it is not for this node to do
 	}
 	if err := t.backfill(ctx, d.Definition); err != nil {
 		return err

@@ -16,6 +16,7 @@ import (
 	"github.com/commutatordb/commutator/region/group"
 	"github.com/commutatordb/commutator/region/op"
 	"github.com/commutatordb/commutator/region/partition"
+	"github.com/commutatordb/commutator/storage"
 	"github.com/commutatordb/commutator/storage/keyenc"
 	"github.com/commutatordb/commutator/table"
 )
@@ -58,6 +59,10 @@ func (r *Region) definition(name string) (definition, error) {
 // Create adds a table to the catalog and returns its definition, in status CREATING: it becomes ACTIVE by
 // itself. The caller gives the schema and the settings; Create gives the ids. It returns ErrExists.
 func (r *Region) Create(ctx context.Context, d *table.Definition) (*table.Definition, error) {
+	// Another node may have deleted what this one still shows.
+	if err := r.CatchUp(ctx); err != nil {
+		return nil, err
+	}
 	if _, err := r.Definition(d.Schema.Name); err == nil {
 		return nil, ErrExists
 	}
@@ -98,6 +103,10 @@ func newUUID() string {
 // Change gives the table another definition: change is called with a copy of the present one, possibly
 // more than once, and its error is returned. Nothing is written when it changes nothing.
 func (r *Region) Change(ctx context.Context, name string, change func(*table.Definition) error) (*table.Definition, error) {
+	// What change refuses, it shall refuse for what is in force, not for what was.
+	if err := r.CatchUp(ctx); err != nil {
+		return nil, err
+	}
 	for {
 		old, err := r.definition(name)
 		if err != nil {
@@ -183,6 +192,17 @@ type Table struct {
 	revision   uint64       // of the definition in force; of reconcile alone
 }
 
+// CatchUp waits until this node shows every write to the table that was acknowledged before the call, by whichever
+// node.
+func (t *Table) CatchUp(ctx context.Context) error {
+	for _, p := range t.partitions {
+		if err := p.group.Read(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Definition returns the table's definition. It must not be changed.
 func (t *Table) Definition() *table.Definition { return t.def.Load() }
 
@@ -195,18 +215,44 @@ func (t *Table) Partitions() []*Partition { return t.partitions }
 // Table returns the named table, open for reading and writing. It returns ErrNoTable, or ErrNotActive for
 // one that is being created or deleted; it waits while this node is still starting.
 func (r *Region) Table(ctx context.Context, name string) (*Table, error) {
+	t, err := r.active(ctx, name)
+	if err == nil || !r.several || !errors.Is(err, ErrNoTable) && !errors.Is(err, ErrNotActive) {
+		return t, err
+	}
+	// Another node may have shown the caller a table that this one has not heard of, or not opened yet.
+	if err := r.CatchUp(ctx); err != nil {
+		return nil, err
+	}
+	changed, stop := r.Watch()
+	defer stop()
+	for {
+		if t, err = r.active(ctx, name); !errors.Is(err, errNotOpen) {
+			return t, err
+		}
+		if r.cfg.Tasks.Wait(ctx, changed, 0) == task.Ended {
+			return nil, fmt.Errorf("region: table %s is not open yet: %w", name, context.Cause(ctx))
+		}
+	}
+}
+
+// errNotOpen is ErrNotActive for a table that the catalog says is active.
+var errNotOpen = fmt.Errorf("%w here", ErrNotActive)
+
+func (r *Region) active(ctx context.Context, name string) (*Table, error) {
 	t, err := r.Opened(ctx, name)
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrNotActive) {
 		return nil, err
 	}
 	// The catalog's word, not the table's own, which follows it: what one call has shown to be ACTIVE the
 	// next may use.
 	d, err := r.definition(name)
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	if d.ID != t.ID || d.Status != table.Active && d.Status != table.Updating {
+	case d.Status != table.Active && d.Status != table.Updating:
 		return nil, ErrNotActive
+	case t == nil || d.ID != t.ID:
+		return nil, errNotOpen
 	}
 	return t, nil
 }
@@ -243,7 +289,7 @@ func (r *Region) openTable(d *table.Definition) (*Table, error) {
 	t := &Table{ID: d.ID, region: r}
 	t.def.Store(d)
 	for _, pd := range d.Partitions {
-		m, err := partition.Open(partition.Config{ID: pd.ID, Table: d.ID, Actor: r.cfg.Actor, Store: r.cfg.Store})
+		m, err := partition.Open(partition.Config{ID: pd.ID, Table: d.ID, Actor: r.Actor(), Store: r.cfg.Store})
 		if err != nil {
 			return nil, err
 		}
@@ -257,20 +303,45 @@ func (r *Region) openTable(d *table.Definition) (*Table, error) {
 	return t, nil
 }
 
-// follow brings the table's partitions onto the definition's schema.
-func (t *Table) follow(ctx context.Context, d *table.Definition) error {
+// follow brings the table's partitions onto the definition's schema. At a node that does not lead the catalog that is
+// somebody else's work; there, once it returns, a read of an index that the definition shows as filled finds its rows.
+func (t *Table) follow(ctx context.Context, d definition) error {
+	if t.region.several {
+		var cancel context.CancelFunc
+		ctx, cancel = t.region.cfg.Tasks.WithTimeout(ctx, reconcileLimit)
+		defer cancel()
+	}
 	for _, p := range t.partitions {
-		if p.follows != nil && reflect.DeepEqual(*p.follows, d.Schema) {
+		if err := p.caughtUp(ctx); err != nil {
+			return err
+		}
+		if sameSchema(p.schema.Load(), &d.Schema) {
+			continue
+		}
+		// This replica may lag.
+		if err := p.group.Read(ctx); err != nil {
+			return err
+		}
+		if sameSchema(p.schema.Load(), &d.Schema) || !t.region.Leads() {
 			continue
 		}
 		schema := d.Schema.Clone()
-		if err := p.propose(ctx, &op.Command{Kind: op.Alter, Schema: &schema}); err != nil {
+		if err := p.propose(ctx, &op.Command{Kind: op.Alter, Schema: &schema, Revision: d.revision}); err != nil {
 			return err
 		}
-		p.follows = &schema
 	}
-	t.def.Store(d)
+	t.def.Store(d.Definition)
 	return nil
+}
+
+// sameSchema tells whether two schemas are stored alike.
+func sameSchema(a, b *table.Schema) bool {
+	if reflect.DeepEqual(a, b) {
+		return true
+	}
+	x, err1 := json.Marshal(a)
+	y, err2 := json.Marshal(b)
+	return err1 == nil && err2 == nil && string(x) == string(y)
 }
 
 // backfill writes the rows of indexes that are new to a table with items.
@@ -282,6 +353,9 @@ func (t *Table) backfill(ctx context.Context, d *table.Definition) error {
 		}
 		for _, p := range t.partitions {
 			for key := p.Start; ; {
+				if !t.region.Leads() {
+					return fmt.Errorf("backfill of index %s: it is another node's now", x.Name)
+				}
 				result, err := p.group.Propose(ctx, &op.Command{Kind: op.Reindex, Key: key, Index: x.ID, Limit: reindexPerStep})
 				if err = errors.Join(err, result.Err); err != nil {
 					return fmt.Errorf("backfill of index %s: %w", x.Name, err)
@@ -295,10 +369,30 @@ func (t *Table) backfill(ctx context.Context, d *table.Definition) error {
 	return nil
 }
 
-// drop takes a table away: its groups, its rows, and at last its row in the catalog. It is begun again
-// after a crash.
+// drop takes a table away: what this node has of it, and then, if it leads the catalog, the table's row there. It is
+// begun again after a crash. A table that is to go never comes back, so no node needs to wait for another.
 func (r *Region) drop(ctx context.Context, d definition, t *Table) error {
-	if t != nil && t.ID == d.ID {
+	if err := r.remove(ctx, d.Definition, t); err != nil {
+		return err
+	}
+	if !r.Leads() {
+		return nil
+	}
+	err := r.setRow(ctx, rowTable+d.Schema.Name, nil, d.revision)
+	var stale *op.Stale
+	if errors.As(err, &stale) {
+		return nil // changed meanwhile: reconcile comes again
+	}
+	return err
+}
+
+// remove removes what this node has of a table, durably: its groups and its rows. t is nil for a table that is not
+// open.
+func (r *Region) remove(ctx context.Context, d *table.Definition, t *Table) error {
+	if r.removed[d.ID] {
+		return nil
+	}
+	if t != nil {
 		r.publish(d.Schema.Name, nil)
 		for _, p := range t.partitions {
 			if err := r.host.Remove(ctx, p.group); err != nil && !errors.Is(err, group.ErrGone) {
@@ -306,22 +400,37 @@ func (r *Region) drop(ctx context.Context, d definition, t *Table) error {
 			}
 			p.tell()
 		}
-	} else {
-		for _, p := range d.Partitions { // left by a crash
+	}
+	partitions := make([]uint64, len(d.Partitions))
+	for i, p := range d.Partitions {
+		partitions[i] = p.ID
+		if t == nil { // left by a crash
 			if err := r.host.Forget(ctx, p.ID); err != nil {
 				return err
 			}
 		}
 	}
-	b := r.cfg.Store.NewBatch()
-	for _, prefix := range [][]byte{keyenc.Record(nil, d.ID, nil), keyenc.Indexes(nil, d.ID), keyenc.Conflicts(nil, d.ID)} {
-		b.DeleteRange(prefix, keyenc.End(prefix))
+	if err := r.removeRows([]uint32{d.ID}, partitions); err != nil {
+		return err
 	}
-	for _, p := range d.Partitions {
-		log := keyenc.Log(nil, p.ID, 0)
-		b.DeleteRange(log, keyenc.Log(nil, p.ID, 1<<64-1))
-		meta := keyenc.Meta(nil, p.ID, "")
-		b.DeleteRange(meta, keyenc.End(meta))
+	r.removed[d.ID] = true
+	return nil
+}
+
+// removeRows deletes all rows of tables and of partitions.
+func (r *Region) removeRows(tables []uint32, partitions []uint64) error {
+	b := r.cfg.Store.NewBatch()
+	for _, kind := range rowsOfTables {
+		for _, id := range tables {
+			prefix := kind(id)
+			b.DeleteRange(prefix, keyenc.End(prefix))
+		}
+	}
+	for _, kind := range rowsOfPartitions {
+		for _, id := range partitions {
+			prefix := kind(id)
+			b.DeleteRange(prefix, keyenc.End(prefix))
+		}
 	}
 	if err := r.cfg.Store.Commit(b); err != nil {
 		return err
@@ -330,10 +439,94 @@ func (r *Region) drop(ctx context.Context, d definition, t *Table) error {
 	if err := r.cfg.Store.Flush(); err != nil {
 		return fmt.Errorf("flush: %w", err)
 	}
-	err := r.setRow(ctx, rowTable+d.Schema.Name, nil, d.revision)
-	var stale *op.Stale
-	if errors.As(err, &stale) {
-		return nil // changed meanwhile: reconcile comes again
+	return nil
+}
+
+// The prefixes of all rows that belong to a table, and to a partition.
+var (
+	rowsOfTables = []func(table uint32) []byte{
+		func(id uint32) []byte { return keyenc.Record(nil, id, nil) },
+		func(id uint32) []byte { return keyenc.Indexes(nil, id) },
+		func(id uint32) []byte { return keyenc.Conflicts(nil, id) },
 	}
-	return err
+	rowsOfPartitions = []func(partition uint64) []byte{
+		func(id uint64) []byte { return keyenc.LogOf(nil, id) },
+		func(id uint64) []byte { return keyenc.Meta(nil, id, "") },
+	}
+)
+
+// removeLeftovers removes what this node has of tables that the catalog does not have: they were deleted while it was
+// not running, or it was stopped while it removed them. Ids are never given twice, so what is not in the catalog now
+// never will be, or is not here yet. The only node of a region takes a table's row away last, and has no leftovers.
+func (r *Region) removeLeftovers(ctx context.Context) error {
+	if !r.several {
+		return nil
+	}
+	defs, err := r.catalog.definitions()
+	if err != nil {
+		return err
+	}
+	tables, partitions := map[uint32]bool{}, map[uint64]bool{}
+	for _, d := range defs {
+		tables[d.ID] = true
+		for _, p := range d.Partitions {
+			partitions[p.ID] = true
+		}
+	}
+	var goneTables []uint32
+	for _, kind := range rowsOfTables {
+		ids, err := stored(r.cfg.Store, kind)
+		if err != nil {
+			return err
+		}
+		for _, id := range ids {
+			if !tables[id] {
+				tables[id] = true
+				goneTables = append(goneTables, id)
+			}
+		}
+	}
+	ids := r.cfg.Log.Groups()
+	for _, kind := range append(rowsOfPartitions, func(id uint64) []byte { return keyenc.Installed(nil, id) }) {
+		more, err := stored(r.cfg.Store, kind)
+		if err != nil {
+			return err
+		}
+		ids = append(ids, more...)
+	}
+	var gonePartitions []uint64
+	for _, id := range ids {
+		if id < firstPartition || partitions[id] {
+			continue
+		}
+		partitions[id] = true
+		if err := r.host.Forget(ctx, id); err != nil {
+			return err
+		}
+		gonePartitions = append(gonePartitions, id)
+	}
+	if len(goneTables) == 0 && len(gonePartitions) == 0 {
+		return nil
+	}
+	r.cfg.Logger.Info("region: removing what is left of tables that are gone", "tables", goneTables, "partitions", gonePartitions)
+	return r.removeRows(goneTables, gonePartitions)
+}
+
+// stored returns the ids under which the store has rows of a kind, ascending. It reads one row of each.
+func stored[ID uint32 | uint64](store *storage.Store, kind func(ID) []byte) (ids []ID, err error) {
+	end := keyenc.End(kind(^ID(0)))
+	it, err := store.Iter(kind(0), end)
+	if err != nil {
+		return nil, err
+	}
+	for ok := it.First(); ok; {
+		b := it.Key()[1:len(kind(0))]
+		var id uint64
+		for _, c := range b {
+			id = id<<8 | uint64(c)
+		}
+		ids = append(ids, ID(id))
+		ok = it.SeekGE(keyenc.End(kind(ID(id))))
+	}
+	return ids, it.Close()
 }

@@ -107,6 +107,7 @@ type RestoreSummary struct {
 	SourceTable string
 	At          int64 // ms since the Unix epoch: the backup's cut
 	InProgress  bool
+	Node        uint64 `json:",omitempty"` // of the region, that restores it; 0: its only one
 }
 
 // Replica returns the named region's entry, or nil.
