@@ -31,6 +31,7 @@ type Engine struct {
 	region  *region.Region
 	rep     *replicator
 	backups *backups
+	scrub   *scrubber
 	handler http.Handler
 }
 
@@ -92,6 +93,7 @@ func openEngine(cfg Config, archive backup.Archive) (e *Engine, err error) {
 	}
 	e.rep = newReplicator(e.region, cfg.Now, cfg.Tasks, cfg.Logger)
 	e.backups = newBackups(e.region, archive, cfg.Now, cfg.Tasks, cfg.Logger)
+	e.scrub = &scrubber{log: e.log, store: e.store, now: cfg.Now, tasks: cfg.Tasks, logger: cfg.Logger, fatal: cfg.Fatal}
 	operator := &admin.Operator{Region: e.region, Links: e.rep, Backups: e.backups, Now: cfg.Now}
 	e.handler = api.New(api.Config{
 		Region: e.region, Verifier: cfg.verifier(), Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Peers: e.rep.Peers, Operator: operator.Handle,
@@ -112,6 +114,7 @@ func (e *Engine) run(ctx, inner context.Context) error {
 	g.Go(func() error { return e.region.Run(inner) })
 	g.Go(func() error { return e.rep.Run(gctx) })
 	g.Go(func() error { return e.backups.Run(gctx) })
+	g.Go(func() error { return e.scrub.Run(gctx) })
 	return g.Wait()
 }
 

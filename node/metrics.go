@@ -23,6 +23,7 @@ func newMetrics(n *Node) *prometheus.Registry {
 	gauge("state_disk_bytes", "Size of the state on disk.", func() float64 { return float64(n.store.Metrics().DiskBytes) })
 	gauge("state_memtable_bytes", "Size of the state not flushed yet.", func() float64 { return float64(n.store.Metrics().MemTableBytes) })
 	r.MustRegister(tableCollector{n})
+	r.MustRegister(n.scrub.collectors()...)
 	return r
 }
 

@@ -81,6 +81,7 @@ func (f *Feed) Pump(log Log, batch func(Batch) (int, error), progress func(Progr
 	if after, _ := f.Next(); after < p.Seq {
 		return true, nil
 	}
+	p.After = f.After()
 	if f.Shows(p) {
 		return false, progress(p)
 	}

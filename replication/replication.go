@@ -35,6 +35,7 @@ type Progress struct {
 	Clock   crdt.HLC            // every later write of the origin's has a greater stamp
 	Applied map[string]crdt.HLC // by region: the origin has applied all of that region's writes up to here
 	SentAt  int64               // by the origin's clock, ns since the Unix epoch
+	After   uint64              // the end of the last batch sent before it on this stream, or where the stream began
 }
 
 // Resume is where a stream goes on.
@@ -172,8 +173,12 @@ func (f *Follower) Batch(ctx context.Context, sink Sink, b Batch) error {
 
 // Progress takes a progress that has arrived, behind every batch that it covers. It tells whether that has
 // moved Applied. A long run of other regions' changes is passed over by moving the cursor alone: the origin
-// keeps its log up to what is acknowledged.
+// keeps its log up to what is acknowledged. It returns an error when a batch that the progress covers has not
+// been applied: believed, it would make stable what is still to come.
 func (f *Follower) Progress(ctx context.Context, sink Sink, p Progress) (moved bool, err error) {
+	if p.After > f.applied {
+		return false, fmt.Errorf("replication: a gap: applied %d, a progress comes behind %d", f.applied, p.After)
+	}
 	if moved = p.Seq > f.applied+SkipAfter; moved {
 		b := Batch{After: f.applied, Seq: p.Seq}
 		if err := sink.Apply(ctx, b); err != nil {

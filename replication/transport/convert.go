@@ -89,7 +89,7 @@ func progressToProto(p replication.Progress) *pb.Progress {
 	for region, h := range p.Applied {
 		applied[region] = uint64(h)
 	}
-	return &pb.Progress{Seq: p.Seq, Clock: uint64(p.Clock), Applied: applied, SentUnixNano: p.SentAt}
+	return &pb.Progress{Seq: p.Seq, Clock: uint64(p.Clock), Applied: applied, SentUnixNano: p.SentAt, After: p.After}
 }
 
 func progressFromProto(m *pb.Progress) replication.Progress {
@@ -97,7 +97,7 @@ func progressFromProto(m *pb.Progress) replication.Progress {
 	for region, h := range m.Applied {
 		applied[region] = crdt.HLC(h)
 	}
-	return replication.Progress{Seq: m.Seq, Clock: crdt.HLC(m.Clock), Applied: applied, SentAt: m.SentUnixNano}
+	return replication.Progress{Seq: m.Seq, Clock: crdt.HLC(m.Clock), Applied: applied, SentAt: m.SentUnixNano, After: m.After}
 }
 
 func seedToProto(p replication.SeedPart) *pb.SeedChunk {

@@ -208,7 +208,7 @@ func TestBatchesArriveInOrderAndAreAcknowledged(t *testing.T) {
 	}
 	takeUpTo(t, s, 0, 20, 1, 2, 5, 6, 7, 8, 9, 20)
 	awaitAck(t, o, 20)
-	want := replication.Progress{Seq: 20, Clock: 120, Applied: map[string]crdt.HLC{"us-east-1": 7}, SentAt: 5}
+	want := replication.Progress{Seq: 20, Clock: 120, Applied: map[string]crdt.HLC{"us-east-1": 7}, SentAt: 5, After: 20}
 	if got := take(t, s.progress); !reflect.DeepEqual(got, want) {
 		t.Errorf("progress %+v, want %+v", got, want)
 	}

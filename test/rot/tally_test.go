@@ -33,12 +33,9 @@ const (
 	scrub    outcome = "found by scrub"
 	harmless outcome = "harmless"
 	silent   outcome = "SILENT"
-
-	// uncovered is silent where it is known that nothing guards yet.
-	uncovered outcome = "not covered"
 )
 
-var outcomes = []outcome{open, read, scrub, harmless, uncovered, silent}
+var outcomes = []outcome{open, read, scrub, harmless, silent}
 
 // tally counts outcomes by kind of what was damaged.
 type tally struct {

@@ -23,8 +23,7 @@ func (w *world) check() {
 		return
 	}
 	w.checkReplicas()
-	w.checkHistory()
-	w.checkRegisters()
+	w.checkRegisters(w.checkHistory())
 	w.checkSolo()
 	w.checkBounds()
 }
@@ -62,6 +61,7 @@ func (w *world) settle() bool {
 		return why == "" || len(w.violations) > 0
 	}) {
 		w.violate("not settled within %s of being healed: %s", settleLimit, why)
+		w.traceKeys()
 		return false
 	}
 	return len(w.violations) == 0
@@ -100,6 +100,27 @@ func (w *world) apart() string {
 		}
 	}
 	return ""
+}
+
+// traceKeys writes every change, and what each node shows, into the trace.
+func (w *world) traceKeys() {
+	if w.out == nil {
+		return
+	}
+	for _, m := range w.nodes {
+		items, d, err := m.items(shared)
+		if err != nil {
+			continue
+		}
+		for _, key := range slices.Sorted(maps.Keys(items)) {
+			raw, _ := m.engine.Store().Get(nil, keyenc.Record(nil, d.ID, d.Schema.KeyOfValues(value(key), noValue)))
+			w.tracef("   %s: %s shows %q of %x", m.name, key, items[key], raw)
+		}
+	}
+	for _, dot := range w.history.dots {
+		c := w.history.changes[dot]
+		w.tracef("   change of %q: %v of %s %v %x", c.key, dot, c.origin.name, c.marks, c.delta)
+	}
 }
 
 func (w *world) lastMark(r *regionOf) string {
@@ -205,15 +226,15 @@ func (w *world) checkReplicas() {
 }
 
 // checkHistory holds what the regions show against the changes that were shipped, and those against what clients did.
-func (w *world) checkHistory() {
+func (w *world) checkHistory() (times map[string]crdt.Dot) {
 	h := w.history
 	items, d, err := w.nodes[0].items(shared)
 	if err != nil {
 		w.violate("%v", err)
-		return
+		return nil
 	}
 	// Every change was made by a client, once.
-	times := map[string]crdt.Dot{}
+	times = map[string]crdt.Dot{}
 	byKey := map[string][]crdt.Dot{}
 	for _, dot := range h.dots {
 		c := h.changes[dot]
@@ -237,6 +258,11 @@ func (w *world) checkHistory() {
 			times[m] = dot
 		}
 	}
+	for _, key := range slices.Sorted(maps.Keys(byKey)) {
+		for _, dot := range byKey[key] {
+			w.tracef("   change of %s: %v of %s %v", key, dot, h.changes[dot].origin.name, h.changes[dot].marks)
+		}
+	}
 	// Every acknowledged write is among the changes.
 	for _, o := range h.ops {
 		if o.table == shared && o.outcome == done && marks(o.kind) && times[o.mark] == (crdt.Dot{}) {
@@ -244,19 +270,16 @@ func (w *world) checkHistory() {
 		}
 	}
 	w.checkClocks(times)
-	// What is shown is the join of all changes, in any order.
+	// What is shown is the join of all changes, each origin's in their order.
 	for _, key := range slices.Sorted(maps.Keys(byKey)) {
 		dots := byKey[key]
-		slices.SortFunc(dots, crdt.Dot.Compare)
-		if w.rng.IntN(2) == 0 {
-			w.rng.Shuffle(len(dots), func(i, j int) { dots[i], dots[j] = dots[j], dots[i] })
-		}
+		dots = w.interleave(dots)
 		var r crdt.Record
 		for _, dot := range dots {
 			delta, err := crdt.Decode(h.changes[dot].delta)
 			if err != nil {
 				w.violate("a change of %s cannot be read: %v", key, err)
-				return
+				return times
 			}
 			r.Join(delta)
 		}
@@ -280,6 +303,27 @@ func (w *world) checkHistory() {
 		}
 	}
 	w.checkCounters(items, times)
+	return times
+}
+
+// interleave returns dots in a random order that keeps each actor's own.
+func (w *world) interleave(dots []crdt.Dot) (out []crdt.Dot) {
+	slices.SortFunc(dots, crdt.Dot.Compare)
+	by := map[crdt.Actor][]crdt.Dot{}
+	var actors []crdt.Actor
+	for _, d := range dots {
+		if by[d.Actor] == nil {
+			actors = append(actors, d.Actor)
+		}
+		by[d.Actor] = append(by[d.Actor], d)
+	}
+	for len(out) < len(dots) {
+		a := actors[w.rng.IntN(len(actors))]
+		if len(by[a]) > 0 {
+			out, by[a] = append(out, by[a][0]), by[a][1:]
+		}
+	}
+	return out
 }
 
 // marks tells whether a kind of operation leaves its mark in the change it makes.
@@ -336,7 +380,7 @@ func (w *world) checkCounters(items map[string]string, times map[string]crdt.Dot
 }
 
 // checkRegisters holds the keys that one region alone writes against one register each, with porcupine.
-func (w *world) checkRegisters() {
+func (w *world) checkRegisters(times map[string]crdt.Dot) {
 	by := map[string][]porcupine.Operation{}
 	for _, o := range w.history.ops {
 		if !strings.HasPrefix(o.key, keyHome) || o.outcome == rejected || o.outcome == unknown && o.kind == opGet {
@@ -344,7 +388,10 @@ func (w *world) checkRegisters() {
 		}
 		returned := int64(o.returned)
 		if o.outcome == unknown {
-			returned = int64(w.now) + 1
+			if marks(o.kind) && times[o.mark] == (crdt.Dot{}) {
+				continue // it never took effect
+			}
+			returned = w.tookEffectBy(o, times)
 		}
 		by[o.key] = append(by[o.key], porcupine.Operation{ClientId: o.n, Input: o, Call: int64(o.invoked), Output: o, Return: returned})
 	}
@@ -361,6 +408,20 @@ func (w *world) checkRegisters() {
 			w.violate("%s: the checker found no answer in time", key)
 		}
 	}
+}
+
+// tookEffectBy bounds when an unknown write of a key's took effect: before every one that is stamped later had returned.
+func (w *world) tookEffectBy(o *operation, times map[string]crdt.Dot) int64 {
+	by := int64(w.now) + 1
+	if !marks(o.kind) {
+		return by
+	}
+	for _, other := range w.history.ops {
+		if other.key == o.key && other.outcome == done && marks(other.kind) && times[other.mark].Compare(times[o.mark]) > 0 {
+			by = min(by, int64(other.returned))
+		}
+	}
+	return by
 }
 
 var registerModel = porcupine.Model{

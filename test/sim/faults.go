@@ -231,7 +231,13 @@ func (w *world) crashSome(m *machine) {
 		})
 	default:
 		w.count.fault(faultStop)
-		m.halt(func() { w.restart(m, w.between(10*time.Millisecond, time.Second)) })
+		m.halt(func() {
+			if w.calm {
+				m.boot()
+				return
+			}
+			w.restart(m, w.between(10*time.Millisecond, time.Second))
+		})
 	}
 }
 

@@ -101,10 +101,15 @@ func marksIn(b []byte) (marks []string) {
 	}
 }
 
-// wrong are what shipping itself has shown to be wrong.
-func (h *history) shipped(origin *regionOf, to replication.Resume, b replication.Batch) {
+// shipped notes what an origin has sent to a follower.
+func (w *world) shipped(origin *regionOf, to replication.Resume, b replication.Batch) {
+	h := w.history
+	w.tracef("   %s ships %d changes in (%d, %d] to %s", origin.name, len(b.Changes), b.After, b.Seq, to.Region)
 	for _, c := range b.Changes {
 		dot := crdt.PeekDot(c.Delta)
+		if have := h.changes[dot]; have != nil && (have.key != string(c.Key) || !bytes.Equal(have.delta, c.Delta)) {
+			w.violate("%s ships two changes stamped %v: %v and %v", origin.name, dot, have.marks, marksIn(c.Delta))
+		}
 		if h.changes[dot] == nil {
 			h.changes[dot] = &change{origin: origin, key: string(c.Key), delta: bytes.Clone(c.Delta), marks: marksIn(c.Delta)}
 			h.dots = append(h.dots, dot)

@@ -117,7 +117,7 @@ func (p *peer) Follow(ctx context.Context, from replication.Resume, sink replica
 			}
 		})
 		batch := func(b replication.Batch) (int, error) {
-			w.history.shipped(to.region, from, b)
+			w.shipped(to.region, from, b)
 			c.send(false, true, func() { in.put(b) })
 			size := 0
 			for _, ch := range b.Changes {

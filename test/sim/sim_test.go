@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"strings"
 	"testing"
 	"testing/cryptotest"
 	"time"
@@ -16,6 +17,15 @@ func run(t *testing.T, seed uint64, cfg Config, out io.Writer) (result Result) {
 		result = Run(seed, cfg, out)
 	})
 	return result
+}
+
+// chosen is what the environment says of what a seed would draw.
+func chosen(t *testing.T) Config {
+	cfg := Config{Regions: env(t, "REGIONS", 0), Nodes: env(t, "NODES", 0)}
+	if f := os.Getenv("FAMILIES"); f != "" {
+		cfg.Families = strings.Split(f, ",")
+	}
+	return cfg
 }
 
 func env(t *testing.T, name string, or int) int {
@@ -34,7 +44,7 @@ func env(t *testing.T, name string, or int) int {
 func TestSeeds(t *testing.T) {
 	if os.Getenv("SEED") != "" {
 		seed := uint64(env(t, "SEED", 0))
-		r := run(t, seed, Config{}, os.Stdout)
+		r := run(t, seed, chosen(t), os.Stdout)
 		for _, v := range r.Violations {
 			t.Errorf("seed %d: %s", seed, v)
 		}
@@ -48,7 +58,7 @@ func TestSeeds(t *testing.T) {
 	failed := 0
 	for i := range seeds {
 		seed := uint64(from + i)
-		r := run(t, seed, Config{}, nil)
+		r := run(t, seed, chosen(t), nil)
 		total.Add(r.Count)
 		for _, v := range r.Violations {
 			t.Errorf("seed %d: %s (replay: make sim SEED=%d)", seed, v, seed)
@@ -60,7 +70,7 @@ func TestSeeds(t *testing.T) {
 			continue
 		}
 		if i%50 == 0 {
-			again := run(t, seed, Config{}, nil)
+			again := run(t, seed, chosen(t), nil)
 			total.Replayed++
 			if again.Trace != r.Trace {
 				t.Errorf("seed %d: replayed, it is another: trace %016x, then %016x", seed, r.Trace, again.Trace)

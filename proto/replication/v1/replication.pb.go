@@ -462,6 +462,7 @@ type Progress struct {
 	Clock         uint64                 `protobuf:"fixed64,2,opt,name=clock,proto3" json:"clock,omitempty"`                                                                               // HLC: every later write of the origin's has a greater one
 	Applied       map[string]uint64      `protobuf:"bytes,3,rep,name=applied,proto3" json:"applied,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"` // by region: HLC up to which the origin has applied all its writes
 	SentUnixNano  int64                  `protobuf:"varint,4,opt,name=sent_unix_nano,json=sentUnixNano,proto3" json:"sent_unix_nano,omitempty"`
+	After         uint64                 `protobuf:"varint,5,opt,name=after,proto3" json:"after,omitempty"` // the end of the last batch sent, or where the stream began
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -520,6 +521,13 @@ func (x *Progress) GetApplied() map[string]uint64 {
 func (x *Progress) GetSentUnixNano() int64 {
 	if x != nil {
 		return x.SentUnixNano
+	}
+	return 0
+}
+
+func (x *Progress) GetAfter() uint64 {
+	if x != nil {
+		return x.After
 	}
 	return 0
 }
@@ -716,12 +724,13 @@ const file_proto_replication_v1_replication_proto_rawDesc = "" +
 	"\x05count\x18\x03 \x01(\rR\x05count\x12\x12\n" +
 	"\x04size\x18\x04 \x01(\rR\x04size\x12\x16\n" +
 	"\x06crc32c\x18\x05 \x01(\aR\x06crc32c\x12\x12\n" +
-	"\x04body\x18\x06 \x01(\fR\x04body\"\xe0\x01\n" +
+	"\x04body\x18\x06 \x01(\fR\x04body\"\xf6\x01\n" +
 	"\bProgress\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x14\n" +
 	"\x05clock\x18\x02 \x01(\x06R\x05clock\x12J\n" +
 	"\aapplied\x18\x03 \x03(\v20.commutator.replication.v1.Progress.AppliedEntryR\aapplied\x12$\n" +
-	"\x0esent_unix_nano\x18\x04 \x01(\x03R\fsentUnixNano\x1a:\n" +
+	"\x0esent_unix_nano\x18\x04 \x01(\x03R\fsentUnixNano\x12\x14\n" +
+	"\x05after\x18\x05 \x01(\x04R\x05after\x1a:\n" +
 	"\fAppliedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x06R\x05value:\x028\x01\"Y\n" +
