@@ -18,8 +18,8 @@ func (w *world) chaos(until time.Duration) {
 	}
 	w.say("families %v", w.families)
 	// A little of this is always there.
-	w.net.near.late, w.net.far.late = 0.01, 0.01
-	w.net.near.dup, w.net.far.dup = 0.01, 0.02
+	w.net.near.late, w.net.far.late = 0.02, 0.04
+	w.net.near.dup, w.net.far.dup = 0.02, 0.05
 	w.net.last.loss = 0.005
 	every := func(lo, hi time.Duration, f func()) {
 		var again func()

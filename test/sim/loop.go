@@ -23,7 +23,8 @@ type loop struct {
 	tasks   []*simTask // in the order of their start; ended ones are taken out now and then
 	ended   int
 	current *simTask
-	able    []*simTask // scratch
+	able    []*simTask // that could go on when last looked through
+	idle    []*routine // whose tasks have ended
 
 	steps int
 	trace uint64    // hash of everything that happened
@@ -120,15 +121,61 @@ func (l *loop) chance(p float64) bool { return l.rng.Float64() < p }
 type simTask struct {
 	id       uint64
 	proc     *proc
-	next     func() (struct{}, bool)
-	stop     func()
-	yield    func(struct{}) bool
+	on       *routine
+	f        func()
 	over     bool
 	killed   bool
-	ctx      context.Context // what it waits for; nil: nothing
+	waits    bool // for one of the following
 	c        <-chan struct{}
-	deadline time.Duration // 0: none
+	ended    <-chan struct{} // its context's
+	deadline time.Duration   // 0: none
 	woken    task.Woken
+}
+
+// routine is what tasks run on, one after the other: a coroutine that keeps its stack.
+type routine struct {
+	task  *simTask
+	next  func() (struct{}, bool)
+	stop  func()
+	yield func(struct{}) bool
+}
+
+func (l *loop) routine() *routine {
+	if n := len(l.idle); n > 0 {
+		r := l.idle[n-1]
+		l.idle = l.idle[:n-1]
+		return r
+	}
+	r := &routine{}
+	r.next, r.stop = iter.Pull(func(yield func(struct{}) bool) {
+		r.yield = yield
+		for r.run() && yield(struct{}{}) {
+		}
+	})
+	return r
+}
+
+// run runs the routine's task to its end. It returns false when the task was killed.
+func (r *routine) run() (whole bool) {
+	t := r.task
+	defer func() {
+		t.over = true
+		if p := recover(); p != nil {
+			if _, ok := p.(killed); !ok {
+				panic(p)
+			}
+		}
+	}()
+	t.f()
+	return !t.killed
+}
+
+// retire ends the routines that have no task.
+func (l *loop) retire() {
+	for _, r := range l.idle {
+		r.stop()
+	}
+	l.idle = nil
 }
 
 // killed is what a task of a process that has been killed ends with.
@@ -159,20 +206,7 @@ func (p *proc) Go(f func()) {
 	}
 	l := p.l
 	l.seq++
-	t := &simTask{id: l.seq, proc: p}
-	t.next, t.stop = iter.Pull(func(yield func(struct{}) bool) {
-		t.yield = yield
-		defer func() {
-			t.over = true
-			if r := recover(); r != nil {
-				if _, ok := r.(killed); !ok {
-					panic(r)
-				}
-			}
-		}()
-		f()
-	})
-	l.tasks = append(l.tasks, t)
+	l.tasks = append(l.tasks, &simTask{id: l.seq, proc: p, f: f})
 }
 
 // Wait is task.Runtime's.
@@ -181,7 +215,7 @@ func (p *proc) Wait(ctx context.Context, c <-chan struct{}, d time.Duration) tas
 	if t == nil || t.proc != p {
 		panic("sim: " + p.name + ": waiting outside of a task of its own")
 	}
-	t.ctx, t.c, t.deadline = ctx, c, 0
+	t.waits, t.c, t.ended, t.deadline = true, c, ctx.Done(), 0
 	if d > 0 {
 		t.deadline = p.l.now + d
 	}
@@ -192,12 +226,11 @@ func (p *proc) Wait(ctx context.Context, c <-chan struct{}, d time.Duration) tas
 // Yield is task.Runtime's.
 func (p *proc) Yield() {
 	t := p.l.current
-	t.ctx, t.c, t.deadline = nil, nil, 0
 	p.l.park(t)
 }
 
 func (l *loop) park(t *simTask) {
-	if t.killed || !t.yield(struct{}{}) || t.killed {
+	if t.killed || !t.on.yield(struct{}{}) || t.killed {
 		panic(killed{})
 	}
 }
@@ -227,7 +260,9 @@ func (p *proc) kill() {
 		}
 		current := p.l.current
 		p.l.current = t
-		t.stop()
+		if t.on != nil {
+			t.on.stop()
+		}
 		p.l.current = current
 		t.over = true
 	}
@@ -241,22 +276,22 @@ func (p *proc) kill() {
 
 // canRun tells whether a task could go on, and how a Wait would end: the reasons, as bits of task.Woken.
 func (l *loop) canRun(t *simTask) (ways uint8) {
-	if t.ctx == nil {
+	if !t.waits {
 		return 1 << task.Token
 	}
-	if t.c != nil && (len(t.c) > 0 || isClosed(t.c)) {
+	if len(t.c) > 0 || t.c != nil && cap(t.c) == 0 && isClosed(t.c) {
 		ways |= 1 << task.Token
 	}
 	if t.deadline > 0 && t.deadline <= l.now {
 		ways |= 1 << task.Late
 	}
-	if t.ctx.Err() != nil {
+	if t.ended != nil && isClosed(t.ended) {
 		ways |= 1 << task.Ended
 	}
 	return ways
 }
 
-// isClosed tells whether an empty channel is closed. Nobody sends on a channel without room for a token.
+// isClosed tells whether a channel without room for a token is closed: nobody sends on one.
 func isClosed(c <-chan struct{}) bool {
 	select {
 	case <-c:
@@ -272,58 +307,72 @@ func (l *loop) step() bool {
 		e := heap.Pop(&l.events).(event)
 		e.do()
 	}
-	able := l.able[:0]
+	// Of those that could go on when they were last looked through, each goes on once, in a random order.
+	for len(l.able) > 0 {
+		i := l.rng.IntN(len(l.able))
+		t := l.able[i]
+		l.able[i] = l.able[len(l.able)-1]
+		l.able = l.able[:len(l.able)-1]
+		if t.over || t.proc.paused || t.proc.dead {
+			continue
+		}
+		if ways := l.canRun(t); ways != 0 {
+			l.resume(t, ways)
+			l.now += stepTakes
+			l.steps++
+			return true
+		}
+	}
 	next := time.Duration(-1)
 	for _, t := range l.tasks {
 		if t.over || t.proc.paused {
 			continue
 		}
 		if l.canRun(t) != 0 {
-			able = append(able, t)
+			l.able = append(l.able, t)
 		} else if t.deadline > 0 && (next < 0 || t.deadline < next) {
 			next = t.deadline
 		}
 	}
-	l.able = able
-	if len(able) == 0 {
-		if len(l.events) > 0 && (next < 0 || l.events[0].at < next) {
-			next = l.events[0].at
-		}
-		if next < 0 {
-			return false
-		}
-		l.now = max(l.now, next)
+	if len(l.able) > 0 {
 		return true
 	}
-	t := able[l.rng.IntN(len(able))]
-	l.resume(t)
-	l.now += stepTakes
-	l.steps++
+	if len(l.events) > 0 && (next < 0 || l.events[0].at < next) {
+		next = l.events[0].at
+	}
+	if next < 0 {
+		return false
+	}
+	l.now = max(l.now, next)
 	return true
 }
 
-func (l *loop) resume(t *simTask) {
-	ways := l.canRun(t)
+func (l *loop) resume(t *simTask, ways uint8) {
 	way := task.Woken(l.rng.IntN(3))
 	for ways&(1<<way) == 0 {
 		way = (way + 1) % 3
 	}
-	if way == task.Token && t.c != nil {
-		select {
-		case <-t.c:
-		default:
-		}
+	if way == task.Token && t.waits && len(t.c) > 0 {
+		<-t.c
 	}
-	t.woken, t.ctx, t.c, t.deadline = way, nil, nil, 0
+	t.woken, t.waits, t.c, t.ended, t.deadline = way, false, nil, nil, 0
 	l.note('t', t.id, uint64(way))
 	l.current = t
-	_, more := t.next()
-	l.current = nil
-	if !more {
-		t.over = true
-		l.ended++
+	if t.on == nil {
+		t.on = l.routine()
+		t.on.task = t
 	}
-	if l.ended > 64 && l.ended > len(l.tasks)/2 {
+	t.on.next()
+	l.current = nil
+	if t.over {
+		l.ended++
+		if !t.killed {
+			t.on.task = nil
+			l.idle = append(l.idle, t.on)
+		}
+		t.f, t.on = nil, nil
+	}
+	if l.ended > 32 && l.ended > len(l.tasks)/3 {
 		kept := l.tasks[:0]
 		for _, t := range l.tasks {
 			if !t.over {

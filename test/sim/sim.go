@@ -14,7 +14,7 @@ type Config struct {
 	Nodes    int // of each region; 0: drawn, 1 to 3
 	Clients  int // of each region; default 2
 	Think    time.Duration
-	Chaos    time.Duration // how long things break; default 8 to 16 s
+	Chaos    time.Duration // how long things break; default 5 to 12 s
 	HomeKeys int
 	Families []string // nil: drawn, 1 to 3
 }
@@ -75,7 +75,7 @@ func (w *world) run() {
 	}
 	chaos := w.cfg.Chaos
 	if chaos == 0 {
-		chaos = w.between(8*time.Second, 16*time.Second)
+		chaos = w.between(5*time.Second, 12*time.Second)
 	}
 	until := w.now + chaos
 	w.chaos(until)
@@ -115,6 +115,7 @@ func (w *world) end() {
 		}
 	}
 	w.clients.proc.kill()
+	w.retire()
 	for w.Len() > 0 { // what was to be abandoned
 		e := w.pop()
 		if e.at <= w.now {

@@ -3,6 +3,7 @@ package sim
 import (
 	"io"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"testing"
@@ -79,4 +80,9 @@ func TestSeeds(t *testing.T) {
 	}
 	total.Print(os.Stdout)
 	t.Logf("%.1f seeds a second", float64(seeds)/time.Since(start).Seconds())
+}
+
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(400) // a seed lives a fraction of a second, and two cores have more memory than time
+	os.Exit(m.Run())
 }

@@ -196,15 +196,15 @@ func (w *world) one(r *regionOf, client int, seen map[string]string) {
 	o := &operation{region: r, client: client, table: shared}
 	pick := func(class string, n int) string { return fmt.Sprintf("%s-%d", class, w.rng.IntN(n)) }
 	switch x := w.rng.IntN(100); {
-	case x < 45:
+	case x < 50:
 		o.key = fmt.Sprintf("%s-%s-%d", keyHome, r.name, w.rng.IntN(w.cfg.HomeKeys))
 		o.kind = []opKind{opPut, opPutNew, opSwap, opSwap, opAdd, opAdd, opDelete, opGet, opGet, opGet}[w.rng.IntN(10)]
-	case x < 55:
+	case x < 58:
 		o.key = pick(keyReg, 4)
 		o.kind = []opKind{opPut, opPutNew, opSwap, opAdd, opDelete, opGet}[w.rng.IntN(6)]
-	case x < 62:
+	case x < 64:
 		o.key, o.kind = pick(keyCnt, 2), opAdd
-	case x < 69:
+	case x < 70:
 		o.key, o.kind = pick(keySet, 2), []opKind{opSetAdd, opSetAdd, opSetRemove}[w.rng.IntN(3)]
 	case x < 75:
 		o.key, o.kind = pick(keyMap, 2), []opKind{opPutNew, opMapSet, opMapSet, opAdd}[w.rng.IntN(4)]
