@@ -41,7 +41,7 @@ type member struct {
 	id uint64
 	fs *vfs.MemFS
 
-	*Region               // as last started
+	*Region // as last started
 	up      atomic.Pointer[Region]
 	store   *storage.Store
 	log     *raftlog.Log
@@ -125,6 +125,9 @@ func (m *member) start() {
 }
 
 func (m *member) send(to uint64, msg group.Message) {
+	if m.up.Load() == nil {
+		return // killed: what it writes from now on is lost, and nobody may hear of it
+	}
 	select {
 	case m.c.nodes[to-1].mail <- mail{m.id, msg}:
 	default: // a network loses what it has no room for

@@ -69,7 +69,10 @@ type Region struct {
 	opened  chan struct{}                     // closed once every table of the catalog is open
 	changed chan struct{}                     // gets a token when there may be something to reconcile
 	led     atomic.Bool                       // this node led when the catalog's group last said so
-	removed map[uint32]bool                   // ids of tables that this node has removed; of reconcile alone
+
+	// Of reconcile alone:
+	opening map[string]*Table // open, but not in tables yet: see Table.founded
+	removed map[uint32]bool   // ids of tables that this node has removed
 
 	mu       sync.Mutex
 	watchers map[chan struct{}]bool // told, without waiting, that the catalog has changed
@@ -85,7 +88,7 @@ func Open(cfg Config) (*Region, error) {
 	}
 	r := &Region{
 		cfg: cfg, several: len(cfg.Voters) > 1, opened: make(chan struct{}), changed: make(chan struct{}, 1),
-		removed: map[uint32]bool{}, watchers: map[chan struct{}]bool{},
+		opening: map[string]*Table{}, removed: map[uint32]bool{}, watchers: map[chan struct{}]bool{},
 		host: group.NewHost(group.Config{
 			NodeID: cfg.NodeID, Voters: cfg.Voters, Send: cfg.Send, Tick: cfg.Tick, Log: cfg.Log, Store: cfg.Store, Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Fatal: cfg.Fatal,
 		}),
@@ -289,11 +292,13 @@ func (r *Region) reconcile(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("table %s: %w", d.Schema.Name, err))
 		}
 	}
-	for _, t := range r.Tables() {
+	open := maps.Clone(*r.tables.Load())
+	maps.Copy(open, r.opening)
+	for _, name := range slices.Sorted(maps.Keys(open)) {
 		// Another node has seen to the table's end.
-		if _, ok := defs[t.Schema().Name]; !ok {
-			if err := r.remove(ctx, t.Definition(), t); err != nil {
-				errs = append(errs, fmt.Errorf("table %s: %w", t.Schema().Name, err))
+		if _, ok := defs[name]; !ok {
+			if err := r.remove(ctx, open[name].Definition(), open[name]); err != nil {
+				errs = append(errs, fmt.Errorf("table %s: %w", name, err))
 			}
 		}
 	}
@@ -308,6 +313,9 @@ func (r *Region) reconcile(ctx context.Context) error {
 func (r *Region) reconcileTable(ctx context.Context, d definition) error {
 	name := d.Schema.Name
 	t := (*r.tables.Load())[name]
+	if t == nil {
+		t = r.opening[name]
+	}
 	if t != nil && t.ID != d.ID { // deleted and made anew, by other nodes
 		if err := r.remove(ctx, t.Definition(), t); err != nil {
 			return err
@@ -322,10 +330,14 @@ func (r *Region) reconcileTable(ctx context.Context, d definition) error {
 		if t, err = r.openTable(d.Definition); err != nil {
 			return err
 		}
-		r.publish(name, t)
+		r.opening[name] = t
+		r.found(name)
 	}
 	if err := t.follow(ctx, d); err != nil {
 		return err
+	}
+	if !r.found(name) {
+		return nil // the node that leads the catalog is about to see to it, and its partitions tell
 	}
 	if t.revision != d.revision {
 		t.revision = d.revision
@@ -365,6 +377,20 @@ func (d definition) settled(region string) bool {
 		}
 	}
 	return d.Status == table.Active || waits(d.Definition, region)
+}
+
+// found puts a table that is being opened on the list, if it can be used. It tells whether the table is on the list.
+func (r *Region) found(name string) bool {
+	t := r.opening[name]
+	if t == nil {
+		return true
+	}
+	if !t.founded() {
+		return false
+	}
+	delete(r.opening, name)
+	r.publish(name, t)
+	return true
 }
 
 // publish puts an open table on the list, or takes it off (nil).

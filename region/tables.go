@@ -303,6 +303,17 @@ func (r *Region) openTable(d *table.Definition) (*Table, error) {
 	return t, nil
 }
 
+// founded tells whether all partitions follow a schema: without one they can make nothing of an item. They get it from
+// the node that leads the catalog, which may be another, or just not have come so far.
+func (t *Table) founded() bool {
+	for _, p := range t.partitions {
+		if p.schema.Load().Name == "" {
+			return false
+		}
+	}
+	return true
+}
+
 // follow brings the table's partitions onto the definition's schema. At a node that does not lead the catalog that is
 // somebody else's work; there, once it returns, a read of an index that the definition shows as filled finds its rows.
 func (t *Table) follow(ctx context.Context, d definition) error {
@@ -393,6 +404,7 @@ func (r *Region) remove(ctx context.Context, d *table.Definition, t *Table) erro
 		return nil
 	}
 	if t != nil {
+		delete(r.opening, d.Schema.Name)
 		r.publish(d.Schema.Name, nil)
 		for _, p := range t.partitions {
 			if err := r.host.Remove(ctx, p.group); err != nil && !errors.Is(err, group.ErrGone) {
