@@ -461,15 +461,11 @@ var registerModel = porcupine.Model{
 // checkSolo looks for every acknowledged put of the table of one region, there and in what was restored of it.
 func (w *world) checkSolo() {
 	home := w.regions[0]
-	find := func(name string, before int) {
+	find := func(name string, began time.Duration) {
 		items, _, err := home.nodes[0].items(name)
 		if err != nil {
 			w.violate("%s: %v", name, err)
 			return
-		}
-		began := w.now
-		if before < len(w.history.ops) {
-			began = w.history.ops[before].invoked
 		}
 		put := map[string]*operation{}
 		for _, o := range w.history.ops {
@@ -493,9 +489,9 @@ func (w *world) checkSolo() {
 			}
 		}
 	}
-	find(solo, len(w.history.ops))
+	find(solo, w.now)
 	for _, r := range w.restored {
-		find(r.name, r.before)
+		find(r.name, r.began)
 	}
 }
 

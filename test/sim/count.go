@@ -3,8 +3,6 @@ package sim
 import (
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"strings"
 )
 
@@ -54,11 +52,9 @@ var faultNames = [faultKinds]string{
 	"client's message lost", "flush", "compaction",
 }
 
-// cell is one cell of what the generator has reached: an operation, a kind of fault that was under way, and an outcome.
-type cell struct {
-	op      opKind
-	family  string
-	outcome outcome
+// cell names one cell of what the generator has reached: an operation, a family of faults that was at work, and an outcome.
+func cell(op opKind, family string, o outcome) string {
+	return opNames[op] + " / " + family + " / " + outcomeNames[o]
 }
 
 // Counts is what a run, or many, have done.
@@ -69,12 +65,12 @@ type Counts struct {
 	Checked         int             // operations checked for linearizability
 	Compared        int             // items compared between regions
 	Explained       int             // items explained from the history
-	Cells           map[cell]int
+	Cells           map[string]int
 	Steps           int
 	SimSeconds      float64
 }
 
-func newCounts() *Counts { return &Counts{Cells: map[cell]int{}} }
+func newCounts() *Counts { return &Counts{Cells: map[string]int{}} }
 
 func (c *Counts) fault(k faultKind) { c.Faults[k]++ }
 
@@ -120,7 +116,7 @@ func (c *Counts) Unreached() (missing []string) {
 			missing = append(missing, "operation: "+opNames[op]+": done")
 		}
 		for _, f := range familyNames {
-			if c.Cells[cell{op, f, done}] == 0 {
+			if c.Cells[cell(op, f, done)] == 0 {
 				missing = append(missing, "cell: "+opNames[op]+" during "+f+": done")
 			}
 		}
@@ -149,13 +145,35 @@ func (c *Counts) Print(w io.Writer) {
 		fmt.Fprintf(w, "  %-22s %s\n", opNames[op], strings.Join(parts, ", "))
 	}
 	fmt.Fprintf(w, "%d operations checked for linearizability, %d items compared between replicas, %d explained from the history\n", c.Checked, c.Compared, c.Explained)
-	reached := map[string]int{}
-	for k := range c.Cells {
-		reached[k.family]++
+	fmt.Fprintf(w, "%d cells of operation x fault family x outcome reached\n", len(c.Cells))
+}
+
+// tally is a run's figures for a file: names instead of numbers.
+type tally struct {
+	Seeds, Replayed, Faults       int
+	FaultsBySite                  map[string]int
+	OperationsByOutcome           map[string]map[string]int
+	OperationsCheckedForRegisters int
+	ItemsCompared, ItemsExplained int
+	CellsReached, SchedulingSteps int
+	SimulatedHours                float64
+}
+
+func (c *Counts) tally() tally {
+	t := tally{
+		Seeds: c.Seeds, Replayed: c.Replayed, Faults: c.Total(), FaultsBySite: map[string]int{}, OperationsByOutcome: map[string]map[string]int{},
+		OperationsCheckedForRegisters: c.Checked, ItemsCompared: c.Compared, ItemsExplained: c.Explained, CellsReached: len(c.Cells),
+		SchedulingSteps: c.Steps, SimulatedHours: c.SimSeconds / 3600,
 	}
-	fmt.Fprintf(w, "%d cells of operation x fault family x outcome reached:", len(c.Cells))
-	for _, f := range slices.Sorted(maps.Keys(reached)) {
-		fmt.Fprintf(w, " %s %d", f, reached[f])
+	for i, n := range c.Faults {
+		t.FaultsBySite[faultNames[i]] = n
 	}
-	fmt.Fprintln(w)
+	for op := range opKinds {
+		by := map[string]int{}
+		for o, n := range c.Ops[op] {
+			by[outcomeNames[o]] = n
+		}
+		t.OperationsByOutcome[opNames[op]] = by
+	}
+	return t
 }

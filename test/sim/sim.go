@@ -131,24 +131,23 @@ func (w *world) backups(until time.Duration) {
 	for n := 0; w.now < until; n++ {
 		p.Wait(context.Background(), nil, w.between(200*time.Millisecond, 3*time.Second))
 		to := home.nodes[w.rng.IntN(len(home.nodes))]
-		before := len(w.history.ops)
+		began := w.now
 		id, ok := w.job(to, "CreateBackup", fmt.Sprintf(`{"TableName":%q}`, solo), opBackup)
 		if !ok {
 			continue
 		}
 		name := fmt.Sprintf("restored-%d", n)
 		if _, ok := w.job(to, "RestoreBackup", fmt.Sprintf(`{"BackupID":%q,"TableName":%q}`, id, name), opRestore); ok {
-			w.restored = append(w.restored, restored{name, before})
+			w.restored = append(w.restored, restored{name, began})
 			w.say("restored %s", name)
 		}
 	}
 }
 
-// restored is a table that a restore has made: it must have every item of solo whose put was acknowledged before operation
-// number before began.
+// restored is a table that a restore has made: it must have every item of solo whose put was acknowledged before the backup began.
 type restored struct {
-	name   string
-	before int
+	name  string
+	began time.Duration
 }
 
 // job starts a job of the operator's and waits for its end. It returns the backup's id.
@@ -158,7 +157,7 @@ func (w *world) job(to *machine, operation, body string, kind opKind) (id string
 	defer func() {
 		w.count.Ops[kind][how]++
 		for _, f := range w.families {
-			w.count.Cells[cell{kind, f, how}]++
+			w.count.Cells[cell(kind, f, how)]++
 		}
 	}()
 	a := w.request(to, operator+operation, body)

@@ -263,7 +263,7 @@ func (w *world) do(o *operation) {
 	}
 	w.count.Ops[o.kind][o.outcome]++
 	for _, f := range w.families {
-		w.count.Cells[cell{o.kind, f, o.outcome}]++
+		w.count.Cells[cell(o.kind, f, o.outcome)]++
 	}
 }
 
