@@ -49,6 +49,14 @@ lint: $(STATICCHECK) ## gofmt, vet and staticcheck
 	$(STATICCHECK) -tags drill $(PKG)
 	cd tools && $(GO) vet ./...
 
+.PHONY: sim
+sim: ## whole deployments simulated, broken and judged: SEEDS=1600 from FROM=1, or SEED=n replayed with its trace
+	SEED='$(SEED)' SEEDS='$(SEEDS)' FROM='$(FROM)' $(GO) test -count=1 -timeout 0 -v -run '^TestSeeds$$' ./test/sim | grep -v -e '^=== ' -e '^ *--- PASS'
+
+.PHONY: soak
+soak: ## the same for SOAK=3h (or SEEDS=n of them), from FROM=100000 on; the result goes to OUT=docs/reliability/soak.json
+	SOAK='$(or $(SOAK),3h)' SEEDS='$(SEEDS)' FROM='$(FROM)' OUT='$(abspath $(or $(OUT),docs/reliability/soak.json))' $(GO) test -count=1 -timeout 0 -v -run '^TestSoak$$' ./test/sim | grep -v -e '^=== ' -e '^ *--- PASS'
+
 .PHONY: bench
 bench: ## a node against a bare server, replication lag, idle cost; then every benchmark (BENCH=regexp, PKG=./crdt to choose)
 	$(GO) run ./test/bench

@@ -8,6 +8,7 @@ import (
 	"io"
 	"iter"
 	"math/rand/v2"
+	"runtime/debug"
 	"time"
 
 	"github.com/commutatordb/commutator/internal/task"
@@ -125,6 +126,7 @@ type simTask struct {
 	f        func()
 	over     bool
 	killed   bool
+	tells    bool // where it stands, and waits on
 	waits    bool // for one of the following
 	c        <-chan struct{}
 	ended    <-chan struct{} // its context's
@@ -230,8 +232,28 @@ func (p *proc) Yield() {
 }
 
 func (l *loop) park(t *simTask) {
-	if t.killed || !t.on.yield(struct{}{}) || t.killed {
-		panic(killed{})
+	for {
+		if t.killed || !t.on.yield(struct{}{}) || t.killed {
+			panic(killed{})
+		}
+		if !t.tells {
+			return
+		}
+		t.tells = false
+		l.tracef("task %d of %s:\n%s", t.id, t.proc.name, debug.Stack())
+	}
+}
+
+// stacks writes where a process's tasks stand into the trace.
+func (l *loop) stacks(p *proc) {
+	if l.out == nil {
+		return
+	}
+	for _, t := range l.tasks {
+		if t.proc == p && !t.over && t.on != nil && t != l.current {
+			t.tells = true
+			t.on.next()
+		}
 	}
 }
 

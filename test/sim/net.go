@@ -130,13 +130,13 @@ func (w *world) call(ctx context.Context, from, to *machine, limit time.Duration
 		})
 	}
 	w.send(from, to, func() {
-		if !to.up() {
+		if !to.serves() {
 			reply(errUnreachable)
 			return
 		}
-		q := to.proc
+		q, served := to.proc, to.served
 		q.Go(func() {
-			ctx, cancel := q.WithTimeout(context.Background(), 2*callLimit)
+			ctx, cancel := q.WithTimeout(served, 2*callLimit)
 			defer cancel()
 			err := serve(ctx)
 			if !q.dead {

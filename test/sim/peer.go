@@ -73,6 +73,10 @@ func (p *peer) open(serve func(c *conn, in *inbox, to *machine) error) (*conn, *
 	in := &inbox{token: make(chan struct{}, 1)}
 	c := w.connect(p.from, to, func(err error) { in.put(err) })
 	c.send(true, false, func() {
+		if !to.serves() {
+			c.lost()
+			return
+		}
 		q := to.proc
 		q.Go(func() {
 			err := serve(c, in, to)

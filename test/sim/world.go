@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -45,16 +46,22 @@ type machine struct {
 	id     uint64    // in its region, from 1
 	name   string
 
-	mem    *vfs.MemFS
-	disk   *disk
-	proc   *proc // of the present start; a dead one while the node is down
-	engine *node.Engine
-	stop   context.CancelFunc
-	starts int
-	conns  map[*conn]bool
+	mem      *vfs.MemFS
+	disk     *disk
+	proc     *proc // of the present start; a dead one while the node is down
+	engine   *node.Engine
+	stop     context.CancelFunc
+	served   context.Context // of what others ask of it
+	drain    context.CancelFunc
+	starts   int
+	stopping bool // it takes no more requests
+	conns    map[*conn]bool
 }
 
 func (m *machine) up() bool { return m.proc != nil && !m.proc.dead }
+
+// serves tells whether the node takes requests: it is up, and not about to stop.
+func (m *machine) serves() bool { return m.up() && m.served.Err() == nil && !m.stopping }
 
 var regionNames = []string{"us-east-1", "eu-west-1", "ap-northeast-1", "sa-east-1", "ca-central-1"}
 
@@ -151,7 +158,8 @@ func (m *machine) boot() {
 		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	m.stop = cancel
+	m.stop, m.stopping = cancel, false
+	m.served, m.drain = context.WithCancel(context.Background())
 	p.Go(func() {
 		if err := engine.Run(ctx); err != nil {
 			w.violate("%s stopped by itself: %v", m.name, err)
@@ -195,6 +203,7 @@ func (m *machine) fatal(error) {
 func (m *machine) gone() {
 	w, engine, p := m.w, m.engine, m.proc
 	m.stop()
+	m.drain()
 	for _, c := range sortedConns(m.conns) {
 		c.lost()
 	}
@@ -202,6 +211,12 @@ func (m *machine) gone() {
 	w.after(0, func() { engine.Abandon() })
 	p.kill()
 }
+
+// stopLimit is how long a node may take to stop in good order.
+const (
+	stopLimit = 30 * time.Second
+	drainFor  = 1500 * time.Millisecond // as package node has it
+)
 
 // halt stops the node in good order, and tells when it has.
 func (m *machine) halt(then func()) {
@@ -212,11 +227,20 @@ func (m *machine) halt(then func()) {
 	w, engine, p := m.w, m.engine, m.proc
 	w.say("%s stops", m.name)
 	m.stop()
+	m.stopping = true
+	drain := m.drain
+	w.after(drainFor, func() { drain() })
 	for _, c := range sortedConns(m.conns) {
 		c.lost()
 	}
+	late := w.now + stopLimit
 	var look func()
 	look = func() {
+		if w.now > late {
+			w.violate("%s has not stopped %s after it was told to", m.name, stopLimit)
+			w.stacks(p)
+			return
+		}
 		if p.dead {
 			then() // it has crashed meanwhile
 			return
