@@ -1,6 +1,7 @@
 package region
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"github.com/commutatordb/commutator/region/group"
 	"github.com/commutatordb/commutator/region/op"
 	"github.com/commutatordb/commutator/storage"
+	"github.com/commutatordb/commutator/storage/keyenc"
 	"github.com/commutatordb/commutator/storage/raftlog"
 	"github.com/commutatordb/commutator/table"
 )
@@ -245,7 +247,7 @@ func (m *member) rows() (rows, groups int) {
 		m.c.t.Fatal(err)
 	}
 	for ok := it.First(); ok; ok = it.Next() {
-		if it.Key()[0] != 'K' {
+		if it.Key()[0] != 'K' && !bytes.Equal(it.Key(), keyenc.Installed(nil, catalogGroup)) {
 			rows++
 		}
 	}
@@ -262,8 +264,14 @@ func (m *member) rows() (rows, groups int) {
 
 func (c *cluster) gone(m *member) {
 	c.t.Helper()
+	rows, groups := 0, 0
+	defer func() {
+		if c.t.Failed() {
+			c.t.Logf("node %d has %d rows and %d groups", m.id, rows, groups)
+		}
+	}()
 	c.until(fmt.Sprintf("node %d has nothing of the table", m.id), func() bool {
-		rows, groups := m.rows()
+		rows, groups = m.rows()
 		return rows == 0 && groups == 0
 	})
 }

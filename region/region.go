@@ -212,9 +212,12 @@ func (r *Region) Ready(ctx context.Context) error {
 }
 
 const (
-	reconcileRetry = time.Second     // after a failure
-	reconcileLimit = 5 * time.Second // for what waits for other nodes, so that one table does not hold up all
-	reindexPerStep = 512             // items for which one command writes index rows
+	reconcileRetry = time.Second // after a failure
+	// reconcileLimit is how long one table may hold up all for want of a leader, and reconcileLook how often it is
+	// looked whether it is wanted any more: where the others have removed it already, nobody ever leads.
+	reconcileLimit = 5 * time.Second
+	reconcileLook  = 250 * time.Millisecond
+	reindexPerStep = 512 // items for which one command writes index rows
 )
 
 // begin waits until this node has the whole catalog, gives the region its identity if it has none, and removes what

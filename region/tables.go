@@ -317,20 +317,15 @@ func (t *Table) founded() bool {
 // follow brings the table's partitions onto the definition's schema. At a node that does not lead the catalog that is
 // somebody else's work; there, once it returns, a read of an index that the definition shows as filled finds its rows.
 func (t *Table) follow(ctx context.Context, d definition) error {
-	if t.region.several {
-		var cancel context.CancelFunc
-		ctx, cancel = t.region.cfg.Tasks.WithTimeout(ctx, reconcileLimit)
-		defer cancel()
-	}
 	for _, p := range t.partitions {
-		if err := p.caughtUp(ctx); err != nil {
+		if err := t.await(ctx, d, p.caughtUp); err != nil {
 			return err
 		}
 		if sameSchema(p.schema.Load(), &d.Schema) {
 			continue
 		}
 		// This replica may lag.
-		if err := p.group.Read(ctx); err != nil {
+		if err := t.await(ctx, d, p.group.Read); err != nil {
 			return err
 		}
 		if sameSchema(p.schema.Load(), &d.Schema) || !t.region.Leads() {
@@ -343,6 +338,25 @@ func (t *Table) follow(ctx context.Context, d definition) error {
 	}
 	t.def.Store(d.Definition)
 	return nil
+}
+
+// await calls read, which waits for other nodes, but no longer than the definition stands.
+func (t *Table) await(ctx context.Context, d definition, read func(context.Context) error) error {
+	if !t.region.several {
+		return read(ctx)
+	}
+	for waited := reconcileLook; ; waited += reconcileLook {
+		look, cancel := t.region.cfg.Tasks.WithTimeout(ctx, reconcileLook)
+		err := read(look)
+		late := look.Err() != nil
+		cancel()
+		if err == nil || !late || ctx.Err() != nil || waited >= reconcileLimit {
+			return err
+		}
+		if now, err := t.region.definition(d.Schema.Name); err != nil || now.revision != d.revision {
+			return errors.New("the table is another one now")
+		}
+	}
 }
 
 // sameSchema tells whether two schemas are stored alike.
