@@ -17,7 +17,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	debug.SetGCPercent(400) // a seed lives a fraction of a second, and two cores have more memory than time
+	// A seed lives a fraction of a second, and cores are scarcer than memory.
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(1 << 30)
 	os.Exit(m.Run())
 }
 
