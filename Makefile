@@ -57,6 +57,10 @@ sim: ## whole deployments simulated, broken and judged: SEEDS=1600 from FROM=1, 
 soak: ## the same for SOAK=3h (or SEEDS=n of them), from FROM=100000 on; the result goes to OUT=docs/reliability/soak.json
 	SOAK='$(or $(SOAK),3h)' SEEDS='$(SEEDS)' FROM='$(FROM)' OUT='$(abspath $(or $(OUT),docs/reliability/soak.json))' $(GO) test -count=1 -timeout 0 -v -run '^TestSoak$$' ./test/sim | grep -v -e '^=== ' -e '^ *--- PASS'
 
+.PHONY: mutants
+mutants: ## bugs planted in the code, one at a time: which check finds each, at which seed (MUTANT=name; FULL=1; OUT=file)
+	MUTANT='$(MUTANT)' FULL='$(FULL)' OUT='$(and $(OUT),$(abspath $(OUT)))' $(GO) test -tags mutants -count=1 -timeout 0 -v -run '^TestEveryPlantedBugIsCaught$$' ./test/sim | grep -v -e '^=== ' -e '^ *--- PASS'
+
 .PHONY: bench
 bench: ## a node against a bare server, replication lag, idle cost; then every benchmark (BENCH=regexp, PKG=./crdt to choose)
 	$(GO) run ./test/bench

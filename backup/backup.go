@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/commutatordb/commutator/internal/mutant"
 )
 
 // Source is a table to back up.
@@ -55,6 +57,9 @@ func Create(ctx context.Context, a Archive, src Source, id string, now func() ti
 			err = errors.Join(err, p.Close())
 		}
 	}()
+	if mutant.On(mutant.ManifestFirst) {
+		writeManifest(ctx, a, m)
+	}
 	encoder, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
 	if err != nil {
 		return nil, err

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/commutatordb/commutator/internal/mutant"
 )
 
 // Sink is a table to restore into: new, and hidden from clients until the restore is done.
@@ -20,6 +22,9 @@ func (m *Manifest) chunks() []Chunk {
 	var out []Chunk
 	for _, p := range m.Partitions {
 		out = append(out, p.Chunks...)
+		if mutant.On(mutant.LastChunkDropped) {
+			out = out[:len(out)-1]
+		}
 	}
 	return out
 }

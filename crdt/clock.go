@@ -6,6 +6,8 @@ import (
 	"hash/fnv"
 	"strconv"
 	"time"
+
+	"github.com/commutatordb/commutator/internal/mutant"
 )
 
 // HLC is a hybrid logical clock reading: milliseconds since the Unix epoch in the bits above the lower
@@ -71,6 +73,9 @@ type Dot struct {
 func (d Dot) Compare(e Dot) int {
 	if c := cmp.Compare(d.HLC, e.HLC); c != 0 {
 		return c
+	}
+	if mutant.On(mutant.TieByArrival) {
+		return 0
 	}
 	return cmp.Compare(d.Actor, e.Actor)
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"slices"
 
+	"github.com/commutatordb/commutator/internal/mutant"
 	"github.com/commutatordb/commutator/item"
 )
 
@@ -483,7 +484,7 @@ func (e *evaluation) keepEdits(n *node, l *live, kind item.Kind, base, shown ite
 		return
 	}
 	under := shown
-	if kind == item.KindN {
+	if kind == item.KindN && !mutant.On(mutant.CountTwice) {
 		under = base
 	}
 	if !under.IsAbsent() {

@@ -1,6 +1,10 @@
 package crdt
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/commutatordb/commutator/internal/mutant"
+)
 
 // Join merges a delta, or the whole state of another region, into r: in any order, any number of times.
 // It returns the conflicts that this made, for the caller to keep where the losing write was
@@ -21,6 +25,9 @@ func (r *Record) Join(d *Record) []Conflict {
 	}
 	old := *r
 	r.join(d)
+	if mutant.On(mutant.OlderWins) && old.root.present() {
+		r.root = old.root
+	}
 	r.look()
 	return conflicts(&old, d, r)
 }
@@ -58,7 +65,9 @@ func (r *Record) join(d *Record) {
 	if b.seen.floor != floor && !d.isAbove(floor) {
 		b = d.above(floor)
 	}
-	r.seen.Join(d.seen)
+	if !mutant.On(mutant.SeenNotLifted) || !d.delta {
+		r.seen.Join(d.seen)
+	}
 	r.writes.Join(d.writes)
 	r.dead = later(a.dead, b.dead)
 	r.expired = a.expired

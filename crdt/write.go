@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/commutatordb/commutator/internal/mutant"
 	"github.com/commutatordb/commutator/item"
 )
 
@@ -119,6 +120,9 @@ func (r *Record) Write(w Write) (delta *Record) {
 		return d
 	case Expire:
 		d.expired = ctx
+		if mutant.On(mutant.ExpireUnseen) {
+			d.expired = Vector{floor: w.Dot}
+		}
 		d.expiry = made
 		d.expiry.dot, d.expiry.expiry = r.seen.Newest(), w.Dot
 		d.expiry.totals = r.totals(nil)
@@ -309,6 +313,9 @@ func (r *Record) edit(c *item.Change, made assign) node {
 	case item.RemoveElements:
 		for _, m := range c.Value.Elems() {
 			n.removes = append(n.removes, remove{elementOf(m), made.ctx})
+			if mutant.On(mutant.RemoveUnseen) {
+				n.removes[len(n.removes)-1].seen = Vector{floor: d}
+			}
 		}
 		slices.SortFunc(n.removes, func(a, b remove) int { return compareRemoves(&a, &b) })
 	case item.Append:

@@ -14,6 +14,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/internal/mutant"
 )
 
 // identity is who the data in a directory belongs to. It is written once, when the directory is made,
@@ -67,6 +68,9 @@ func openIdentity(fs vfs.FS, dir, region, node string, now time.Time) (identity,
 		return id, fmt.Errorf("node: identity %s is damaged: its checksum is wrong", path)
 	case id.Region != region || id.Node != node:
 		return id, fmt.Errorf("node: the data in %s is that of node %s in %s, not of %s in %s", dir, id.Node, id.Region, node, region)
+	}
+	if mutant.On(mutant.IdentityEachStart) {
+		id.Incarnation = uint16(now.Unix()/60%int64(crdt.MaxIncarnation)) + 1
 	}
 	hasLog, hasState, err := dataIn(fs, dir)
 	switch {

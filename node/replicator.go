@@ -15,6 +15,7 @@ import (
 
 	"github.com/commutatordb/commutator/admin"
 	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/internal/mutant"
 	"github.com/commutatordb/commutator/internal/task"
 	"github.com/commutatordb/commutator/region"
 	"github.com/commutatordb/commutator/region/op"
@@ -797,6 +798,9 @@ func (r *replicator) followOnce(ctx context.Context, p *peer, s stream, name str
 	}
 	streamName := replication.StreamName(s.peer, s.instance, s.partition)
 	from := replication.Resume{Region: r.self, Table: s.table, Instance: s.instance, Partition: s.partition, Seq: t.Cursor(streamName)}
+	if mutant.On(mutant.ResumeTooFar) {
+		from.Seq++
+	}
 	err = p.client.Follow(ctx, from, &sink{r: r, t: t, s: s, stream: streamName})
 	if errors.Is(err, replication.ErrTruncated) {
 		r.logger.Warn("replicator: fallen behind the peer's change log; seeding again", "from", p.name, "table", name)
@@ -825,6 +829,9 @@ func (k *sink) Apply(ctx context.Context, b replication.Batch) error {
 // hold waits while the batch is stamped too far ahead of this node's clock: applied, it would win over
 // everything written here until then.
 func (k *sink) hold(ctx context.Context, b replication.Batch) error {
+	if mutant.On(mutant.FutureApplied) {
+		return nil
+	}
 	var newest crdt.HLC
 	for _, c := range b.Changes {
 		newest = max(newest, crdt.PeekDot(c.Delta).HLC)
@@ -932,6 +939,9 @@ func (r *replicator) stable(d *table.Definition, p *region.Partition) folding {
 	}
 	f.members, f.stable, f.trim = t.members, t.stability.Stable(state.Clock), state.Seq
 	for _, o := range others {
+		if mutant.On(mutant.TrimUnacked) {
+			break
+		}
 		f.trim = min(f.trim, t.acked[o.Region][p.ID])
 	}
 	return f

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/internal/mutant"
 	"github.com/commutatordb/commutator/internal/task"
 	"github.com/commutatordb/commutator/region/group"
 	"github.com/commutatordb/commutator/region/op"
@@ -149,6 +150,9 @@ func (r *Region) CatchUp(ctx context.Context) error {
 // Actor returns who stamps this region's writes, 0 while that is not known: it is once Ready has returned.
 func (r *Region) Actor() crdt.Actor {
 	if self := r.catalog.view.Load().self; self != nil {
+		if mutant.On(mutant.IdentityEachStart) {
+			return r.cfg.Actor
+		}
 		return self.Actor
 	}
 	return 0
@@ -158,6 +162,9 @@ func (r *Region) Actor() crdt.Actor {
 // known: it is once Ready has returned.
 func (r *Region) Instance() uint64 {
 	if self := r.catalog.view.Load().self; self != nil {
+		if mutant.On(mutant.InstanceOfNode) {
+			return r.cfg.Instance
+		}
 		return self.Instance
 	}
 	return 0

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/internal/mutant"
 	"github.com/commutatordb/commutator/region/op"
 	"github.com/commutatordb/commutator/region/partition"
 	"github.com/commutatordb/commutator/storage"
@@ -45,7 +46,7 @@ func (p *Partition) Changes(after uint64, maxBytes int) (changes []partition.Cha
 		if err != nil {
 			return nil, 0, state, fmt.Errorf("region: change log of partition %d, entry %d: %w", p.ID, seq, err)
 		}
-		if !c.Local {
+		if !c.Local && !mutant.On(mutant.EchoLoop) {
 			continue
 		}
 		c.Key, c.Delta = slices.Clone(c.Key), slices.Clone(c.Delta)

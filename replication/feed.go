@@ -1,5 +1,7 @@
 package replication
 
+import "github.com/commutatordb/commutator/internal/mutant"
+
 // Limits of a stream. The window lets a link of 200 ms and 1 Gb/s be filled; what lies beyond it stays in
 // the origin's log, which is where the bound on its growth is.
 const (
@@ -66,6 +68,9 @@ func (f *Feed) Pump(log Log, batch func(Batch) (int, error), progress func(Progr
 	b, p, err := log.Read(after, BatchBytes)
 	if err != nil {
 		return false, err
+	}
+	if mutant.On(mutant.ProgressFirst) {
+		progress(Progress{Seq: f.last, Clock: p.Clock, Applied: p.Applied, After: f.last})
 	}
 	if len(b.Changes) > 0 {
 		b.After = f.After()

@@ -1,7 +1,10 @@
 package replication
 
 import (
+	"slices"
+
 	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/internal/mutant"
 )
 
 // Stability computes, for one table in one region, up to which time everything is stable: the region
@@ -76,6 +79,9 @@ func (s *Stability) clock(region string) (crdt.HLC, bool) {
 func (s *Stability) Stable(clock crdt.HLC) crdt.HLC {
 	stable := clock
 	for _, member := range s.members {
+		if mutant.On(mutant.StableWithoutMember) && member == slices.Max(s.members) {
+			continue
+		}
 		if len(s.streams[member]) == 0 {
 			return 0
 		}
@@ -87,11 +93,14 @@ func (s *Stability) Stable(clock crdt.HLC) crdt.HLC {
 			// The member's own writes, and this region's and every other's as the member has applied them.
 			stable = min(stable, p.Clock, p.Applied[s.own])
 			for _, other := range s.members {
-				if other != member {
+				if other != member && !mutant.On(mutant.StableWithoutApplied) {
 					stable = min(stable, p.Applied[other])
 				}
 			}
 		}
+	}
+	if mutant.On(mutant.FoldEarly) {
+		stable += crdt.At(3000, 0)
 	}
 	return stable
 }

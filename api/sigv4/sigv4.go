@@ -21,6 +21,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/commutatordb/commutator/internal/mutant"
 )
 
 const (
@@ -100,6 +102,9 @@ func (v *Verifier) Verify(r *http.Request, body []byte) (Identity, error) {
 	defer workPool.Put(w)
 	payload := sha256.Sum256(body)
 	w.setPayload(payload)
+	if mutant.On(mutant.BodyNotHashed) {
+		copy(w.payload[:], first(r.Header["X-Amz-Content-Sha256"]))
+	}
 	if h := r.Header["X-Amz-Content-Sha256"]; len(h) > 0 && h[0] != string(w.payload[:]) {
 		return Identity{}, &Error{invalid, textPayloadHash}
 	}
@@ -334,7 +339,7 @@ func checkHeaders(r *http.Request, signedHeaders string) error {
 		if len(values) != 1 || http.CanonicalHeaderKey(name) != name {
 			return &Error{invalid, "Found more than one '" + shortened(name) + "' HTTP header."}
 		}
-		if name != unsigned && !isSigned(signedHeaders, name) {
+		if name != unsigned && !isSigned(signedHeaders, name) && !(mutant.On(mutant.TargetUnsigned) && name == "X-Amz-Target") {
 			return &Error{invalid, "'" + shortened(name) + "' must be a 'SignedHeader' in the AWS Authorization."}
 		}
 	}

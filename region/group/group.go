@@ -21,6 +21,7 @@ import (
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
 
+	"github.com/commutatordb/commutator/internal/mutant"
 	"github.com/commutatordb/commutator/region/op"
 	"github.com/commutatordb/commutator/storage"
 	"github.com/commutatordb/commutator/storage/raftlog"
@@ -131,6 +132,9 @@ func (g *Group) lead(h *Host, rd raft.Ready) {
 		g.leading = rd.SoftState.RaftState == raft.StateLeader
 		g.set(rd.SoftState.Lead, g.leads.Load() && g.leading)
 		if g.several && rd.SoftState.Lead != raft.None {
+			if mutant.On(mutant.ProposeTwice) {
+				g.queue = append(g.queue, g.sent.all(nil)...)
+			}
 			g.sent.hurry(h.ticks + hurryTicks)
 			g.reads.lost()
 			h.mark(g)

@@ -17,6 +17,7 @@ import (
 	pb "go.etcd.io/raft/v3/raftpb"
 
 	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/internal/mutant"
 	"github.com/commutatordb/commutator/internal/task"
 	"github.com/commutatordb/commutator/region/op"
 	"github.com/commutatordb/commutator/storage"
@@ -462,6 +463,9 @@ func (h *Host) ready() bool {
 	for _, w := range todo {
 		if !raft.IsEmptySnap(w.rd.Snapshot) {
 			h.reload(w.g, w.rd.Snapshot.GetMetadata())
+		}
+		if mutant.On(mutant.AckBeforeCommit) {
+			h.answer(w.g.sent.all(nil))
 		}
 		w.g.reads.answer(w.rd.ReadStates)
 		h.apply(w.g, w.rd.CommittedEntries)

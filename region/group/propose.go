@@ -12,6 +12,7 @@ import (
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
 
+	"github.com/commutatordb/commutator/internal/mutant"
 	"github.com/commutatordb/commutator/internal/task"
 	"github.com/commutatordb/commutator/region/op"
 )
@@ -331,7 +332,9 @@ func (s *sent) expire(now uint64) (late []*proposal) {
 				break
 			}
 			delete(s.byNonce, s.order[n])
-			p.err = ErrUnknown
+			if p.err = ErrUnknown; mutant.On(mutant.AckUnknown) {
+				p.err = nil
+			}
 			late = append(late, p)
 		}
 	}

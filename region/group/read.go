@@ -9,6 +9,7 @@ import (
 
 	"go.etcd.io/raft/v3"
 
+	"github.com/commutatordb/commutator/internal/mutant"
 	"github.com/commutatordb/commutator/internal/task"
 )
 
@@ -52,6 +53,9 @@ func (g *Group) Read(ctx context.Context) error {
 }
 
 func (g *Group) readSeveral(ctx context.Context) error {
+	if mutant.On(mutant.StaleLeader) && g.Leads() {
+		return nil
+	}
 	r := &read{group: g, done: make(chan struct{}, 1)}
 	if err := g.host.submitRead(r); err != nil {
 		return err
@@ -144,7 +148,7 @@ func (r *reads) answer(states []raft.ReadState) {
 // serve lets go the reads whose answers the store shows.
 func (r *reads) serve(h *Host) {
 	n := 0
-	for n < len(r.asked) && r.asked[n].answered && r.asked[n].index <= r.group.applied {
+	for n < len(r.asked) && r.asked[n].answered && (r.asked[n].index <= r.group.applied || mutant.On(mutant.ReadBeforeApply)) {
 		h.answerReads(r.asked[n].reads, nil)
 		n++
 	}

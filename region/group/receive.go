@@ -9,6 +9,8 @@ import (
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/commutatordb/commutator/internal/mutant"
 )
 
 const (
@@ -29,7 +31,9 @@ type Message struct {
 
 // Once tells that the message must not be delivered twice: its commands would take effect twice. A stream that
 // ends when it breaks, and whose messages are not sent again, is enough.
-func (m Message) Once() bool { return m.Raft.GetType() == pb.MsgProp }
+func (m Message) Once() bool {
+	return m.Raft.GetType() == pb.MsgProp && !mutant.On(mutant.ProposalTwice)
+}
 
 // Bulk tells that the message is a snapshot, which may be large.
 func (m Message) Bulk() bool { return m.Raft.GetType() == pb.MsgSnap }
@@ -146,7 +150,7 @@ func (h *Host) send(todo []work, first bool) {
 		}
 		for _, m := range w.rd.Messages {
 			t := m.GetType()
-			if early := t == pb.MsgApp || t == pb.MsgHeartbeat; early != first {
+			if early := t == pb.MsgApp || t == pb.MsgHeartbeat || mutant.On(mutant.SendBeforeLog); early != first {
 				continue
 			}
 			if t == pb.MsgSnap && !w.g.fill(h, m) {

@@ -13,6 +13,7 @@ import (
 	"go.etcd.io/raft/v3/tracker"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/commutatordb/commutator/internal/mutant"
 	"github.com/commutatordb/commutator/storage"
 	"github.com/commutatordb/commutator/storage/raftlog"
 )
@@ -210,6 +211,9 @@ func (h *Host) install(todo []work) bool {
 		}
 		ranges := g.machine.Ranges()
 		for _, kr := range ranges {
+			if mutant.On(mutant.SnapshotKeepsRows) {
+				break
+			}
 			h.state.DeleteRange(kr[0], kr[1])
 		}
 		err := eachRow(g.arrived[i].state, ranges, func(key, value []byte) { h.state.Set(key, value) })
@@ -227,6 +231,9 @@ func (h *Host) install(todo []work) bool {
 		}
 	}
 	// The store has no log of its own: the state must be durable before the log begins behind it.
+	if mutant.On(mutant.SnapshotNoFlush) {
+		return true
+	}
 	if err := h.cfg.Store.Flush(); err != nil {
 		h.fatal(fmt.Errorf("group: snapshot: flush: %w", err))
 		return false

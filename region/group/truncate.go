@@ -7,6 +7,8 @@ import (
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/tracker"
+
+	"github.com/commutatordb/commutator/internal/mutant"
 )
 
 const (
@@ -36,6 +38,9 @@ func (h *Host) truncate() {
 		if err != nil {
 			h.cfg.Logger.Error("group: what is durable is not known; the log is kept", "group", g.ID, "err", err)
 			continue
+		}
+		if mutant.On(mutant.TruncateApplied) {
+			applied = g.applied
 		}
 		if to := g.unneeded(applied, h); to > 0 {
 			h.batch.Truncate(g.ID, to)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/internal/mutant"
 	"github.com/commutatordb/commutator/region/op"
 	"github.com/commutatordb/commutator/storage"
 	"github.com/commutatordb/commutator/storage/keyenc"
@@ -16,6 +17,9 @@ func (m *Machine) merge(c *op.Command, b *storage.Batch) op.Result {
 	var result op.Result
 	m.observe(c.Observe)
 	for i := range c.Deltas {
+		if mutant.On(mutant.MergeSkipsDelta) && i > 0 && i == len(c.Deltas)-1 {
+			continue
+		}
 		d, err := crdt.Decode(c.Deltas[i].State)
 		if err != nil {
 			// The frame's checksum was right, so the sender is broken or of another version. Nothing of
@@ -25,7 +29,7 @@ func (m *Machine) merge(c *op.Command, b *storage.Batch) op.Result {
 		}
 		m.observe(d.Newest().HLC)
 		e := m.load(c.Deltas[i].Key)
-		if e.stored == nil && d.Stale(m.state.Stable) {
+		if e.stored == nil && d.Stale(m.state.Stable) && !mutant.On(mutant.MergeStale) {
 			continue // folded away here: MERGE.md, "Stable, and folding"
 		}
 		r := m.open(e)
@@ -41,6 +45,9 @@ func (m *Machine) merge(c *op.Command, b *storage.Batch) op.Result {
 	}
 	if c.Source.Stream != "" && c.Source.Seq > m.cursors[c.Source.Stream] {
 		m.cursors[c.Source.Stream] = c.Source.Seq
+		if mutant.On(mutant.CursorNotStored) {
+			return result
+		}
 		b.Set(keyenc.Meta(nil, m.cfg.ID, metaCursor+c.Source.Stream), binary.BigEndian.AppendUint64(nil, c.Source.Seq))
 	}
 	return result
@@ -101,7 +108,11 @@ func (m *Machine) fold(c *op.Command, b *storage.Batch) op.Result {
 	if err := it.Err(); err != nil {
 		panic(fmt.Sprintf("partition %d: fold: %v", m.cfg.ID, err))
 	}
-	if trim := min(c.Trim, m.state.Folded); trim > m.state.Trimmed {
+	trim := min(c.Trim, m.state.Folded)
+	if mutant.On(mutant.TrimUnfolded) {
+		trim = c.Trim
+	}
+	if trim > m.state.Trimmed {
 		b.DeleteRange(keyenc.Log(nil, m.cfg.ID, m.state.Trimmed+1), keyenc.Log(nil, m.cfg.ID, trim+1))
 		m.state.Trimmed = trim
 	}

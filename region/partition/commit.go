@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/internal/mutant"
 	"github.com/commutatordb/commutator/item"
 	"github.com/commutatordb/commutator/storage"
 	"github.com/commutatordb/commutator/storage/keyenc"
@@ -50,6 +51,9 @@ const (
 // commit is the one door to disk: it puts the item's new record (nil: none), the index rows that follow
 // from it and the change-log entry with its delta in the batch.
 func (m *Machine) commit(e entry, record, delta []byte, from origin, b *storage.Batch) {
+	if from == remote && mutant.On(mutant.IndexNotMerged) {
+		e.old = visible(record)
+	}
 	m.set(e, record, b)
 	m.state.Seq++
 	b.Set(keyenc.Log(m.scratch[:0], m.cfg.ID, m.state.Seq), AppendChange(nil, byte(from), e.key), delta)
@@ -74,6 +78,9 @@ func (m *Machine) set(e entry, record []byte, b *storage.Batch) {
 	m.rows = m.schema.Rows(m.rows[:0], e.key, e.old, new)
 	for i := range m.rows {
 		row := &m.rows[i]
+		if row.Item == nil && mutant.On(mutant.IndexRowKept) {
+			continue
+		}
 		m.scratch = keyenc.Index(m.scratch[:0], m.cfg.Table, row.Index, row.Key)
 		if row.Item == nil {
 			b.Delete(m.scratch)

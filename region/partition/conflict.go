@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/internal/mutant"
 	"github.com/commutatordb/commutator/region/op"
 	"github.com/commutatordb/commutator/storage"
 	"github.com/commutatordb/commutator/storage/keyenc"
@@ -15,7 +16,7 @@ import (
 // theirs was.
 func (m *Machine) keep(now crdt.HLC, key table.Key, conflicts []crdt.Conflict, b *storage.Batch) {
 	for i := range conflicts {
-		if conflicts[i].Loser.Dot.Actor != m.cfg.Actor {
+		if conflicts[i].Loser.Dot.Actor != m.cfg.Actor || mutant.On(mutant.ConflictsForgotten) {
 			continue
 		}
 		c := op.Conflict{ID: conflicts[i].ID(key), Key: key, Detected: now, Conflict: conflicts[i]}

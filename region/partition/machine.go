@@ -16,6 +16,7 @@ import (
 	"fmt"
 
 	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/internal/mutant"
 	"github.com/commutatordb/commutator/region/op"
 	"github.com/commutatordb/commutator/storage"
 	"github.com/commutatordb/commutator/storage/keyenc"
@@ -97,6 +98,9 @@ func (m *Machine) Reload() error {
 		case name == metaState:
 			if m.state, err = decodeState(value); err != nil {
 				return fmt.Errorf("partition %d: open: %w", m.cfg.ID, err)
+			}
+			if mutant.On(mutant.ClockNotPersisted) {
+				m.state.Clock = 0
 			}
 		case name == metaSchema:
 			schema := &table.Schema{}
@@ -237,7 +241,7 @@ func (m *Machine) alter(c *op.Command, b *storage.Batch) op.Result {
 // record returns the stored record of an item, nil for none.
 func (m *Machine) record(key table.Key) []byte {
 	m.scratch = keyenc.Record(m.scratch[:0], m.cfg.Table, key)
-	if r, ok := m.written[string(m.scratch)]; ok {
+	if r, ok := m.written[string(m.scratch)]; ok && !mutant.On(mutant.ReadPastRun) {
 		return r
 	}
 	r, err := m.cfg.Store.Get(nil, m.scratch)
@@ -250,6 +254,9 @@ func (m *Machine) record(key table.Key) []byte {
 // stamp gives the next local write its dot.
 func (m *Machine) stamp(proposed crdt.HLC) crdt.Dot {
 	m.state.Clock = max(proposed, m.state.Clock+1)
+	if mutant.On(mutant.StampProposed) {
+		m.state.Clock = proposed
+	}
 	return crdt.Dot{HLC: m.state.Clock, Actor: m.cfg.Actor}
 }
 
@@ -260,6 +267,9 @@ const stateSize = 8 * 8
 
 // encode draws the state: eight big-endian words, in the order of the struct.
 func (s State) encode() []byte {
+	if mutant.On(mutant.AppliedOneTooLow) {
+		s.Applied--
+	}
 	b := make([]byte, 0, stateSize)
 	for _, v := range [...]uint64{s.Applied, uint64(s.Clock), s.Seq, s.Folded, s.Trimmed, uint64(s.Stable), uint64(s.Items), uint64(s.Bytes)} {
 		b = binary.BigEndian.AppendUint64(b, v)

@@ -5,6 +5,7 @@ import (
 
 	"github.com/commutatordb/commutator/crdt"
 	"github.com/commutatordb/commutator/expr"
+	"github.com/commutatordb/commutator/internal/mutant"
 	"github.com/commutatordb/commutator/item"
 	"github.com/commutatordb/commutator/region/op"
 	"github.com/commutatordb/commutator/storage"
@@ -123,7 +124,9 @@ func (m *Machine) write(e entry, w crdt.Write, c *op.Command, b *storage.Batch) 
 	w.Dot = m.stamp(c.HLC)
 	w.Conditional = c.Condition != nil
 	w.Modes = m.modes
-	w.Stable = m.state.Stable
+	if w.Stable = m.state.Stable; mutant.On(mutant.StableNotSaid) {
+		w.Stable = 0
+	}
 	result := op.Result{Old: e.old, Dot: w.Dot}
 	if m.schema.Solo {
 		// No other region: what this one writes is stable at once.
@@ -144,6 +147,9 @@ func (m *Machine) write(e entry, w crdt.Write, c *op.Command, b *storage.Batch) 
 	}
 	delta := r.Write(w)
 	record := r.Append(nil)
+	if mutant.On(mutant.DropTombstone) && visible(record) == nil {
+		record = nil
+	}
 	result.New = visible(record)
 	m.commit(e, record, delta.Append(nil), local, b)
 	return result

@@ -7,6 +7,8 @@ import (
 
 	pb "go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/commutatordb/commutator/internal/mutant"
 )
 
 // maxRetainedBytes bounds the buffer a Batch keeps over Reset: a rare large batch must not stay in memory.
@@ -47,6 +49,9 @@ func (b *Batch) Bytes() int { return alignFrame(len(b.buf)) }
 // entries is copied, but the entries themselves are kept in the cache and must not be changed after.
 func (b *Batch) Append(group uint64, hs *pb.HardState, entries []*pb.Entry) {
 	if h := (hardState{hs.GetTerm(), hs.GetVote(), hs.GetCommit()}); h != (hardState{}) {
+		if mutant.On(mutant.VoteNotPersisted) {
+			h.vote = 0
+		}
 		b.buf = appendHardState(appendRecordHead(b.buf, recordHardState, group), h)
 		b.recs = append(b.recs, record{kind: recordHardState, group: group, hard: h, hasHard: true})
 	}

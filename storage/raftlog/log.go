@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/commutatordb/commutator/internal/mutant"
 )
 
 // Options configures a Log. FS and Dir are required; zero means the default elsewhere.
@@ -208,7 +210,7 @@ func (l *Log) commitLocked(b *Batch, sync bool) error {
 	if err := l.writeLocked(frame, length); err != nil {
 		return err
 	}
-	if sync {
+	if sync && !mutant.On(mutant.SkipSync) {
 		if err := l.syncLocked(); err != nil {
 			return err
 		}

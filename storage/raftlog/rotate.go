@@ -7,6 +7,8 @@ import (
 	"syscall"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/commutatordb/commutator/internal/mutant"
 )
 
 // create starts a new log: its first segment.
@@ -99,6 +101,9 @@ func (l *Log) beginSegment(f vfs.File, temp string, h segmentHeader, checkpoint 
 	}
 	if err := l.fs.Rename(l.path(temp), l.path(s.name)); err != nil {
 		return nil, 0, withClose(err, f)
+	}
+	if mutant.On(mutant.DirNotSynced) {
+		return s, int64(len(buf)), nil
 	}
 	if err := l.dirFile.Sync(); err != nil {
 		return nil, 0, withClose(err, f)

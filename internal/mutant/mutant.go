@@ -1,0 +1,85 @@
+// Package mutant owns the bugs that are planted to test the tests: each is one line in production code, behind On. Without the
+// build tag mutants On is a constant false, and the compiler takes the line out. With it, one of them can be switched on, and
+// `make mutants` shows that a check finds it.
+package mutant
+
+// Name names a planted bug. What it breaks, and what is to find it, stands in Planted.
+type Name string
+
+// In region/group.
+const (
+	AckBeforeCommit   Name = "ack-before-commit"
+	AckUnknown        Name = "ack-unknown"
+	ProposeTwice      Name = "propose-twice"
+	ProposalTwice     Name = "proposal-twice"
+	SendBeforeLog     Name = "send-before-log"
+	StaleLeader       Name = "stale-leader"
+	ReadBeforeApply   Name = "read-before-apply"
+	TruncateApplied   Name = "truncate-applied"
+	SnapshotNoFlush   Name = "snapshot-no-flush"
+	SnapshotKeepsRows Name = "snapshot-keeps-rows"
+)
+
+// In storage and storage/raftlog.
+const (
+	SkipSync         Name = "skip-sync"
+	VoteNotPersisted Name = "vote-not-persisted"
+	FrameSumIgnored  Name = "frame-sum-ignored"
+	DirNotSynced     Name = "dir-not-synced"
+	ValueSumIgnored  Name = "value-sum-ignored"
+	WitnessIgnored   Name = "witness-ignored"
+)
+
+// In region/partition and region.
+const (
+	ClockNotPersisted  Name = "clock-not-persisted"
+	StampProposed      Name = "stamp-proposed"
+	DropTombstone      Name = "drop-tombstone"
+	MergeStale         Name = "merge-stale"
+	MergeSkipsDelta    Name = "merge-skips-delta"
+	CursorNotStored    Name = "cursor-not-stored"
+	IndexRowKept       Name = "index-row-kept"
+	IndexNotMerged     Name = "index-not-merged"
+	ReadPastRun        Name = "read-past-run"
+	AppliedOneTooLow   Name = "applied-one-too-low"
+	StableNotSaid      Name = "stable-not-said"
+	TrimUnfolded       Name = "trim-unfolded"
+	EchoLoop           Name = "echo-loop"
+	InstanceOfNode     Name = "instance-of-node"
+	IdentityEachStart  Name = "identity-each-start"
+	NobodyTold         Name = "nobody-told"
+	ConflictsForgotten Name = "conflicts-forgotten"
+)
+
+// In crdt.
+const (
+	TieByArrival  Name = "tie-by-arrival"
+	OlderWins     Name = "older-wins"
+	CountTwice    Name = "count-twice"
+	SeenNotLifted Name = "seen-not-lifted"
+	RemoveUnseen  Name = "remove-unseen"
+	ExpireUnseen  Name = "expire-unseen"
+)
+
+// In replication, replication/transport and node.
+const (
+	FoldEarly            Name = "fold-early"
+	StableWithoutMember  Name = "stable-without-member"
+	StableWithoutApplied Name = "stable-without-applied"
+	ProgressFirst        Name = "progress-first"
+	GapAccepted          Name = "gap-accepted"
+	ResumeTooFar         Name = "resume-too-far"
+	AckTooFar            Name = "ack-too-far"
+	TrimUnacked          Name = "trim-unacked"
+	FutureApplied        Name = "future-applied"
+	WireSumIgnored       Name = "wire-sum-ignored"
+)
+
+// In backup and api/sigv4.
+const (
+	ChunkHashIgnored Name = "chunk-hash-ignored"
+	ManifestFirst    Name = "manifest-first"
+	LastChunkDropped Name = "last-chunk-dropped"
+	TargetUnsigned   Name = "target-unsigned"
+	BodyNotHashed    Name = "body-not-hashed"
+)

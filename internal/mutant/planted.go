@@ -1,0 +1,75 @@
+//go:build mutants
+
+package mutant
+
+// Bug is one planted bug.
+type Bug struct {
+	Name   Name
+	Breaks string // what is wrong when it is on
+	Check  string // what is meant to find it
+	// Package and Test name the test that finds what the simulator, by its nature, does not come across; "" is the simulator.
+	Package, Test string
+}
+
+// Planted are all of them, by the package that they are in.
+var Planted = []Bug{
+	{Name: AckBeforeCommit, Breaks: "a proposal is answered when its node has written its log, before a quorum has the entry", Check: "acknowledged writes are among the changes; conditions hold"},
+	{Name: AckUnknown, Breaks: "a proposal of which nothing is heard is answered as done", Check: "acknowledged writes are among the changes; registers are linearizable"},
+	{Name: ProposeTwice, Breaks: "proposals under way are proposed anew when another node leads", Check: "nothing takes effect twice"},
+	{Name: ProposalTwice, Breaks: "a proposal handed to the leader may be delivered twice", Check: "nothing takes effect twice"},
+	{Name: SendBeforeLog, Breaks: "promises to other nodes are sent before the log is durable", Check: "Raft: no committed entry is missing"},
+	{Name: StaleLeader, Breaks: "who believes to lead answers strong reads without asking", Check: "registers are linearizable"},
+	{Name: ReadBeforeApply, Breaks: "a strong read does not wait until as much is applied as was committed", Check: "registers are linearizable"},
+	{Name: TruncateApplied, Breaks: "the log is cut to what is applied, durable or not", Check: "a node opens its own data"},
+	{Name: SnapshotNoFlush, Breaks: "a snapshot is installed without a flush of the store", Check: "a node opens its own data"},
+	{Name: SnapshotKeepsRows, Breaks: "a snapshot is installed over the old rows", Check: "a region's replicas are equal, row by row"},
+
+	{Name: SkipSync, Breaks: "the log is not synced", Check: "acknowledged writes are among the changes"},
+	{Name: VoteNotPersisted, Breaks: "a node forgets whom it voted for", Check: "a term has one leader"},
+	{Name: FrameSumIgnored, Breaks: "the checksum of a frame of the log is not checked", Check: "flipped bits in the log are found", Package: "storage/raftlog", Test: "TestFlippedBitIsDetectedOrHarmless"},
+	{Name: DirNotSynced, Breaks: "the name of a new segment is not made durable", Check: "a power cut at every operation", Package: "test/crash", Test: "TestPowerCutAtEveryOperationLosesNothingAcknowledged"},
+	{Name: ValueSumIgnored, Breaks: "the checksum of a stored value is not checked", Check: "values that were not written are corrupt", Package: "storage", Test: "TestBytesThatWereNotWrittenAreCorruption"},
+	{Name: WitnessIgnored, Breaks: "Pebble's MANIFEST is not held against its witness", Check: "flipped bits in the store are found", Package: "storage", Test: "TestAFlippedBitIsDetectedOrHarmless"},
+
+	{Name: ClockNotPersisted, Breaks: "after a restart the clock begins with the wall clock", Check: "stamps follow the order of acknowledgement"},
+	{Name: StampProposed, Breaks: "a write keeps the stamp proposed, though the clock is past it", Check: "stamps follow the order of acknowledgement"},
+	{Name: DropTombstone, Breaks: "a delete leaves no record", Check: "what is shown is the merge of all changes"},
+	{Name: MergeStale, Breaks: "a late repetition of what was folded away is merged", Check: "what is shown is the merge of all changes"},
+	{Name: MergeSkipsDelta, Breaks: "the last of several deltas in a batch is not merged", Check: "regions come to be equal"},
+	{Name: CursorNotStored, Breaks: "how far a stream was merged is not stored with the merge", Check: "no region has to be seeded again"},
+	{Name: IndexRowKept, Breaks: "an update leaves the old index row", Check: "the index is what its items make"},
+	{Name: IndexNotMerged, Breaks: "a merge leaves the index as it was", Check: "the index is what its items make"},
+	{Name: ReadPastRun, Breaks: "a command does not see what commands before it in the same run have written", Check: "registers are linearizable"},
+	{Name: AppliedOneTooLow, Breaks: "the applied index is stored one too low", Check: "nothing takes effect twice"},
+	{Name: StableNotSaid, Breaks: "a write does not say that it had seen what is folded away", Check: "what is shown is the merge of all changes"},
+	{Name: TrimUnfolded, Breaks: "the change log is cut beyond what is folded", Check: "everything folds"},
+	{Name: EchoLoop, Breaks: "other regions' changes are shipped on as one's own", Check: "a change is shipped by its origin alone"},
+	{Name: InstanceOfNode, Breaks: "each node has its own word for which instance the region is", Check: "no region has to be seeded again"},
+	{Name: IdentityEachStart, Breaks: "a node stamps as another actor after each start", Check: "nothing takes effect twice"},
+	{Name: NobodyTold, Breaks: "streams are not told that the log has grown", Check: "regions come to be equal"},
+	{Name: ConflictsForgotten, Breaks: "a lost write leaves no conflict record", Check: "acknowledged writes that lost are on record"},
+
+	{Name: TieByArrival, Breaks: "of writes with one time, the first to arrive wins", Check: "regions come to be equal"},
+	{Name: OlderWins, Breaks: "of two writes that had not seen each other the one that is here already wins, not the later", Check: "regions come to be equal"},
+	{Name: CountTwice, Breaks: "a fold takes up a counter's sum and keeps it too", Check: "counters add up"},
+	{Name: SeenNotLifted, Breaks: "a record that has joined a delta does not say so", Check: "what is shown is the merge of all changes"},
+	{Name: RemoveUnseen, Breaks: "removing an element also removes what others add at the same time", Check: "elements that nobody could have removed are there"},
+	{Name: ExpireUnseen, Breaks: "an expiry also takes what it has not seen", Check: "what an expiry cannot have seen is there"},
+
+	{Name: FoldEarly, Breaks: "what counts as stable is seconds ahead", Check: "what is shown is the merge of all changes"},
+	{Name: StableWithoutMember, Breaks: "one member does not count for what is stable", Check: "what is shown is the merge of all changes"},
+	{Name: StableWithoutApplied, Breaks: "what members have applied does not count for what is stable", Check: "what is shown is the merge of all changes"},
+	{Name: ProgressFirst, Breaks: "progress is sent before the batch that it covers", Check: "what is shown is the merge of all changes"},
+	{Name: GapAccepted, Breaks: "a follower takes a batch behind a gap", Check: "regions come to be equal"},
+	{Name: ResumeTooFar, Breaks: "a stream is resumed one change too far", Check: "regions come to be equal"},
+	{Name: AckTooFar, Breaks: "an acknowledgement counts for one change more", Check: "no region has to be seeded again"},
+	{Name: TrimUnacked, Breaks: "the change log is cut without waiting for acknowledgements", Check: "no region has to be seeded again"},
+	{Name: FutureApplied, Breaks: "writes stamped in the future are merged at once", Check: "nothing is merged that is stamped too far ahead"},
+	{Name: WireSumIgnored, Breaks: "the checksum of a message between regions is not checked", Check: "flipped bits on the wire are found", Package: "test/rot", Test: "TestADamagedMessageIsRefusedOrHarmless"},
+
+	{Name: ChunkHashIgnored, Breaks: "a backup's object is not held against its hash", Check: "damaged backups are refused by name", Package: "backup", Test: "TestADamagedObjectIsRefusedByName|TestObjectsExchangedForOthersAreRefused"},
+	{Name: ManifestFirst, Breaks: "a backup's manifest is written before its objects", Check: "what has a manifest is a whole backup"},
+	{Name: LastChunkDropped, Breaks: "a restore leaves the last chunk out", Check: "a backup taken in a healthy world can be restored"},
+	{Name: TargetUnsigned, Breaks: "X-Amz-Target need not be signed", Check: "what is not as signed is refused", Package: "api/sigv4", Test: "TestWhatIsNotAsSignedIsRefused"},
+	{Name: BodyNotHashed, Breaks: "the client's word for the body's hash is taken", Check: "a changed body is refused", Package: "api/sigv4", Test: "TestChangedBodyIsRefused"},
+}
