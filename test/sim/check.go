@@ -62,6 +62,9 @@ func (w *world) settle() bool {
 	}) {
 		w.violate("not settled within %s of being healed: %s", settleLimit, why)
 		w.traceKeys()
+		for _, m := range w.nodes {
+			w.stacks(m.proc)
+		}
 		return false
 	}
 	return len(w.violations) == 0
@@ -467,25 +470,23 @@ func (w *world) checkSolo() {
 			w.violate("%s: %v", name, err)
 			return
 		}
-		put := map[string]*operation{}
+		puts := map[string][]*operation{}
 		for _, o := range w.history.ops {
 			if o.table != solo || o.kind != opPut {
 				continue
 			}
-			put[o.key] = o
+			puts[o.key] = append(puts[o.key], o)
 			if _, ok := items[o.key]; !ok && o.outcome == done && o.returned < began {
 				w.violate("%s lacks an item whose put was acknowledged: %s at %s", name, o.key, o.returned)
 			}
 		}
 		for _, key := range slices.Sorted(maps.Keys(items)) {
-			o := put[key]
-			switch {
-			case o == nil:
+			mine := func(o *operation) bool { return strings.Contains(items[key], o.mark) }
+			switch i := slices.IndexFunc(puts[key], mine); {
+			case i < 0:
 				w.violate("%s has an item that nobody put: %s", name, key)
-			case o.outcome == refused || o.outcome == rejected:
-				w.violate("%s has %s, whose put was %s", name, key, outcomeNames[o.outcome])
-			case !strings.Contains(items[key], o.mark):
-				w.violate("%s has %s with another's content", name, key)
+			case puts[key][i].outcome == refused || puts[key][i].outcome == rejected:
+				w.violate("%s has %s, whose put was %s", name, key, outcomeNames[puts[key][i].outcome])
 			}
 		}
 	}

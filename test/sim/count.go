@@ -30,6 +30,7 @@ const (
 	faultCrashEarly
 	faultWriteFails
 	faultStop
+	faultFlip
 	faultPause
 	faultSkew
 	faultJump
@@ -48,7 +49,7 @@ const (
 var faultNames = [faultKinds]string{
 	"message lost", "message twice", "message late", "message into a cut", "stream into a cut", "stream broken", "batch missing", "batches swapped", "batch twice",
 	"frame corrupt", "cut one way", "cut between two", "node cut off", "region cut off", "link flapping", "crash", "crash in a write", "crash soon after start", "write fails",
-	"stop in good order", "pause", "clock skew", "clock jump", "region down", "archive slow", "archive error", "archive object short", "archive bit flip", "archive stale",
+	"stop in good order", "disk bit flip", "pause", "clock skew", "clock jump", "region down", "archive slow", "archive error", "archive object short", "archive bit flip", "archive stale",
 	"client's message lost", "flush", "compaction",
 }
 
@@ -67,6 +68,8 @@ type Counts struct {
 	Explained       int             // items explained from the history
 	Cells           map[string]int
 	Steps           int
+	FlipsRefused    int // bit flips on a disk that the node refused, at its start or when it read everything back
+	FlipsHarmless   int // those with which it went on
 	SimSeconds      float64
 }
 
@@ -101,6 +104,8 @@ func (c *Counts) Add(o *Counts) {
 		c.Cells[k] += n
 	}
 	c.Steps += o.Steps
+	c.FlipsRefused += o.FlipsRefused
+	c.FlipsHarmless += o.FlipsHarmless
 	c.SimSeconds += o.SimSeconds
 }
 
@@ -145,24 +150,26 @@ func (c *Counts) Print(w io.Writer) {
 		fmt.Fprintf(w, "  %-22s %s\n", opNames[op], strings.Join(parts, ", "))
 	}
 	fmt.Fprintf(w, "%d operations checked for linearizability, %d items compared between replicas, %d explained from the history\n", c.Checked, c.Compared, c.Explained)
+	fmt.Fprintf(w, "%d bits flipped on disks: %d refused, %d harmless\n", c.FlipsRefused+c.FlipsHarmless, c.FlipsRefused, c.FlipsHarmless)
 	fmt.Fprintf(w, "%d cells of operation x fault family x outcome reached\n", len(c.Cells))
 }
 
 // tally is a run's figures for a file: names instead of numbers.
 type tally struct {
-	Seeds, Replayed, Faults       int
-	FaultsBySite                  map[string]int
-	OperationsByOutcome           map[string]map[string]int
-	OperationsCheckedForRegisters int
-	ItemsCompared, ItemsExplained int
-	CellsReached, SchedulingSteps int
-	SimulatedHours                float64
+	Seeds, Replayed, Faults             int
+	FaultsBySite                        map[string]int
+	OperationsByOutcome                 map[string]map[string]int
+	OperationsCheckedForRegisters       int
+	ItemsCompared, ItemsExplained       int
+	DiskFlipsRefused, DiskFlipsHarmless int
+	CellsReached, SchedulingSteps       int
+	SimulatedHours                      float64
 }
 
 func (c *Counts) tally() tally {
 	t := tally{
 		Seeds: c.Seeds, Replayed: c.Replayed, Faults: c.Total(), FaultsBySite: map[string]int{}, OperationsByOutcome: map[string]map[string]int{},
-		OperationsCheckedForRegisters: c.Checked, ItemsCompared: c.Compared, ItemsExplained: c.Explained, CellsReached: len(c.Cells),
+		OperationsCheckedForRegisters: c.Checked, ItemsCompared: c.Compared, ItemsExplained: c.Explained, CellsReached: len(c.Cells), DiskFlipsRefused: c.FlipsRefused, DiskFlipsHarmless: c.FlipsHarmless,
 		SchedulingSteps: c.Steps, SimulatedHours: c.SimSeconds / 3600,
 	}
 	for i, n := range c.Faults {

@@ -3,6 +3,7 @@ package sim
 import (
 	"errors"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"path"
 	"slices"
@@ -243,4 +244,40 @@ func copyTree(to, from *vfs.MemFS, dir string) {
 		}
 	}
 	syncDir(to, dir)
+}
+
+// again returns a copy of a file system of which everything is synced.
+func again(mem *vfs.MemFS) *vfs.MemFS {
+	return mem.CrashClone(vfs.CrashCloneCfg{})
+}
+
+// ours returns the files of a node that are there whenever the seed comes to this point: the log, the identity, and of the
+// state the newest of those that say what there is. Of tables, Pebble's own goroutines decide when old ones go; test/rot has them.
+func (m *machine) ours() (out []string) {
+	newest := map[string]string{}
+	for _, name := range m.files(dataDir) {
+		base := path.Base(name)
+		switch {
+		case !inState(name):
+			out = append(out, name)
+		case strings.HasPrefix(base, "MANIFEST"), strings.HasPrefix(base, "WITNESS"):
+			newest[base[:4]] = name // names rise
+		}
+	}
+	return append(out, slices.Sorted(maps.Values(newest))...)
+}
+
+// files returns the names of a directory's files, and of those below, in order.
+func (m *machine) files(dir string) (out []string) {
+	names, _ := m.mem.List(dir)
+	slices.Sort(names)
+	for _, name := range names {
+		full := path.Join(dir, name)
+		if info, err := m.mem.Stat(full); err == nil && info.IsDir() {
+			out = append(out, m.files(full)...)
+		} else {
+			out = append(out, full)
+		}
+	}
+	return out
 }

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"context"
 	"time"
 )
 
@@ -18,8 +19,8 @@ func (w *world) chaos(until time.Duration) {
 	}
 	w.say("families %v", w.families)
 	// A little of this is always there.
-	w.net.near.late, w.net.far.late = 0.02, 0.04
-	w.net.near.dup, w.net.far.dup = 0.02, 0.05
+	w.net.near.late, w.net.far.late = 0.04, 0.06
+	w.net.near.dup, w.net.far.dup = 0.03, 0.06
 	w.net.last.loss = 0.005
 	every := func(lo, hi time.Duration, f func()) {
 		var again func()
@@ -72,6 +73,7 @@ func (w *world) chaos(until time.Duration) {
 			}
 			every(500*time.Millisecond, 4*time.Second, w.jump)
 		case "disk":
+			w.rots = true
 			every(time.Second, 6*time.Second, w.failWrite)
 		case "archive":
 			o := w.objects
@@ -191,7 +193,7 @@ func (w *world) restart(m *machine, after time.Duration) {
 		if m.up() {
 			return
 		}
-		m.boot()
+		m.bootRotten()
 		if m.up() && w.chance(0.15) { // and once more, soon
 			m.strike(1+w.rng.IntN(12), func() {
 				w.count.fault(faultCrashEarly)
@@ -199,6 +201,50 @@ func (w *world) restart(m *machine, after time.Duration) {
 			})
 		}
 	})
+}
+
+// bootRotten starts the node, now and then with a bit of its disk flipped. Either it refuses, at once or when it reads
+// everything back, and then the disk is mended and it starts again; or it goes on, and whatever it shows is held against the
+// history as ever.
+func (m *machine) bootRotten() {
+	w := m.w
+	if !w.rots || !w.chance(0.3) {
+		m.boot()
+		return
+	}
+	files := m.ours()
+	name := files[w.rng.IntN(len(files))]
+	b, _ := read(m.mem, name)
+	if len(b) == 0 {
+		m.boot()
+		return
+	}
+	whole := again(m.mem)
+	at := w.rng.IntN(len(b))
+	b[at] ^= 1 << w.rng.IntN(8)
+	write(m.mem, name, b)
+	w.count.fault(faultFlip)
+	err := m.start()
+	if err == nil {
+		_, err = m.engine.Store().Scrub(context.Background(), func(int) error { return nil })
+		if err == nil {
+			_, err = m.engine.Log().Scrub(context.Background(), func(int) error { return nil })
+		}
+		if err != nil {
+			m.stop()
+			m.drain()
+			m.proc.kill()
+			m.engine.Abandon()
+		}
+	}
+	w.say("%s: a bit of %s flips at %d, refused: %v", m.name, name, at, err != nil)
+	if err == nil {
+		w.count.FlipsHarmless++
+		return
+	}
+	w.count.FlipsRefused++
+	m.mem = whole
+	m.boot()
 }
 
 func (m *machine) crashAndRestart() {

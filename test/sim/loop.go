@@ -49,6 +49,7 @@ type event struct {
 	at  time.Duration
 	seq uint64
 	do  func()
+	off *bool // nobody waits for it any more
 }
 
 type events []event
@@ -107,7 +108,7 @@ func (l *loop) tracef(format string, args ...any) {
 // after has do called in the loop, when d has passed. It must not wait.
 func (l *loop) after(d time.Duration, do func()) {
 	l.seq++
-	heap.Push(&l.events, event{l.now + d, l.seq, do})
+	heap.Push(&l.events, event{l.now + d, l.seq, do, nil})
 }
 
 // between is a random duration in [lo, hi).
@@ -264,8 +265,13 @@ func (l *loop) stacks(p *proc) {
 // WithTimeout is task.Runtime's.
 func (p *proc) WithTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	p.l.after(d, func() { cancel(context.DeadlineExceeded) })
-	return ctx, func() { cancel(context.Canceled) }
+	off := new(bool)
+	p.l.seq++
+	heap.Push(&p.l.events, event{p.l.now + d, p.l.seq, func() { cancel(context.DeadlineExceeded) }, off})
+	return ctx, func() {
+		*off = true
+		cancel(context.Canceled)
+	}
 }
 
 // kill ends the process at once: none of its tasks runs on. It may be called by one of them, whose own end it is.
@@ -329,9 +335,10 @@ func isClosed(c <-chan struct{}) bool {
 
 // step lets one task go on, or time pass. It returns false when nothing will ever happen again.
 func (l *loop) step() bool {
-	for len(l.events) > 0 && l.events[0].at <= l.now {
-		e := heap.Pop(&l.events).(event)
-		e.do()
+	for len(l.events) > 0 && (l.events[0].at <= l.now || l.events[0].off != nil && *l.events[0].off) {
+		if e := l.pop(); e.off == nil || !*e.off {
+			e.do()
+		}
 	}
 	// Of those that could go on when they were last looked through, each goes on once, in a random order.
 	for len(l.able) > 0 {

@@ -220,7 +220,11 @@ func (c *conn) send(toB bool, batch bool, do func()) {
 		c.next[way] = at
 	}
 	arrive := func() {
-		if c.ctx.Err() == nil && to.up() {
+		switch {
+		case c.ctx.Err() != nil:
+		case !to.up():
+			c.lost()
+		default:
 			do()
 		}
 	}

@@ -14,7 +14,7 @@ type Config struct {
 	Nodes    int // of each region; 0: drawn, 1 to 3
 	Clients  int // of each region; default 2
 	Think    time.Duration
-	Chaos    time.Duration // how long things break; default 5 to 12 s
+	Chaos    time.Duration // how long things break; default 4 to 10 s
 	HomeKeys int
 	Families []string // nil: drawn, 1 to 3
 }
@@ -75,7 +75,7 @@ func (w *world) run() {
 	}
 	chaos := w.cfg.Chaos
 	if chaos == 0 {
-		chaos = w.between(5*time.Second, 12*time.Second)
+		chaos = w.between(4*time.Second, 10*time.Second)
 	}
 	until := w.now + chaos
 	w.chaos(until)

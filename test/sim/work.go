@@ -226,6 +226,13 @@ func (w *world) one(r *regionOf, client int, seen map[string]string) {
 	}
 	o.expect = seen[o.key]
 	w.do(o)
+	// As SDKs do: what came to nothing is sent again, and may have taken effect already. Each attempt is an operation.
+	for try := 0; o.outcome == unknown && try < 2 && w.chance(0.5); try++ {
+		w.clients.proc.Wait(context.Background(), nil, w.between(20*time.Millisecond, 400*time.Millisecond))
+		again := &operation{region: r, client: client, table: o.table, kind: o.kind, key: o.key, expect: o.expect}
+		w.do(again)
+		o = again
+	}
 	if o.known && o.before.there {
 		seen[o.key] = o.before.mark
 	}

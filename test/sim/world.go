@@ -25,6 +25,7 @@ type world struct {
 	count   *Counts
 	history *history
 
+	rots           bool // disks do, between crash and restart
 	restored       []restored
 	lastWriterWins bool
 	families       []string // of faults, that this seed draws from
@@ -109,6 +110,12 @@ func newWorld(seed uint64, cfg Config, out io.Writer) *world {
 
 // boot starts the node's process on what its disk holds.
 func (m *machine) boot() {
+	if err := m.start(); err != nil {
+		m.w.violate("%s refuses its own data: %v", m.name, err)
+	}
+}
+
+func (m *machine) start() error {
 	w := m.w
 	m.starts++
 	m.disk = newDisk(m.mem)
@@ -147,9 +154,8 @@ func (m *machine) boot() {
 	}
 	engine, err := node.OpenEngine(cfg)
 	if err != nil {
-		w.violate("%s refuses its own data: %v", m.name, err)
 		p.dead = true
-		return
+		return err
 	}
 	m.engine = engine
 	for _, r := range w.regions {
@@ -166,6 +172,7 @@ func (m *machine) boot() {
 		}
 	})
 	w.say("%s starts (%d)", m.name, m.starts)
+	return nil
 }
 
 type lineWriter struct {
