@@ -64,7 +64,8 @@ type Sizes struct {
 	CacheBytes    int64
 	MemTableBytes uint64
 	SegmentBytes  int64
-	NoBackground  bool // housekeeping of log and store happens in the call that makes it necessary, or never
+	KeepEntries   uint64 // see group.Config
+	NoBackground  bool   // housekeeping of log and store happens in the call that makes it necessary, or never
 }
 
 // Listen says where a node listens, as host:port. "" is nowhere, except for HTTP, which must be given.

@@ -40,14 +40,15 @@ type Config struct {
 	// Voters are the region's nodes, this one among them; nil: this one alone. They are the same at all of them.
 	Voters []uint64
 	// Send takes a message to another of them; see group.Config. Set if there are several.
-	Send   func(to uint64, m group.Message)
-	Tick   time.Duration // see group.Config
-	Log    *raftlog.Log
-	Store  *storage.Store
-	Now    func() time.Time
-	Tasks  task.Runtime // nil: goroutines
-	Logger *slog.Logger // nil discards
-	Fatal  func(error)  // see group.Config
+	Send        func(to uint64, m group.Message)
+	Tick        time.Duration // see group.Config
+	KeepEntries uint64        // see group.Config
+	Log         *raftlog.Log
+	Store       *storage.Store
+	Now         func() time.Time
+	Tasks       task.Runtime // nil: goroutines
+	Logger      *slog.Logger // nil discards
+	Fatal       func(error)  // see group.Config
 }
 
 // Errors that say what a caller asked for is not there, or not yet.
@@ -91,7 +92,7 @@ func Open(cfg Config) (*Region, error) {
 		cfg: cfg, several: len(cfg.Voters) > 1, opened: make(chan struct{}), changed: make(chan struct{}, 1),
 		opening: map[string]*Table{}, removed: map[uint32]bool{}, watchers: map[chan struct{}]bool{},
 		host: group.NewHost(group.Config{
-			NodeID: cfg.NodeID, Voters: cfg.Voters, Send: cfg.Send, Tick: cfg.Tick, Log: cfg.Log, Store: cfg.Store, Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Fatal: cfg.Fatal,
+			NodeID: cfg.NodeID, Voters: cfg.Voters, Send: cfg.Send, Tick: cfg.Tick, KeepEntries: cfg.KeepEntries, Log: cfg.Log, Store: cfg.Store, Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Fatal: cfg.Fatal,
 		}),
 	}
 	r.tables.Store(&map[string]*Table{})

@@ -35,12 +35,15 @@ type Config struct {
 	Send func(to uint64, m Message)
 	// Tick is how often the groups' time passes, if there are several voters; default 100 ms. A follower that has
 	// heard nothing for 10 to 20 ticks stands for election.
-	Tick   time.Duration
-	Log    *raftlog.Log
-	Store  *storage.Store
-	Now    func() time.Time
-	Tasks  task.Runtime // nil: goroutines
-	Logger *slog.Logger // nil discards
+	Tick time.Duration
+	// KeepEntries bounds how many entries a leader keeps for followers that lag; default 4096. What they lack beyond it, a
+	// snapshot brings.
+	KeepEntries uint64
+	Log         *raftlog.Log
+	Store       *storage.Store
+	Now         func() time.Time
+	Tasks       task.Runtime // nil: goroutines
+	Logger      *slog.Logger // nil discards
 	// Fatal is called when the log or the store can no longer be trusted: the process must end, and
 	// start again from what is durable. Default: panic.
 	Fatal func(error)
@@ -91,7 +94,7 @@ type Host struct {
 	nonce    uint64   // the last one given
 	arrivals []*Group // have arrived snapshots
 	broken   bool     // Fatal was called: nothing moves any more
-	keep     uint64   // keepEntries
+	keep     uint64   // Config.KeepEntries
 	dirty    []*Group
 	batch    *raftlog.Batch
 	state    *storage.Batch
@@ -117,9 +120,12 @@ func NewHost(cfg Config) *Host {
 	if cfg.Tick == 0 {
 		cfg.Tick = defaultTick
 	}
+	if cfg.KeepEntries == 0 {
+		cfg.KeepEntries = defaultKeepEntries
+	}
 	h := &Host{
 		cfg: cfg, groups: map[uint64]*Group{}, wake: make(chan struct{}, 1),
-		batch: cfg.Log.NewBatch(), state: cfg.Store.NewBatch(), keep: keepEntries,
+		batch: cfg.Log.NewBatch(), state: cfg.Store.NewBatch(), keep: cfg.KeepEntries,
 	}
 	if len(cfg.Voters) > 1 {
 		var base [8]byte

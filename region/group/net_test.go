@@ -163,7 +163,7 @@ type flying struct {
 }
 
 func newNetwork(t *testing.T, voters, groups int) *network {
-	n := &network{t: t, groups: groups, keep: keepEntries, cut: map[[2]uint64]bool{}}
+	n := &network{t: t, groups: groups, keep: defaultKeepEntries, cut: map[[2]uint64]bool{}}
 	for i := range voters {
 		n.voters = append(n.voters, uint64(i+1))
 	}

@@ -12,10 +12,8 @@ import (
 )
 
 const (
-	// keepEntries bounds how many entries a leader keeps for followers that lag: what they lack beyond it, a
-	// snapshot brings.
-	keepEntries = 4096
-	// slackShare of keepEntries is what a follower keeps, should it come to lead: it does not know what others lack.
+	defaultKeepEntries = 4096
+	// slackShare of Config.KeepEntries is what a follower keeps, should it come to lead: it does not know what others lack.
 	slackShare = 16
 	// activeTicks is how long a follower that is not heard of counts as one that lags.
 	activeTicks = 50

@@ -24,6 +24,7 @@ func (w *world) check() {
 	}
 	w.checkReplicas()
 	w.checkRegisters(w.checkHistory())
+	w.checkBackups()
 	w.checkSolo()
 	w.checkBounds()
 }
@@ -50,6 +51,11 @@ func (w *world) settle() bool {
 		w.violate("a region takes no write within %s of being healed", settleLimit)
 		return false
 	}
+	return w.comesTo("settled", w.apart) && w.comesTo("at rest", w.unrested)
+}
+
+// comesTo waits until a look at the world finds nothing missing.
+func (w *world) comesTo(state string, missing func() string) bool {
 	next := w.now
 	var why string
 	if !w.runUntil(settleLimit, func() bool {
@@ -57,10 +63,10 @@ func (w *world) settle() bool {
 			return len(w.violations) > 0
 		}
 		next = w.now + 200*time.Millisecond
-		why = w.apart()
+		why = missing()
 		return why == "" || len(w.violations) > 0
 	}) {
-		w.violate("not settled within %s of being healed: %s", settleLimit, why)
+		w.violate("not %s within %s of being healed: %s", state, settleLimit, why)
 		w.traceKeys()
 		for _, m := range w.nodes {
 			w.stacks(m.proc)
@@ -306,6 +312,7 @@ func (w *world) checkHistory() (times map[string]crdt.Dot) {
 		}
 	}
 	w.checkCounters(items, times)
+	w.checkUnseen(items, times)
 	return times
 }
 

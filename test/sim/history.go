@@ -17,7 +17,9 @@ type history struct {
 
 	changes map[crdt.Dot]*change // of all global tables
 	dots    []crdt.Dot           // in the order of their first shipping
-	streams map[string]crdt.Dot  // by origin, partition and follower: the last dot shipped
+	arrived map[arrival]time.Duration
+	leaders map[leadership]*machine
+	begun   bool // the tables are set up
 }
 
 // outcome is what a client knows of an operation.
@@ -69,7 +71,7 @@ type change struct {
 }
 
 func newHistory() *history {
-	return &history{byMark: map[string]*operation{}, changes: map[crdt.Dot]*change{}, streams: map[string]crdt.Dot{}}
+	return &history{byMark: map[string]*operation{}, changes: map[crdt.Dot]*change{}, arrived: map[arrival]time.Duration{}, leaders: map[leadership]*machine{}}
 }
 
 // markPrefix begins every operation's mark; markSize is its length.
@@ -109,6 +111,9 @@ func (w *world) shipped(origin *regionOf, to replication.Resume, b replication.B
 		dot := crdt.PeekDot(c.Delta)
 		if have := h.changes[dot]; have != nil && (have.key != string(c.Key) || !bytes.Equal(have.delta, c.Delta)) {
 			w.violate("%s ships two changes stamped %v: %v and %v", origin.name, dot, have.marks, marksIn(c.Delta))
+		}
+		if have := h.changes[dot]; have != nil && have.origin != origin {
+			w.violate("%s ships %v, which is %s's", origin.name, dot, have.origin.name)
 		}
 		if h.changes[dot] == nil {
 			h.changes[dot] = &change{origin: origin, key: string(c.Key), delta: bytes.Clone(c.Delta), marks: marksIn(c.Delta)}

@@ -89,6 +89,7 @@ func (w *world) delay(q *quality) time.Duration {
 
 // raft carries a message within a region.
 func (w *world) raft(from, to *machine, m group.Message) {
+	w.led(from, m)
 	b, err := m.Append(nil)
 	if err != nil {
 		w.violate("%s: a message to %s cannot be written: %v", from.name, to.name, err)

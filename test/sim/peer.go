@@ -148,6 +148,7 @@ func (p *peer) Follow(ctx context.Context, from replication.Resume, sink replica
 		}
 	})
 	defer c.lost()
+	sink = watched{sink, p.from}
 	follower := replication.NewFollower(from.Seq)
 	for {
 		x, err := in.take(ctx, p.from.proc)
@@ -176,6 +177,9 @@ func (p *peer) Follow(ctx context.Context, from replication.Resume, sink replica
 // Seed is replication.Peer's.
 func (p *peer) Seed(ctx context.Context, region, table string, partition uint64, receive func(replication.SeedPart) error) (err error) {
 	defer func() { p.turn(err) }()
+	if w := p.from.w; w.history.begun {
+		w.violate("%s is seeded again from %s: a change log was not kept for it", p.from.name, p.to.name)
+	}
 	c, in := p.open(func(c *conn, in *inbox, to *machine) error {
 		return to.engine.Source().Seed(c.ctx, region, table, partition, func(part replication.SeedPart) error {
 			c.send(false, false, func() { in.put(part) })

@@ -66,7 +66,7 @@ func (w *world) run() {
 	}
 	p := w.clients.proc
 	ready := false
-	p.Go(func() { w.setUp(); ready = true })
+	p.Go(func() { w.setUp(); ready, w.history.begun = true, true })
 	if !w.runUntil(setUpLimit, func() bool { return ready || len(w.violations) > 0 }) {
 		w.violate("the tables are not set up within %s", setUpLimit)
 	}
