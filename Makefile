@@ -51,11 +51,11 @@ lint: $(STATICCHECK) ## gofmt, vet and staticcheck
 
 .PHONY: sim
 sim: ## whole deployments simulated, broken and judged: SEEDS=1600 from FROM=1, or SEED=n replayed with its trace
-	SEED='$(SEED)' SEEDS='$(SEEDS)' FROM='$(FROM)' $(GO) test -count=1 -timeout 0 -v -run '^TestSeeds$$' ./test/sim | grep -v -e '^=== ' -e '^ *--- PASS'
+	REGIONS='$(REGIONS)' NODES='$(NODES)' FAMILIES='$(FAMILIES)' CHAOS='$(CHAOS)' SEED='$(SEED)' SEEDS='$(SEEDS)' FROM='$(FROM)' $(GO) test -count=1 -timeout 0 -v -run '^TestSeeds$$' ./test/sim | grep -v -e '^=== ' -e '^ *--- PASS'
 
 .PHONY: soak
 soak: ## the same for SOAK=3h (or SEEDS=n of them), from FROM=100000 on; the result goes to OUT=docs/reliability/soak.json
-	SOAK='$(or $(SOAK),3h)' SEEDS='$(SEEDS)' FROM='$(FROM)' OUT='$(abspath $(or $(OUT),docs/reliability/soak.json))' $(GO) test -count=1 -timeout 0 -v -run '^TestSoak$$' ./test/sim | grep -v -e '^=== ' -e '^ *--- PASS'
+	CHAOS='$(CHAOS)' SOAK='$(or $(SOAK),3h)' SEEDS='$(SEEDS)' FROM='$(FROM)' OUT='$(abspath $(or $(OUT),docs/reliability/soak.json))' $(GO) test -count=1 -timeout 0 -v -run '^TestSoak$$' ./test/sim | grep -v -e '^=== ' -e '^ *--- PASS'
 
 .PHONY: mutants
 mutants: ## bugs planted in the code, one at a time: which check finds each, at which seed (MUTANT=name; FULL=1; OUT=file)

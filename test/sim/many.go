@@ -21,6 +21,16 @@ type share struct {
 	Replay              int       // every how many seeds one is replayed
 }
 
+// chosenText is what must be said again to replay a seed.
+func chosenText() (text string) {
+	for _, name := range []string{"REGIONS", "NODES", "FAMILIES", "CHAOS"} {
+		if v := os.Getenv(name); v != "" {
+			text += " " + name + "=" + v
+		}
+	}
+	return text
+}
+
 // report is what a process says after some seeds.
 type report struct {
 	Counts     *Counts
@@ -50,7 +60,7 @@ func (s share) work(out io.Writer, run func(seed uint64) Result) error {
 		r.Counts.Add(result.Count)
 		r.Last = seed
 		for _, v := range result.Violations {
-			r.Violations = append(r.Violations, fmt.Sprintf("seed %d: %s (replay: make sim SEED=%d)", seed, v, seed))
+			r.Violations = append(r.Violations, fmt.Sprintf("seed %d: %s (replay: make sim SEED=%d%s)", seed, v, seed, chosenText()))
 		}
 		if len(result.Violations) > 0 {
 			bad++

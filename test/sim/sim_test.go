@@ -38,6 +38,12 @@ func chosen(t *testing.T) Config {
 	if f := os.Getenv("FAMILIES"); f != "" {
 		cfg.Families = strings.Split(f, ",")
 	}
+	if d := os.Getenv("CHAOS"); d != "" {
+		var err error
+		if cfg.Chaos, err = time.ParseDuration(d); err != nil {
+			t.Fatal(err)
+		}
+	}
 	return cfg
 }
 
@@ -62,7 +68,7 @@ const (
 )
 
 // TestSeeds simulates SEEDS seeds from FROM on, in one process for each core, and replays one in fifty. SEED=n replays one, with its
-// trace; REGIONS, NODES and FAMILIES choose what it would draw.
+// trace; REGIONS, NODES, FAMILIES and CHAOS (how long things break) choose what it would draw.
 func TestSeeds(t *testing.T) {
 	if os.Getenv("SEED") != "" {
 		seed := uint64(env(t, "SEED", 0))
@@ -92,7 +98,7 @@ func TestSeeds(t *testing.T) {
 	if total.Replayed*100 < total.Seeds {
 		t.Errorf("%d of %d seeds replayed, want one in a hundred", total.Replayed, total.Seeds)
 	}
-	if seeds < defaultSeeds || os.Getenv("FAMILIES") != "" || t.Failed() {
+	if seeds < defaultSeeds || os.Getenv("FAMILIES") != "" || os.Getenv("CHAOS") != "" || t.Failed() {
 		return
 	}
 	if n := total.Total() / total.Seeds; n < faultsPerSeed {
@@ -125,6 +131,7 @@ func TestShare(t *testing.T) {
 // soak is what a long run leaves under docs/reliability.
 type soak struct {
 	Commit, Go, Began string
+	Chaos             string `json:",omitempty"` // how long things broke in each seed, where it was not drawn
 	Minutes           float64
 	FirstSeed         int
 	tally
@@ -148,7 +155,7 @@ func TestSoak(t *testing.T) {
 	s := share{From: env(t, "FROM", 100_000), Seeds: env(t, "SEEDS", 1<<30), Replay: 100, Until: began.Add(limit)}
 	write := func(total *Counts, violations []string) {
 		out := soak{
-			Commit: strings.TrimSpace(string(commit)), Go: runtime.Version(), Began: began.UTC().Format(time.RFC3339),
+			Commit: strings.TrimSpace(string(commit)), Go: runtime.Version(), Began: began.UTC().Format(time.RFC3339), Chaos: os.Getenv("CHAOS"),
 			Minutes: time.Since(began).Minutes(), FirstSeed: s.From, tally: total.tally(), Violations: violations,
 		}
 		b, err := json.MarshalIndent(out, "", "  ")
