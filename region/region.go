@@ -85,6 +85,9 @@ func Open(cfg Config) (*Region, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Fatal == nil {
+		cfg.Fatal = func(err error) { panic(err) }
+	}
 	if cfg.Tasks == nil {
 		cfg.Tasks = task.Goroutines
 	}
@@ -339,6 +342,10 @@ func (r *Region) reconcileTable(ctx context.Context, d definition) error {
 	if t == nil {
 		var err error
 		if t, err = r.openTable(d.Definition); err != nil {
+			if ctx.Err() == nil {
+				// Its log, or its state, is not what was written: no later try would find another.
+				r.cfg.Fatal(fmt.Errorf("region: table %s cannot be opened: %w", name, err))
+			}
 			return err
 		}
 		r.opening[name] = t

@@ -3,6 +3,7 @@ package region
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -256,5 +257,56 @@ func BenchmarkPut(b *testing.B) {
 			close(next)
 			wg.Wait()
 		})
+	}
+}
+
+func TestATableWhoseLogIsGoneEndsTheNode(t *testing.T) {
+	fs := vfs.NewCrashableMem()
+	r, stop := start(t, fs)
+	tab := create(t, r, orders)
+	put(t, tab, order("a", 1, "new"))
+	if err := r.cfg.Store.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	id := tab.Partitions()[0].ID
+	stop()
+	log, err := raftlog.Open(raftlog.Options{FS: fs, Dir: "log", NoBackground: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	b := log.NewBatch()
+	b.Remove(id)
+	if err := log.Commit(b, true); err != nil {
+		t.Fatal(err)
+	}
+	store, err := storage.Open(storage.Options{FS: fs, Dir: "state", CacheBytes: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.CloseWithoutFlush()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	fatal := make(chan error, 1)
+	again, err := Open(Config{Name: "us-east-1", Actor: crdt.NewActor("us-east-1", 1), NodeID: 1, Log: log, Store: store, Now: time.Now, Fatal: func(err error) {
+		select {
+		case fatal <- err:
+		default:
+		}
+		cancel() // as the end of the process would end it
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-fatal:
+		if !strings.Contains(err.Error(), "orders cannot be opened") {
+			t.Errorf("it ended with %v", err)
+		}
+	default:
+		t.Error("the node went on")
 	}
 }
