@@ -511,14 +511,14 @@ const (
 
 // checkBounds looks for what has piled up.
 func (w *world) checkBounds() {
-	by := map[string]int{}
-	for _, t := range w.tasks {
-		if !t.over {
-			by[t.proc.name]++
-		}
-	}
 	for _, m := range w.nodes {
-		if n := by[m.name]; n > maxTasks {
+		n := 0
+		for _, t := range m.proc.tasks {
+			if !t.over {
+				n++
+			}
+		}
+		if n > maxTasks {
 			w.violate("%s has %d tasks at rest", m.name, n)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"iter"
 	"math/rand/v2"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/commutatordb/commutator/internal/task"
@@ -21,8 +22,7 @@ type loop struct {
 	now     time.Duration // since the start
 	seq     uint64
 	events  events
-	tasks   []*simTask // in the order of their start; ended ones are taken out now and then
-	ended   int
+	procs   []*proc // in the order of their start
 	current *simTask
 	able    []*simTask // that could go on when last looked through
 	idle    []*routine // whose tasks have ended
@@ -39,9 +39,6 @@ const (
 	maxSteps = 5_000_000
 )
 
-// patientAfter is how often a task is looked at before it counts as one that waits for long.
-const patientAfter = 8
-
 // epoch is when the simulated world begins.
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
@@ -49,7 +46,9 @@ type event struct {
 	at  time.Duration
 	seq uint64
 	do  func()
-	off *bool // nobody waits for it any more
+	off *bool    // nobody waits for it any more
+	to  *machine // whose tasks it may wake, and those of no other machine; or
+	of  *proc    // the process of which; neither: anybody's
 }
 
 type events []event
@@ -108,7 +107,13 @@ func (l *loop) tracef(format string, args ...any) {
 // after has do called in the loop, when d has passed. It must not wait.
 func (l *loop) after(d time.Duration, do func()) {
 	l.seq++
-	heap.Push(&l.events, event{l.now + d, l.seq, do, nil})
+	heap.Push(&l.events, event{at: l.now + d, seq: l.seq, do: do})
+}
+
+// arrive is after for what concerns one machine alone.
+func (l *loop) arrive(d time.Duration, to *machine, do func()) {
+	l.seq++
+	heap.Push(&l.events, event{at: l.now + d, seq: l.seq, do: do, to: to})
 }
 
 // between is a random duration in [lo, hi).
@@ -131,7 +136,6 @@ type simTask struct {
 	over     bool
 	killed   bool
 	tells    bool // where it stands, and waits on
-	looks    int  // how often it was looked at since it waits
 	waits    bool // for one of the following
 	c        <-chan struct{}
 	ended    <-chan struct{} // its context's
@@ -195,13 +199,34 @@ type proc struct {
 	dead   bool
 	paused bool
 	skew   time.Duration // of its wall clock
-	broken any           // what one of its tasks has panicked with
 	onKill func()
+
+	tasks   []*simTask // in the order of their start; ended ones are taken out now and then
+	ended   int
+	touched bool          // some of its tasks may be able to go on that were not when they were last looked through
+	next    time.Duration // the first deadline among them, as of then; below 0 for none
 }
 
 var _ task.Runtime = (*proc)(nil)
 
-func (l *loop) process(name string) *proc { return &proc{l: l, name: name} }
+func (l *loop) process(name string) *proc {
+	p := &proc{l: l, name: name, next: -1}
+	l.procs = append(slices.DeleteFunc(l.procs, func(p *proc) bool { return p.dead }), p)
+	return p
+}
+
+// touch has the process's tasks looked through again.
+func (p *proc) touch() {
+	if p != nil {
+		p.touched = true
+	}
+}
+
+func (l *loop) touchAll() {
+	for _, p := range l.procs {
+		p.touched = true
+	}
+}
 
 // Now is the process's wall clock.
 func (p *proc) Now() time.Time { return epoch.Add(p.l.now + p.skew) }
@@ -213,7 +238,8 @@ func (p *proc) Go(f func()) {
 	}
 	l := p.l
 	l.seq++
-	l.tasks = append(l.tasks, &simTask{id: l.seq, proc: p, f: f})
+	p.tasks = append(p.tasks, &simTask{id: l.seq, proc: p, f: f})
+	p.touched = true
 }
 
 // Wait is task.Runtime's.
@@ -254,8 +280,8 @@ func (l *loop) stacks(p *proc) {
 	if l.out == nil {
 		return
 	}
-	for _, t := range l.tasks {
-		if t.proc == p && !t.over && t.on != nil && t != l.current {
+	for _, t := range p.tasks {
+		if !t.over && t.on != nil && t != l.current {
 			t.tells = true
 			t.on.next()
 		}
@@ -267,7 +293,7 @@ func (p *proc) WithTimeout(ctx context.Context, d time.Duration) (context.Contex
 	ctx, cancel := context.WithCancelCause(ctx)
 	off := new(bool)
 	p.l.seq++
-	heap.Push(&p.l.events, event{p.l.now + d, p.l.seq, func() { cancel(context.DeadlineExceeded) }, off})
+	heap.Push(&p.l.events, event{at: p.l.now + d, seq: p.l.seq, do: func() { cancel(context.DeadlineExceeded) }, off: off, of: p})
 	return ctx, func() {
 		*off = true
 		cancel(context.Canceled)
@@ -281,8 +307,8 @@ func (p *proc) kill() {
 	}
 	p.dead = true
 	own := false
-	for _, t := range p.l.tasks {
-		if t.proc != p || t.over {
+	for _, t := range p.tasks {
+		if t.over {
 			continue
 		}
 		t.killed = true
@@ -336,8 +362,18 @@ func isClosed(c <-chan struct{}) bool {
 // step lets one task go on, or time pass. It returns false when nothing will ever happen again.
 func (l *loop) step() bool {
 	for len(l.events) > 0 && (l.events[0].at <= l.now || l.events[0].off != nil && *l.events[0].off) {
-		if e := l.pop(); e.off == nil || !*e.off {
-			e.do()
+		e := l.pop()
+		if e.off != nil && *e.off {
+			continue
+		}
+		e.do()
+		switch {
+		case e.to != nil:
+			e.to.proc.touch()
+		case e.of != nil:
+			e.of.touch()
+		default:
+			l.touchAll()
 		}
 	}
 	// Of those that could go on when they were last looked through, each goes on once, in a random order.
@@ -356,29 +392,16 @@ func (l *loop) step() bool {
 			return true
 		}
 	}
-	// Most tasks wait for long. Those that have for some time are looked at only now and then, and before time passes.
-	if l.rng.IntN(8) > 0 {
-		for _, t := range l.tasks {
-			if t.looks >= patientAfter || t.over || t.proc.paused {
-				continue
-			}
-			if t.looks++; l.canRun(t) != 0 {
-				l.able = append(l.able, t)
-			}
-		}
-		if len(l.able) > 0 {
-			return true
-		}
-	}
 	next := time.Duration(-1)
-	for _, t := range l.tasks {
-		if t.over || t.proc.paused {
+	for _, p := range l.procs {
+		if p.dead || p.paused {
 			continue
 		}
-		if l.canRun(t) != 0 {
-			l.able = append(l.able, t)
-		} else if t.deadline > 0 && (next < 0 || t.deadline < next) {
-			next = t.deadline
+		if p.touched || p.next >= 0 && p.next <= l.now {
+			l.look(p)
+		}
+		if p.next >= 0 && (next < 0 || p.next < next) {
+			next = p.next
 		}
 	}
 	if len(l.able) > 0 {
@@ -394,6 +417,23 @@ func (l *loop) step() bool {
 	return true
 }
 
+// look finds those of a process's tasks that could go on, and when the first of the others could.
+func (l *loop) look(p *proc) {
+	p.next = -1
+	able := len(l.able)
+	for _, t := range p.tasks {
+		if t.over {
+			continue
+		}
+		if l.canRun(t) != 0 {
+			l.able = append(l.able, t)
+		} else if t.deadline > 0 && (p.next < 0 || t.deadline < p.next) {
+			p.next = t.deadline
+		}
+	}
+	p.touched = len(l.able) > able
+}
+
 func (l *loop) resume(t *simTask, ways uint8) {
 	way := task.Woken(l.rng.IntN(3))
 	for ways&(1<<way) == 0 {
@@ -402,7 +442,7 @@ func (l *loop) resume(t *simTask, ways uint8) {
 	if way == task.Token && t.waits && len(t.c) > 0 {
 		<-t.c
 	}
-	t.woken, t.waits, t.c, t.ended, t.deadline, t.looks = way, false, nil, nil, 0, 0
+	t.woken, t.waits, t.c, t.ended, t.deadline = way, false, nil, nil, 0
 	l.note('t', t.id, uint64(way))
 	l.current = t
 	if t.on == nil {
@@ -411,23 +451,18 @@ func (l *loop) resume(t *simTask, ways uint8) {
 	}
 	t.on.next()
 	l.current = nil
-	if t.over {
-		l.ended++
-		if !t.killed {
-			t.on.task = nil
-			l.idle = append(l.idle, t.on)
-		}
-		t.f, t.on = nil, nil
+	p := t.proc
+	p.touched = true
+	if !t.over {
+		return
 	}
-	if l.ended > 32 && l.ended > len(l.tasks)/3 {
-		kept := l.tasks[:0]
-		for _, t := range l.tasks {
-			if !t.over {
-				kept = append(kept, t)
-			}
-		}
-		clear(l.tasks[len(kept):])
-		l.tasks, l.ended = kept, 0
+	if !t.killed {
+		t.on.task = nil
+		l.idle = append(l.idle, t.on)
+	}
+	t.f, t.on = nil, nil
+	if p.ended++; p.ended > 16 && p.ended > len(p.tasks)/3 {
+		p.tasks, p.ended = slices.DeleteFunc(p.tasks, func(t *simTask) bool { return t.over }), 0
 	}
 }
 

@@ -75,7 +75,7 @@ func (w *world) send(from, to *machine, do func()) {
 		}
 		return
 	}
-	w.after(w.delay(q), do)
+	w.arrive(w.delay(q), to, do)
 }
 
 func (w *world) delay(q *quality) time.Duration {
@@ -229,10 +229,10 @@ func (c *conn) send(toB bool, batch bool, do func()) {
 			do()
 		}
 	}
-	w.after(at-w.now, arrive)
+	w.arrive(at-w.now, to, arrive)
 	if batch && q.dup > 0 && w.chance(q.dup) {
 		w.count.fault(faultRepeat)
-		w.after(at-w.now+w.between(0, q.delay[1]), arrive)
+		w.arrive(at-w.now+w.between(0, q.delay[1]), to, arrive)
 	}
 }
 
@@ -244,6 +244,8 @@ func (c *conn) close(err error) {
 	delete(c.a.conns, c)
 	delete(c.b.conns, c)
 	c.cancel(err)
+	c.a.proc.touch()
+	c.b.proc.touch()
 	if c.onLost != nil {
 		c.onLost(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -252,11 +253,9 @@ func (m *machine) halt(then func()) {
 			then() // it has crashed meanwhile
 			return
 		}
-		for _, t := range w.tasks {
-			if t.proc == p && !t.over {
-				w.after(stopPoll, look)
-				return
-			}
+		if slices.ContainsFunc(p.tasks, func(t *simTask) bool { return !t.over }) {
+			w.after(stopPoll, look)
+			return
 		}
 		p.dead = true
 		if err := engine.Close(); err != nil {
