@@ -205,6 +205,38 @@ func TestObjectsExchangedForOthersAreRefused(t *testing.T) {
 	}
 }
 
+// What its own checksum does not tell, nor its size, nor how many items it has, its name does: before an item is written.
+func TestAnObjectOfAnotherBackupAndOfOneSizeIsRefusedByName(t *testing.T) {
+	dir := t.TempDir()
+	a := local.Open(dir)
+	m := create(t, a, table(20), "first")
+	want := m.Partitions[0].Chunks[0]
+	for n := 0; ; n++ {
+		if n == 10_000 {
+			t.Fatal("no other object has this size")
+		}
+		src := table(20)
+		for i := range src.items {
+			src.items[i] = fmt.Appendf(nil, "%08d%s", n, src.items[i][8:])
+		}
+		other := t.TempDir()
+		c := create(t, local.Open(other), src, "second").Partitions[0].Chunks[0]
+		if c.Size != want.Size || c.Items != want.Items || c.Object == want.Object {
+			continue
+		}
+		if err := os.Rename(filepath.Join(other, c.Object), filepath.Join(dir, want.Object)); err != nil {
+			t.Fatal(err)
+		}
+		break
+	}
+	var got rows
+	err := backup.Restore(t.Context(), a, m, &got, quiet)
+	var corrupt *backup.CorruptError
+	if !errors.As(err, &corrupt) || corrupt.Object != want.Object || len(got.items) > 0 {
+		t.Errorf("%d items restored, and %v; want a CorruptError of %s", len(got.items), err, want.Object)
+	}
+}
+
 func TestWithoutAManifestThereIsNoBackup(t *testing.T) {
 	a := local.Open(t.TempDir())
 	ctx, cancel := context.WithCancel(t.Context())

@@ -367,8 +367,14 @@ func flipLast(r *http.Request) {
 }
 
 func TestChangedBodyIsRefused(t *testing.T) {
+	sum := sha256.Sum256([]byte(testBody))
 	for _, body := range []string{"", testBody + " ", testBody[1:], strings.Replace(testBody, "Music", "music", 1)} {
 		var e *Error
+		claimed := signed()
+		payload(claimed, hex.EncodeToString(sum[:]))
+		if _, err := newVerifier().Verify(claimed, []byte(body)); !errors.As(err, &e) || e.Message != textPayloadHash {
+			t.Errorf("%q, signed with the hash of the body it was: %v", body, err)
+		}
 		if _, err := newVerifier().Verify(signed(), []byte(body)); !errors.As(err, &e) || e.Message != textMismatch {
 			t.Errorf("%q: %v", body, err)
 		}
