@@ -67,6 +67,7 @@ const (
 	StableWithoutMember  Name = "stable-without-member"
 	StableWithoutApplied Name = "stable-without-applied"
 	ProgressFirst        Name = "progress-first"
+	ProgressPastGap      Name = "progress-past-gap"
 	GapAccepted          Name = "gap-accepted"
 	ResumeTooFar         Name = "resume-too-far"
 	AckTooFar            Name = "ack-too-far"

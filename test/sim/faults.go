@@ -63,6 +63,7 @@ func (w *world) chaos(until time.Duration) {
 			q.breaking, q.corrupt = w.rng.Float64()*0.05, w.rng.Float64()*0.05
 			every(500*time.Millisecond, 5*time.Second, w.cutFar)
 		case "crash":
+			w.faithless = true
 			every(500*time.Millisecond, 5*time.Second, func() { w.crashSome(w.anyNode()) })
 		case "pause":
 			every(300*time.Millisecond, 4*time.Second, w.pauseSome)
@@ -70,6 +71,12 @@ func (w *world) chaos(until time.Duration) {
 			for _, m := range w.nodes {
 				w.count.fault(faultSkew)
 				m.proc.skew = w.between(-400*time.Millisecond, 400*time.Millisecond)
+			}
+			if w.chance(0.3) {
+				w.count.fault(faultCoarse)
+				for _, m := range w.nodes {
+					m.proc.grain = []time.Duration{100 * time.Millisecond, time.Second}[w.rng.IntN(2)]
+				}
 			}
 			every(500*time.Millisecond, 4*time.Second, w.jump)
 		case "disk":
@@ -287,6 +294,17 @@ func (w *world) crashSome(m *machine) {
 	}
 }
 
+// promised has who has just given its vote crash at its next write, now and then.
+func (m *machine) promised() {
+	w := m.w
+	if w.faithless && !w.calm && m.up() && w.chance(0.3) {
+		m.strike(1+w.rng.IntN(2), func() {
+			w.count.fault(faultCrashPromised)
+			m.crashAndRestart()
+		})
+	}
+}
+
 func (w *world) pauseSome() {
 	m := w.anyNode()
 	if !m.up() || m.proc.paused {
@@ -349,7 +367,7 @@ func (w *world) heal() {
 	o.slow, o.fail, o.cut, o.flip, o.stale = 0, 0, 0, 0, 0
 	for _, m := range w.nodes {
 		m.proc.paused = false
-		m.proc.skew = 0
+		m.proc.skew, m.proc.grain = 0, 0
 		if m.disk != nil {
 			m.disk.armed = 0
 		}

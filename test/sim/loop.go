@@ -39,8 +39,8 @@ const (
 	maxSteps = 5_000_000
 )
 
-// epoch is when the simulated world begins.
-var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+// epoch is when the simulated world begins: a minute, a day and a year end while it is busy.
+var epoch = time.Date(2025, 12, 31, 23, 59, 52, 0, time.UTC)
 
 type event struct {
 	at  time.Duration
@@ -199,6 +199,7 @@ type proc struct {
 	dead   bool
 	paused bool
 	skew   time.Duration // of its wall clock
+	grain  time.Duration // how long it stands still, to go on in one step; 0: never
 	onKill func()
 
 	tasks   []*simTask // in the order of their start; ended ones are taken out now and then
@@ -229,7 +230,7 @@ func (l *loop) touchAll() {
 }
 
 // Now is the process's wall clock.
-func (p *proc) Now() time.Time { return epoch.Add(p.l.now + p.skew) }
+func (p *proc) Now() time.Time { return epoch.Add((p.l.now + p.skew).Truncate(p.grain)) }
 
 // Go is task.Runtime's.
 func (p *proc) Go(f func()) {

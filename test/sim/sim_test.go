@@ -35,6 +35,7 @@ func run(t *testing.T, seed uint64, cfg Config, out io.Writer) (result Result) {
 // chosen is what the environment says of what a seed would draw.
 func chosen(t *testing.T) Config {
 	cfg := Config{Regions: env(t, "REGIONS", 0), Nodes: env(t, "NODES", 0)}
+	cfg.Clients, cfg.HomeKeys, cfg.Think = env(t, "CLIENTS", 0), env(t, "HOMEKEYS", 0), time.Duration(env(t, "THINK", 0))*time.Millisecond
 	if f := os.Getenv("FAMILIES"); f != "" {
 		cfg.Families = strings.Split(f, ",")
 	}

@@ -26,7 +26,7 @@ type leadership struct {
 	group, term uint64
 }
 
-// led looks at a message between nodes: of a term one node alone speaks as the leader.
+// led looks at a message between nodes: in a term one node alone speaks as the leader.
 func (w *world) led(from *machine, m group.Message) {
 	switch m.Raft.GetType() {
 	case pb.MsgApp, pb.MsgHeartbeat, pb.MsgSnap:
@@ -35,6 +35,10 @@ func (w *world) led(from *machine, m group.Message) {
 			w.history.leaders[l] = from
 		} else if was != from {
 			w.violate("%s and %s both lead term %d of group %d", was.name, from.name, l.term, l.group)
+		}
+	case pb.MsgVoteResp:
+		if !m.Raft.GetReject() {
+			from.promised()
 		}
 	}
 }

@@ -27,6 +27,7 @@ type world struct {
 	history *history
 
 	rots           bool // disks do, between crash and restart
+	faithless      bool // who has promised a vote may crash
 	restored       []restored
 	lastWriterWins bool
 	families       []string // of faults, that this seed draws from
@@ -122,7 +123,7 @@ func (m *machine) start() error {
 	m.disk = newDisk(m.mem)
 	p := w.process(m.name)
 	if m.proc != nil {
-		p.skew = m.proc.skew
+		p.skew, p.grain = m.proc.skew, m.proc.grain
 	}
 	m.proc = p
 	logger := slog.New(slog.DiscardHandler)
