@@ -34,20 +34,27 @@ func (w *world) chaos(until time.Duration) {
 		w.after(w.between(lo/4, hi), again)
 	}
 	// Housekeeping that nobody orders in production, Pebble does it by size: here it may happen at any time.
-	every(time.Second, 6*time.Second, func() {
-		if m := w.anyNode(); m.up() && m.engine != nil {
-			w.count.fault(faultFlush)
-			if err := m.engine.Store().Flush(); err != nil {
-				w.violate("%s: flush: %v", m.name, err)
-			}
-			if w.chance(0.2) {
-				w.count.fault(faultCompact)
-				if err := m.engine.Store().Compact(); err != nil {
-					w.violate("%s: compact: %v", m.name, err)
+	// The word that a flush is over may come when there is more in memory again, so it may as well come without one.
+	for _, m := range w.nodes {
+		every(500*time.Millisecond, 5*time.Second, func() {
+			switch {
+			case !m.up() || m.engine == nil:
+			case w.chance(0.5):
+				m.engine.Region().Flushed()
+			default:
+				w.count.fault(faultFlush)
+				if err := m.engine.Store().Flush(); err != nil {
+					w.violate("%s: flush: %v", m.name, err)
+				}
+				if w.chance(0.1) {
+					w.count.fault(faultCompact)
+					if err := m.engine.Store().Compact(); err != nil {
+						w.violate("%s: compact: %v", m.name, err)
+					}
 				}
 			}
-		}
-	})
+		})
+	}
 	for _, f := range w.families {
 		switch f {
 		case "near net":

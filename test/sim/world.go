@@ -148,7 +148,7 @@ func (m *machine) start() error {
 			}
 		},
 		FS: m.disk, Archive: archive{w.objects, p}, Now: p.Now, Tasks: p, Logger: logger,
-		Sizes: node.Sizes{CacheBytes: 1 << 20, MemTableBytes: 4 << 20, SegmentBytes: 64 << 10, KeepEntries: 32, NoBackground: true},
+		Sizes: node.Sizes{CacheBytes: 1 << 20, MemTableBytes: 4 << 20, SegmentBytes: 64 << 10, KeepEntries: 16, NoBackground: true},
 		Fatal: func(err error) {
 			w.say("%s ends itself: %v", m.name, err)
 			m.fatal(err)
