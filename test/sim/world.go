@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -259,7 +260,7 @@ func (m *machine) halt(then func()) {
 			return
 		}
 		p.dead = true
-		if err := engine.Close(); err != nil {
+		if err := engine.Close(); err != nil && !errors.Is(err, errDisk) {
 			w.violate("%s does not close: %v", m.name, err)
 		}
 		then()
