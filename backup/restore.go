@@ -23,7 +23,7 @@ func (m *Manifest) chunks() []Chunk {
 	for _, p := range m.Partitions {
 		out = append(out, p.Chunks...)
 		if mutant.On(mutant.LastChunkDropped) {
-			out = out[:len(out)-1]
+			out = out[:max(0, len(out)-1)]
 		}
 	}
 	return out

@@ -80,6 +80,9 @@ func (w *world) comesTo(state string, missing func() string) bool {
 func (w *world) apart() string {
 	var first map[string]string
 	for _, m := range w.nodes {
+		if !m.up() {
+			return m.name + " is down"
+		}
 		items, _, err := m.items(shared)
 		if err != nil {
 			return fmt.Sprintf("%s: %v", m.name, err)

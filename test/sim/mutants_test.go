@@ -18,11 +18,22 @@ import (
 )
 
 // aimed are the bugs that the seeds as they are drawn take long to come across: with these choices they do sooner.
-var aimed = map[mutant.Name]Config{}
+var aimed = map[mutant.Name]Config{
+	mutant.StaleLeader:       {Families: []string{"pause"}, Regions: 2, Nodes: 3, Think: 60 * time.Millisecond, HomeKeys: 1},
+	mutant.ReadBeforeApply:   {Families: []string{"near net"}, Regions: 2, Nodes: 3, Think: 60 * time.Millisecond, HomeKeys: 1, Clients: 4},
+	mutant.SendBeforeLog:     {Families: []string{"crash"}, Regions: 2, Nodes: 3},
+	mutant.TruncateApplied:   {Families: []string{"crash"}, Regions: 2, Nodes: 3},
+	mutant.SnapshotNoFlush:   {Families: []string{"crash", "near net"}, Regions: 2, Nodes: 3},
+	mutant.SnapshotKeepsRows: {Families: []string{"crash", "near net"}, Regions: 2, Nodes: 3},
+	mutant.VoteNotPersisted:  {Families: []string{"crash"}, Regions: 2, Nodes: 3},
+	mutant.TieByArrival:      {Families: []string{"clock"}, Regions: 2, Nodes: 1},
+	mutant.ProgressFirst:     {Families: []string{"far net"}, Regions: 2, Nodes: 1},
+	mutant.ProgressPastGap:   {Families: []string{"far net"}, Regions: 2, Nodes: 1},
+}
 
 const (
 	mutantSeeds = 1500 // what a bug may take
-	drawnSeeds  = 60   // with seeds as they are drawn, before aiming; FULL=1: mutantSeeds
+	drawnSeeds  = 20   // with seeds as they are drawn, before aiming; FULL=1: mutantSeeds
 )
 
 // caught is how a bug was found.
@@ -136,7 +147,8 @@ func caughtByTest(t *testing.T, b mutant.Bug) string {
 		return ""
 	}
 	if ok, out := passes(""); !ok {
-		t.Fatalf("%s of %s fails without a bug:\n%s", b.Test, b.Package, out)
+		t.Errorf("%s of %s fails without a bug:\n%s", b.Test, b.Package, out)
+		return ""
 	}
 	return b.Package + "." + b.Test
 }

@@ -152,6 +152,9 @@ func (m *machine) start() error {
 		Sizes: node.Sizes{CacheBytes: 1 << 20, MemTableBytes: 4 << 20, SegmentBytes: 64 << 10, KeepEntries: 16, NoBackground: true},
 		Fatal: func(err error) {
 			w.say("%s ends itself: %v", m.name, err)
+			if w.calm {
+				w.violate("%s ends itself with nothing broken: %v", m.name, err)
+			}
 			m.fatal(err)
 		},
 	}
