@@ -42,7 +42,8 @@ type caught struct {
 	Breaks string
 	Check  string
 	By     string `json:",omitempty"` // the test; of the simulator: what it said
-	Seeds  int    `json:",omitempty"` // that the simulator took, as they are drawn; 0: not found by so many as were tried
+	Seeds  int    `json:",omitempty"` // that the simulator took, as they are drawn; 0: more than Tried
+	Tried  int    `json:",omitempty"`
 	Aimed  int    `json:",omitempty"` // that it took with Config
 	Config string `json:",omitempty"`
 }
@@ -66,19 +67,24 @@ func TestEveryPlantedBugIsCaught(t *testing.T) {
 		seeds := ""
 		if c.Seeds > 0 {
 			seeds = fmt.Sprintf("%d", c.Seeds)
+		} else if c.Tried > 0 {
+			seeds = fmt.Sprintf("> %d", c.Tried)
 		}
 		if c.Aimed > 0 {
 			seeds += fmt.Sprintf(" (aimed: %d)", c.Aimed)
 		}
-		said, _, _ := strings.Cut(c.By, "\n")
-		fmt.Printf("%-24s %5.1fs  seeds %-18s %.160s\n", c.Name, time.Since(start).Seconds(), seeds, said)
+		fmt.Printf("%-24s %5.1fs  seeds %-18s %.160s\n", c.Name, time.Since(start).Seconds(), seeds, c.By)
 		if c.By == "" {
 			t.Errorf("%s is not caught: %s", b.Name, b.Breaks)
 		}
 		table = append(table, c)
 	}
 	if out := os.Getenv("OUT"); out != "" {
-		b, err := json.MarshalIndent(table, "", "  ")
+		commit, _ := exec.CommandContext(t.Context(), "git", "describe", "--always", "--dirty", "--abbrev=40").Output()
+		b, err := json.MarshalIndent(struct {
+			Commit string
+			Bugs   []caught
+		}{strings.TrimSpace(string(commit)), table}, "", "  ")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -95,7 +101,8 @@ func caughtBySeeds(t *testing.T, c *caught) {
 		from := env(t, "FROM", 1)
 		for seed := from; seed < from+budget; seed++ {
 			if r := run(t, uint64(seed), cfg, nil); len(r.Violations) > 0 {
-				c.By = r.Violations[0]
+				c.By, _, _ = strings.Cut(r.Violations[0], "\n")
+				c.By = c.By[:min(len(c.By), 200)]
 				return seed
 			}
 		}
@@ -110,6 +117,9 @@ func caughtBySeeds(t *testing.T, c *caught) {
 		budget = n
 	}
 	c.Seeds = try(chosen(t), budget)
+	if c.Seeds == 0 {
+		c.Tried = budget
+	}
 	if aim && c.Seeds == 0 {
 		c.Aimed, c.Config = try(cfg, mutantSeeds), fmt.Sprintf("%+v", cfg)
 	}
