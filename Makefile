@@ -35,18 +35,19 @@ build: ## the static binary, bin/commutator
 	$(GO) build -trimpath -ldflags '-s -w' -o bin/commutator ./cmd/commutator
 
 .PHONY: test
-test: lint $(MINIO) ## vet, staticcheck and every test, against a real MinIO too (the first run builds it: some minutes)
-	COMMUTATOR_MINIO=$(MINIO) $(GO) test $(PKG)
+test: lint $(MINIO) ## vet, staticcheck, every test, against a real MinIO too, and every planted bug (the first run builds MinIO: some minutes)
+	COMMUTATOR_MINIO=$(MINIO) $(GO) test -timeout 40m $(PKG)
+	$(MAKE) -s mutants
 
 .PHONY: race
-race: $(MINIO) ## the same tests under the race detector (needs a C compiler)
-	COMMUTATOR_MINIO=$(MINIO) CGO_ENABLED=1 $(GO) test -race $(PKG)
+race: $(MINIO) ## the tests under the race detector, with fewer seeds and points (needs a C compiler)
+	COMMUTATOR_MINIO=$(MINIO) CGO_ENABLED=1 $(GO) test -race -short -timeout 40m $(PKG)
 
 .PHONY: lint
 lint: $(STATICCHECK) ## gofmt, vet and staticcheck
 	@unformatted=$$(gofmt -l */); if [ -n "$$unformatted" ]; then echo 'not formatted (run gofmt -w):'; echo "$$unformatted"; exit 1; fi
-	$(GO) vet -tags drill $(PKG)
-	$(STATICCHECK) -tags drill $(PKG)
+	$(GO) vet -tags drill,mutants $(PKG)
+	$(STATICCHECK) -tags drill,mutants $(PKG)
 	cd tools && $(GO) vet ./...
 
 .PHONY: sim

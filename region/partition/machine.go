@@ -208,6 +208,9 @@ func (m *Machine) Apply(index uint64, c *op.Command, b *storage.Batch) op.Result
 
 // Finish writes the state that the commands since the last Finish have led to.
 func (m *Machine) Finish(b *storage.Batch) {
+	if s := m.state; s.Trimmed > s.Folded || s.Folded > s.Seq || s.Items < 0 || s.Bytes < 0 {
+		panic(fmt.Sprintf("partition %d: an impossible state: %+v", m.cfg.ID, s)) // it must not become durable
+	}
 	b.Set(keyenc.Meta(m.scratch[:0], m.cfg.ID, metaState), m.state.encode())
 }
 
