@@ -168,6 +168,9 @@ func (w *witness) load() error {
 
 // checkManifest compares a MANIFEST with what the witness says of it.
 func (w *witness) checkManifest(want fileSum) error {
+	if mutant.On(mutant.WitnessIgnored) {
+		return nil
+	}
 	name := manifestName(want.number)
 	f, err := w.FS.Open(w.path(name))
 	if errors.Is(err, iofs.ErrNotExist) {
@@ -184,7 +187,7 @@ func (w *witness) checkManifest(want fileSum) error {
 		return fmt.Errorf("storage: read %s: %w", name, err)
 	case n != want.length:
 		return &CorruptionError{File: name, Reason: fmt.Sprintf("it has %d bytes; %d were durable", n, want.length)}
-	case h.Sum32() != want.sum && !mutant.On(mutant.WitnessIgnored):
+	case h.Sum32() != want.sum:
 		return &CorruptionError{File: name, Reason: "checksum mismatch"}
 	}
 	return nil
