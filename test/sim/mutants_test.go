@@ -51,10 +51,15 @@ type caught struct {
 // TestEveryPlantedBugIsCaught switches on one planted bug after the other (MUTANT=name,... to choose) and looks for the first seed
 // that tells, or runs the test that is to tell. OUT=file gets the table as JSON.
 func TestEveryPlantedBugIsCaught(t *testing.T) {
-	names := strings.Split(os.Getenv("MUTANT"), ",")
+	names := strings.FieldsFunc(os.Getenv("MUTANT"), func(r rune) bool { return r == ',' })
+	for _, name := range names {
+		if !slices.ContainsFunc(mutant.Planted, func(b mutant.Bug) bool { return string(b.Name) == name }) {
+			t.Fatalf("MUTANT: there is no planted bug %q; internal/mutant lists them", name)
+		}
+	}
 	var table []caught
 	for _, b := range mutant.Planted {
-		if os.Getenv("MUTANT") != "" && !slices.Contains(names, string(b.Name)) {
+		if len(names) > 0 && !slices.Contains(names, string(b.Name)) {
 			continue
 		}
 		start := time.Now()
