@@ -35,9 +35,9 @@ build: ## the static binary, bin/commutator
 	$(GO) build -trimpath -ldflags '-s -w' -o bin/commutator ./cmd/commutator
 
 .PHONY: test
-test: lint $(MINIO) ## vet, staticcheck, every test, against a real MinIO too, and every planted bug (the first run builds MinIO: some minutes)
-	COMMUTATOR_MINIO=$(MINIO) $(GO) test -timeout 40m $(PKG)
-	$(MAKE) -s mutants
+test: lint $(MINIO) ## vet, staticcheck, every test, against a real MinIO too, the simulation, and every planted bug (the first run builds MinIO: some minutes)
+	COMMUTATOR_MINIO=$(MINIO) $(GO) test -timeout 40m $$($(GO) list $(PKG) | grep -v '/test/sim$$')
+	$(MAKE) -s sim mutants
 
 .PHONY: race
 race: $(MINIO) ## the tests under the race detector, with fewer seeds and points (needs a C compiler)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/commutatordb/commutator/backup"
+	"github.com/commutatordb/commutator/backup/archivetest"
 	"github.com/commutatordb/commutator/backup/local"
 )
 
@@ -26,7 +27,7 @@ func (r *rows) Definition() (json.RawMessage, error) {
 }
 func (r *rows) Partitions(context.Context) ([]backup.Partition, error) {
 	half := len(r.items) / 2
-	return []backup.Partition{part{1, r.items[:half]}, part{2, r.items[half:]}}, nil
+	return []backup.Partition{archivetest.Partition{Number: 1, Stored: r.items[:half]}, archivetest.Partition{Number: 2, Stored: r.items[half:]}}, nil
 }
 
 func (r *rows) Write(_ context.Context, items [][]byte) error {
@@ -42,23 +43,6 @@ func (r *rows) Content(context.Context) (int64, backup.ContentHash, error) {
 		h.Add(it)
 	}
 	return int64(len(r.items)), h, nil
-}
-
-type part struct {
-	id    uint64
-	items [][]byte
-}
-
-func (p part) ID() uint64            { return p.id }
-func (p part) Cut() (uint64, uint64) { return 7, 8 }
-func (p part) Close() error          { return nil }
-func (p part) Items(yield func([]byte, int) bool) error {
-	for _, it := range p.items {
-		if !yield(it, len(it)) {
-			break
-		}
-	}
-	return nil
 }
 
 // table returns items of about 1 KB whose bytes do not compress away.

@@ -1,4 +1,4 @@
-// Package archivetest is the suite that every backup archive passes.
+// Package archivetest is the suite that every backup archive passes, and what tests back up.
 package archivetest
 
 import (

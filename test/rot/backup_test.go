@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/commutatordb/commutator/backup"
+	"github.com/commutatordb/commutator/backup/archivetest"
 )
 
 // archive is a backup.Archive in memory.
@@ -59,26 +60,9 @@ func (r rows) Definition() (json.RawMessage, error) { return json.RawMessage(`{"
 func (r rows) Partitions(context.Context) ([]backup.Partition, error) {
 	var parts []backup.Partition
 	for i := range r {
-		parts = append(parts, part{uint64(i + 16), r[i]})
+		parts = append(parts, archivetest.Partition{Number: uint64(i + 16), Stored: r[i]})
 	}
 	return parts, nil
-}
-
-type part struct {
-	id    uint64
-	items [][]byte
-}
-
-func (p part) ID() uint64            { return p.id }
-func (p part) Cut() (uint64, uint64) { return 7, 8 }
-func (p part) Close() error          { return nil }
-func (p part) Items(yield func([]byte, int) bool) error {
-	for _, it := range p.items {
-		if !yield(it, len(it)) {
-			break
-		}
-	}
-	return nil
 }
 
 // restored is a backup.Sink.

@@ -153,7 +153,17 @@ func (c *Counts) Print(w io.Writer) {
 	}
 	fmt.Fprintf(w, "%d operations checked for linearizability, %d items compared between replicas, %d explained from the history\n", c.Checked, c.Compared, c.Explained)
 	fmt.Fprintf(w, "%d bits flipped on disks: %d refused, %d harmless\n", c.FlipsRefused+c.FlipsHarmless, c.FlipsRefused, c.FlipsHarmless)
-	fmt.Fprintf(w, "%d cells of operation x fault family x outcome reached\n", len(c.Cells))
+	fmt.Fprintf(w, "%d of %d cells of operation x fault family x outcome reached; by family:", len(c.Cells), int(opKinds)*len(familyNames)*len(outcomeNames))
+	for _, f := range familyNames {
+		n := 0
+		for name := range c.Cells {
+			if strings.Contains(name, " / "+f+" / ") {
+				n++
+			}
+		}
+		fmt.Fprintf(w, " %s %d", f, n)
+	}
+	fmt.Fprintln(w)
 }
 
 // tally is a run's figures for a file: names instead of numbers.
