@@ -28,7 +28,7 @@ type Definition struct {
 
 	// Version orders definitions of one global table over all regions: the HLC of the change that made
 	// it. The greatest wins, whole, except for what is a replica's own (ID, UUID, Status, Tags,
-	// DeletionProtection, Partitions). Two regions may come to the same one: see Take.
+	// DeletionProtection, Partitions, Policy, Insights, Kinesis). Two regions may come to the same one: see Take.
 	Version uint64
 
 	// Replicas lists the regions of a global table, this one among them, sorted by region; empty for a
@@ -39,6 +39,12 @@ type Definition struct {
 	Partitions []Partition
 
 	Restore *RestoreSummary `json:",omitempty"`
+
+	// What follows is this replica's own and never travels, but for Scaling.
+	Policy   *Policy              `json:",omitempty"` // of the table
+	Insights []Insight            `json:",omitempty"` // sorted by index; one without an index is the table's
+	Kinesis  []KinesisDestination `json:",omitempty"`
+	Scaling  []Scaling            `json:",omitempty"` // sorted by region and index
 }
 
 // Partition is one contiguous range of a table's keys, from Start up to the next one's.
@@ -110,6 +116,54 @@ type RestoreSummary struct {
 	Node        uint64 `json:",omitempty"` // of the region, that restores it; 0: its only one
 }
 
+// Policy is a resource policy as the client gave it. It is kept, not enforced.
+type Policy struct {
+	Document string
+	Revision string
+}
+
+// Insight says that accesses are counted by key.
+type Insight struct {
+	Index     string `json:",omitempty"` // "" is the table
+	Throttled bool   `json:",omitempty"` // only those that were throttled
+	Off       bool   `json:",omitempty"` // they were counted once
+	At        int64  // ms since the Unix epoch: when that was last changed
+}
+
+// Insight returns the setting for an index, "" for the table, or nil where there never was one.
+func (d *Definition) Insight(index string) *Insight {
+	for i := range d.Insights {
+		if d.Insights[i].Index == index {
+			return &d.Insights[i]
+		}
+	}
+	return nil
+}
+
+// KinesisDestination is a stream that a client wanted changes to go to.
+type KinesisDestination struct {
+	ARN       string
+	Precision string `json:",omitempty"` // MILLISECOND or MICROSECOND
+}
+
+// Scaling is how the capacity of a table, or of one of its indexes, is to follow its use.
+type Scaling struct {
+	Region   string `json:",omitempty"` // for reads: each region has its own; "" for writes, which all share
+	Index    string `json:",omitempty"`
+	Min, Max int64  `json:",omitempty"` // capacity units
+	Off      bool   `json:",omitempty"`
+	Role     string `json:",omitempty"`
+	Policies []ScalingPolicy
+}
+
+// ScalingPolicy is a target to track.
+type ScalingPolicy struct {
+	Name                  string
+	Target                float64 // percent of the capacity
+	InSeconds, OutSeconds int64   `json:",omitempty"`
+	NoScaleIn             bool    `json:",omitempty"`
+}
+
 // Replica returns the named region's entry, or nil.
 func (d *Definition) Replica(region string) *Replica {
 	for i := range d.Replicas {
@@ -176,6 +230,7 @@ func (d *Definition) Take(own string, theirs *Definition) bool {
 			x.Backfilling = have == nil || have.ID != x.ID || have.Backfilling
 		}
 		d.Billing, d.Throughput, d.OnDemand, d.Class = theirs.Billing, theirs.Throughput, theirs.OnDemand, theirs.Class
+		d.Scaling = cloneScaling(theirs.Scaling)
 		d.Stream, d.SSE = clonePointer(theirs.Stream), clonePointer(theirs.SSE)
 		d.Version = theirs.Version
 		changed = true
@@ -198,7 +253,7 @@ func (d *Definition) Take(own string, theirs *Definition) bool {
 // shared returns all that Version orders, as bytes that are equal where it is.
 func (d *Definition) shared() []byte {
 	s := Definition{
-		Schema: d.Schema.Clone(), Billing: d.Billing, Throughput: d.Throughput, OnDemand: d.OnDemand, Class: d.Class, Stream: d.Stream, SSE: d.SSE,
+		Schema: d.Schema.Clone(), Billing: d.Billing, Throughput: d.Throughput, OnDemand: d.OnDemand, Class: d.Class, Stream: d.Stream, SSE: d.SSE, Scaling: d.Scaling,
 	}
 	s.Schema.Solo = false
 	for i := range s.Schema.Indexes {
@@ -215,12 +270,22 @@ func (d *Definition) shared() []byte {
 func (d *Definition) Clone() *Definition {
 	c := *d
 	c.Stream, c.SSE, c.Restore = clonePointer(d.Stream), clonePointer(d.SSE), clonePointer(d.Restore)
+	c.Policy = clonePointer(d.Policy)
+	c.Insights, c.Kinesis, c.Scaling = slices.Clone(d.Insights), slices.Clone(d.Kinesis), cloneScaling(d.Scaling)
 	c.Schema = d.Schema.Clone()
 	c.Tags, c.Replicas, c.Partitions = slices.Clone(d.Tags), slices.Clone(d.Replicas), slices.Clone(d.Partitions)
 	for i := range c.Partitions {
 		c.Partitions[i].Start = slices.Clone(c.Partitions[i].Start)
 	}
 	return &c
+}
+
+func cloneScaling(list []Scaling) []Scaling {
+	list = slices.Clone(list)
+	for i := range list {
+		list[i].Policies = slices.Clone(list[i].Policies)
+	}
+	return list
 }
 
 func clonePointer[T any](p *T) *T {

@@ -27,6 +27,8 @@ func full() *Definition {
 		Throughput: Throughput{3, 4}, OnDemand: Throughput{5, 6}, Class: "STANDARD_INFREQUENT_ACCESS", DeletionProtection: true,
 		Tags: []Tag{{"k", "v"}}, Stream: &Stream{true, "NEW_IMAGE", "label"}, SSE: &SSE{true, "KMS", "key"}, Version: 9,
 		Replicas: []Replica{{"us-east-1", Active, 5}}, Partitions: []Partition{{ID: 4, Start: Key{1}}}, Restore: &RestoreSummary{"b", "s", 8, true, 2},
+		Policy: &Policy{"{}", "r"}, Insights: []Insight{{"x", true, true, 1}}, Kinesis: []KinesisDestination{{"arn", "MILLISECOND"}},
+		Scaling: []Scaling{{Region: "us-east-1", Index: "x", Min: 1, Max: 2, Off: true, Role: "r", Policies: []ScalingPolicy{{"p", 70, 1, 2, true}}}},
 	}
 }
 
@@ -53,6 +55,8 @@ func scramble(t *testing.T, path string, v reflect.Value) {
 		v.SetString(v.String() + "!")
 	case reflect.Bool:
 		v.SetBool(!v.Bool())
+	case reflect.Float64:
+		v.SetFloat(v.Float() + 1)
 	case reflect.Int64:
 		v.SetInt(v.Int() + 1)
 	case reflect.Uint8, reflect.Uint32, reflect.Uint64:
@@ -97,6 +101,7 @@ func TestTakingADefinitionSharesNothingWithIt(t *testing.T) {
 	scramble(t, "Stream", reflect.ValueOf(ours.Stream))
 	scramble(t, "SSE", reflect.ValueOf(ours.SSE))
 	scramble(t, "Replicas", reflect.ValueOf(ours.Replicas))
+	scramble(t, "Scaling", reflect.ValueOf(ours.Scaling))
 	if !reflect.DeepEqual(theirs, want) {
 		t.Errorf("got  %+v\nwant %+v", theirs, want)
 	}
