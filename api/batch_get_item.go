@@ -113,15 +113,18 @@ func (q *request) readBatchGet() ([]*batchGet, error) {
 	var gets []*batchGet
 	given := false
 	err := r.Object(func(name []byte) error {
+		if r.Null() {
+			return nil
+		}
 		switch m := membersByName[string(name)]; {
-		case string(name) == "RequestItems" && !r.Null():
+		case string(name) == "RequestItems":
 			given = true
 			return r.Object(func(name []byte) error {
 				g := &batchGet{params: params{tableName: string(name)}}
 				gets = append(gets, g)
 				return q.readBatchGetTable(g)
 			})
-		case m == mReturnCapacity && !r.Null():
+		case m == mReturnCapacity:
 			p.given |= m
 			return q.readMember(m)
 		}

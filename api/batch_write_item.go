@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -77,8 +78,11 @@ func (q *request) readBatchWrite() (tables map[string]int, writes []*batchWrite,
 	r, p := &q.reader, &q.params
 	given := false
 	err = r.Object(func(name []byte) error {
+		if r.Null() {
+			return nil
+		}
 		switch m := membersByName[string(name)]; {
-		case string(name) == "RequestItems" && !r.Null():
+		case string(name) == "RequestItems":
 			given = true
 			tables = map[string]int{}
 			return r.Object(func(name []byte) error {
@@ -91,7 +95,7 @@ func (q *request) readBatchWrite() (tables map[string]int, writes []*batchWrite,
 					return q.readBatchWriteRequest(w)
 				})
 			})
-		case m&(mReturnCapacity|mReturnMetrics) != 0 && !r.Null():
+		case m&(mReturnCapacity|mReturnMetrics) != 0:
 			p.given |= m
 			return q.readMember(m)
 		}
@@ -159,9 +163,13 @@ func (q *request) checkBatchWrite(tables map[string]int, writes []*batchWrite) e
 		c.name(nameOfTable(t), "requestItems", 1)
 	}
 	slices.Sort(c.broken)
-	for _, w := range writes {
+	first := 0 // of the writes of the same table
+	for i, w := range writes {
+		if w.table != writes[first].table {
+			first = i
+		}
 		if w.missing != "" {
-			c.required("requestItems." + shorten(w.table) + ".member." + w.missing)
+			c.required(fmt.Sprintf("requestItems.%s.member.%d.member.%s", shorten(w.table), i-first+1, w.missing))
 		}
 	}
 	if err := c.err(); err != nil {

@@ -197,6 +197,7 @@ func (c *constraints) index(x *indexShape, at string) {
 		}
 		if x.Projection.NonKeyAttributes != nil {
 			c.count(len(x.Projection.NonKeyAttributes), at+"projection.nonKeyAttributes", 1, maxIncluded)
+			c.lengths(x.Projection.NonKeyAttributes, at+"projection.nonKeyAttributes", 1, 255)
 		}
 	}
 	c.throughput(x.ProvisionedThroughput, at+"provisionedThroughput")

@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"iter"
 	"strings"
 
 	"github.com/commutatordb/commutator/expr"
@@ -18,10 +19,29 @@ type legacyCondition struct {
 	operator string // ComparisonOperator, "" for none
 	values   []item.Value
 	hasList  bool // AttributeValueList was given
+	isGiven  bool // ComparisonOperator was, be it ""
 
 	// Of Expected alone:
 	value  item.Value // Value; absent for none
 	exists string     // Exists: "", "true" or "false"
+}
+
+// legacyLists gives the lists of conditions that were given, each with its member.
+func (p *params) legacyLists() iter.Seq2[member, []legacyCondition] {
+	return func(yield func(member, []legacyCondition) bool) {
+		for _, m := range [...]member{mExpected, mKeyConditions, mQueryFilter, mScanFilter} {
+			list := p.legacyFilters
+			switch m {
+			case mExpected:
+				list = p.expected
+			case mKeyConditions:
+				list = p.keyConditions
+			}
+			if p.has(m) && !yield(m, list) {
+				return
+			}
+		}
+	}
 }
 
 // legacyUpdate is one entry of AttributeUpdates.
@@ -45,6 +65,7 @@ func (q *request) readLegacyConditions() ([]legacyCondition, error) {
 			case "ComparisonOperator":
 				var err error
 				c.operator, err = r.String()
+				c.isGiven = true
 				return err
 			case "AttributeValueList":
 				c.hasList = true
@@ -145,12 +166,7 @@ func (b *builder) value(v item.Value) string {
 
 // check checks the comparison itself.
 func (c *legacyCondition) check() error {
-	operator, ok := operators[c.operator]
-	if !ok {
-		var broken constraints
-		broken.enum(c.operator, "comparisonOperator", "IN", "NULL", "BETWEEN", "LT", "NOT_CONTAINS", "EQ", "GT", "NOT_NULL", "NE", "LE", "BEGINS_WITH", "GE", "CONTAINS")
-		return broken.err()
-	}
+	operator := operators[c.operator]
 	if n := len(c.values); n < operator.least || n > operator.most {
 		return invalid("One or more parameter values were invalid: Invalid number of argument(s) for the %s ComparisonOperator", c.operator)
 	}

@@ -9,7 +9,7 @@ import (
 
 // listTagsOfResource answers ListTagsOfResource, in one page: a table has few tags.
 func listTagsOfResource(q *request, _ context.Context) error {
-	var in struct{ ResourceArn *string }
+	var in struct{ ResourceArn, NextToken *string } // there is one page: any token leads to it
 	if err := q.decode(&in); err != nil {
 		return err
 	}

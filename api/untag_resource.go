@@ -15,10 +15,13 @@ func untagResource(q *request, ctx context.Context) error {
 	if err := q.decode(&in); err != nil {
 		return err
 	}
+	var c constraints
 	if in.TagKeys == nil {
-		var c constraints
 		c.required("tagKeys")
-		return c.err()
+	}
+	c.lengths(in.TagKeys, "tagKeys", 1, 128)
+	if err := c.err(); err != nil {
+		return err
 	}
 	return q.h.changeTags(ctx, in.ResourceArn, func(d *table.Definition) error {
 		removeTags(d, in.TagKeys)

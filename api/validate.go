@@ -44,6 +44,16 @@ func (c *constraints) length(value, at string, least, most int) {
 	}
 }
 
+// lengths checks the lengths of a list's strings. All that is wrong with them is one complaint about the list.
+func (c *constraints) lengths(list []string, at string, least, most int) {
+	for _, s := range list {
+		if len(s) < least || len(s) > most {
+			c.breaks("'"+shorten("["+strings.Join(list, ", ")+"]")+"'", at, fmt.Sprintf("Member must satisfy constraint: [Member must have length less than or equal to %d, Member must have length greater than or equal to %d]", most, least))
+			return
+		}
+	}
+}
+
 // count checks how many members a list or map has. What the service shows of its content is not ours to
 // repeat.
 func (c *constraints) count(n int, at string, least, most int) {
@@ -75,6 +85,19 @@ func (c *constraints) pattern(value, at string) {
 		default:
 			c.breaks(quoted(value), at, "Member must satisfy regular expression pattern: [a-zA-Z0-9_.-]+")
 			return
+		}
+	}
+}
+
+// operators checks the comparison operators of a map of conditions, which required makes necessary.
+func (c *constraints) operators(list []legacyCondition, at string, required bool) {
+	for _, l := range list {
+		at := at + "." + shorten(l.name) + ".member.comparisonOperator"
+		switch {
+		case l.isGiven:
+			c.enum(l.operator, at, "IN", "NULL", "BETWEEN", "LT", "NOT_CONTAINS", "EQ", "GT", "NOT_NULL", "NE", "LE", "BEGINS_WITH", "GE", "CONTAINS")
+		case required:
+			c.required(at)
 		}
 	}
 }
@@ -162,6 +185,9 @@ func (p *params) checkModel(required member) error {
 	}
 	if p.has(mAttributesToGet) {
 		c.count(len(p.attributesToGet), "attributesToGet", 1, 0)
+	}
+	for m, list := range p.legacyLists() {
+		c.operators(list, camel(memberNames[m]), m != mExpected)
 	}
 	if p.firstOnly && len(c.broken) > 1 {
 		c.broken = c.broken[:1]

@@ -78,6 +78,7 @@ func runScript(t *testing.T, script string) string {
 		}
 		w := post(h, lines[0], lines[1])
 		answer := w.Body.String()
+		apiModel(t).checkAnswer(t, lines[0], w.Code, w.Body.Bytes())
 		for _, c := range changing {
 			answer = c.pattern.ReplaceAllString(answer, c.to)
 		}
