@@ -58,7 +58,7 @@ func batchGetItem(q *request, ctx context.Context) error {
 			}
 			stored, err := g.t.Get(ctx, key, g.consistent)
 			if err != nil {
-				q.params.tableName = g.tableName
+				q.params.givenTable = g.tableName
 				return q.lost(ctx, err)
 			}
 			size := sizeOf(stored)
@@ -178,9 +178,10 @@ func checkBatchGet(q *request, gets []*batchGet) error {
 	if q.params.has(mReturnCapacity) {
 		c.enum(q.params.returnCapacity, "returnConsumedCapacity", "INDEXES", "TOTAL", "NONE")
 	}
-	c.count(len(gets), "requestItems", 1, maxBatchGet)
+	c.countMap(len(gets), "requestItems", 1, maxBatchGet)
 	total := 0
 	for _, g := range gets {
+		c.tableKey(g.tableName)
 		at := "requestItems." + shorten(g.tableName) + ".member.keys"
 		if !g.has(mKey) {
 			c.required(at)
@@ -195,21 +196,24 @@ func checkBatchGet(q *request, gets []*batchGet) error {
 	if err := c.err(); err != nil {
 		return err
 	}
-	for _, g := range gets {
-		var c constraints
-		c.name(nameOfTable(g.tableName), "requestItems", 1)
-		if err := c.err(); err != nil {
-			return err
-		}
-	}
 	if total > maxBatchGet {
 		return invalid("Too many items requested for the BatchGetItem call")
 	}
 	for _, g := range gets {
-		if err := g.checkExpressions([]member{mProjectionExpression}, []member{mAttributesToGet}); err != nil {
+		if err := g.checkMixing([]member{mProjectionExpression}, []member{mAttributesToGet}); err != nil {
 			return err
 		}
 		if err := g.checkItem(); err != nil {
+			return err
+		}
+		seen := make(map[string]bool, len(g.keys))
+		for _, key := range g.keys {
+			if seen[string(key)] {
+				return invalid("%s", errBatchDuplicates)
+			}
+			seen[string(key)] = true
+		}
+		if err := g.checkPlaceholders(); err != nil {
 			return err
 		}
 		var err error
@@ -228,22 +232,20 @@ const errBatchDuplicates = "Provided list of item keys contains duplicates"
 // resolve finds the table and the keys in it.
 func (g *batchGet) resolve(q *request, ctx context.Context) error {
 	var err error
-	if g.t, err = q.h.cfg.Region.Table(ctx, nameOfTable(g.tableName)); err != nil {
+	if g.t, err = q.h.table(ctx, g.tableName); err != nil {
 		return err
 	}
-	seen := make(map[string]bool, len(g.keys))
 	for _, stored := range g.keys {
 		key, err := keyOf(g.t.Schema(), stored)
 		if err != nil {
 			return err
 		}
-		if seen[string(key)] {
-			return invalid("%s", errBatchDuplicates)
-		}
-		seen[string(key)] = true
 		g.ordered = append(g.ordered, key)
 	}
-	return nil
+	if g.projection == nil {
+		return nil
+	}
+	return checkKeyPaths(g.t.Schema(), g.projection.Paths)
 }
 
 // unprocessedKeys writes what was left, as a request that can be sent again.

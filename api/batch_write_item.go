@@ -3,8 +3,8 @@ package api
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -19,6 +19,7 @@ const maxBatchWrite = 25 // items in one BatchWriteItem
 // batchWrite is one write of a BatchWriteItem.
 type batchWrite struct {
 	table   string // as the request names it
+	at      int    // which of the table's writes it is, from 1
 	put     bool
 	stored  []byte // the item, or the key of a delete, stored form
 	given   int    // how many of PutRequest and DeleteRequest there were
@@ -49,7 +50,7 @@ func batchWriteItem(q *request, ctx context.Context) error {
 	wg.Wait()
 	for _, w := range writes {
 		if w.err != nil && !q.h.cfg.Overloaded(w.err) {
-			q.params.tableName = nameOfTable(w.table)
+			q.params.givenTable = w.table
 			return q.lost(ctx, w.err)
 		}
 		if w.result.Err != nil {
@@ -90,7 +91,7 @@ func (q *request) readBatchWrite() (tables map[string]int, writes []*batchWrite,
 				tables[t] = 0
 				return r.Array(func() error {
 					tables[t]++
-					w := &batchWrite{table: t}
+					w := &batchWrite{table: t, at: tables[t]}
 					writes = append(writes, w)
 					return q.readBatchWriteRequest(w)
 				})
@@ -157,19 +158,15 @@ func (q *request) checkBatchWrite(tables map[string]int, writes []*batchWrite) e
 	if p.has(mReturnMetrics) {
 		c.enum(p.returnMetrics, "returnItemCollectionMetrics", "SIZE", "NONE")
 	}
-	c.count(len(tables), "requestItems", 1, maxBatchWrite)
+	c.countMap(len(tables), "requestItems", 1, maxBatchWrite)
 	for t, n := range tables {
+		c.tableKey(t)
 		c.count(n, "requestItems."+shorten(t)+".member", 1, maxBatchWrite)
-		c.name(nameOfTable(t), "requestItems", 1)
 	}
 	slices.Sort(c.broken)
-	first := 0 // of the writes of the same table
-	for i, w := range writes {
-		if w.table != writes[first].table {
-			first = i
-		}
+	for _, w := range writes {
 		if w.missing != "" {
-			c.required(fmt.Sprintf("requestItems.%s.member.%d.member.%s", shorten(w.table), i-first+1, w.missing))
+			c.required("requestItems." + shorten(w.table) + ".member." + strconv.Itoa(w.at) + ".member." + w.missing)
 		}
 	}
 	if err := c.err(); err != nil {
@@ -194,7 +191,7 @@ func (q *request) resolveBatchWrite(ctx context.Context, writes []*batchWrite) e
 	seen := make(map[string]bool, len(writes))
 	for _, w := range writes {
 		var err error
-		if w.t, err = q.h.cfg.Region.Table(ctx, nameOfTable(w.table)); err != nil {
+		if w.t, err = q.h.table(ctx, w.table); err != nil {
 			return err
 		}
 		s := w.t.Schema()

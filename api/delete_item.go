@@ -16,13 +16,16 @@ func deleteItem(q *request, ctx context.Context) error {
 	if err := p.checkModel(mKey); err != nil {
 		return err
 	}
-	if err := p.checkExpressions([]member{mConditionExpression}, []member{mExpected, mConditionalOperator}); err != nil {
+	if err := p.checkMixing([]member{mConditionExpression}, []member{mExpected, mConditionalOperator}); err != nil {
 		return err
 	}
 	if err := p.checkItem(); err != nil {
 		return err
 	}
 	if err := p.checkReturnValues(); err != nil {
+		return err
+	}
+	if err := p.checkPlaceholders(); err != nil {
 		return err
 	}
 	condition, err := p.parseCondition()
@@ -35,6 +38,9 @@ func deleteItem(q *request, ctx context.Context) error {
 	}
 	key, err := keyOf(t.Schema(), p.key)
 	if err != nil {
+		return err
+	}
+	if err := checkKeyPaths(t.Schema(), condition.Paths); err != nil {
 		return err
 	}
 	return q.write(ctx, t, &op.Command{Kind: op.Delete, Key: key, Condition: condition}, p.key)

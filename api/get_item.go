@@ -19,10 +19,13 @@ func getItem(q *request, ctx context.Context) error {
 	if err := p.checkModel(mKey); err != nil {
 		return err
 	}
-	if err := p.checkExpressions([]member{mProjectionExpression}, []member{mAttributesToGet}); err != nil {
+	if err := p.checkMixing([]member{mProjectionExpression}, []member{mAttributesToGet}); err != nil {
 		return err
 	}
 	if err := p.checkItem(); err != nil {
+		return err
+	}
+	if err := p.checkPlaceholders(); err != nil {
 		return err
 	}
 	projection, err := p.parseProjection()
@@ -40,6 +43,11 @@ func getItem(q *request, ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if projection != nil {
+		if err := checkKeyPaths(t.Schema(), projection.Paths); err != nil {
+			return err
+		}
+	}
 	stored, err := t.Get(ctx, key, p.consistent)
 	if err != nil {
 		return q.lost(ctx, err)
@@ -52,7 +60,7 @@ func getItem(q *request, ctx context.Context) error {
 		}
 	}
 	if q.wantsCapacity() {
-		c := consumption{name: p.tableName}
+		c := consumption{name: p.givenTable}
 		c.add(nil, readUnits(sizeOf(stored), p.consistent))
 		q.consumed(&c)
 	}
@@ -62,7 +70,16 @@ func getItem(q *request, ctx context.Context) error {
 
 // table returns the request's table.
 func (q *request) table(ctx context.Context) (*region.Table, error) {
-	return q.h.cfg.Region.Table(ctx, q.params.tableName)
+	return q.h.table(ctx, q.params.givenTable)
+}
+
+// table returns the table with a name or an ARN. An ARN of another region or account names no table here.
+func (h *Handler) table(ctx context.Context, given string) (*region.Table, error) {
+	name := nameOfTable(given)
+	if name != given && given != h.tableARN(h.cfg.Region.Name(), name) {
+		return nil, errNoTable()
+	}
+	return h.cfg.Region.Table(ctx, name)
 }
 
 // lost explains an error of reading or writing the request's table: it may be that the table has gone

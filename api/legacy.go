@@ -2,7 +2,6 @@ package api
 
 import (
 	"fmt"
-	"iter"
 	"strings"
 
 	"github.com/commutatordb/commutator/expr"
@@ -16,32 +15,14 @@ import (
 // legacyCondition is one entry of Expected, KeyConditions, QueryFilter or ScanFilter.
 type legacyCondition struct {
 	name     string
-	operator string // ComparisonOperator, "" for none
+	operator string // ComparisonOperator
 	values   []item.Value
-	hasList  bool // AttributeValueList was given
-	isGiven  bool // ComparisonOperator was, be it ""
+
+	hasOperator, hasList bool // ComparisonOperator, AttributeValueList was given
 
 	// Of Expected alone:
 	value  item.Value // Value; absent for none
 	exists string     // Exists: "", "true" or "false"
-}
-
-// legacyLists gives the lists of conditions that were given, each with its member.
-func (p *params) legacyLists() iter.Seq2[member, []legacyCondition] {
-	return func(yield func(member, []legacyCondition) bool) {
-		for _, m := range [...]member{mExpected, mKeyConditions, mQueryFilter, mScanFilter} {
-			list := p.legacyFilters
-			switch m {
-			case mExpected:
-				list = p.expected
-			case mKeyConditions:
-				list = p.keyConditions
-			}
-			if p.has(m) && !yield(m, list) {
-				return
-			}
-		}
-	}
 }
 
 // legacyUpdate is one entry of AttributeUpdates.
@@ -64,8 +45,8 @@ func (q *request) readLegacyConditions() ([]legacyCondition, error) {
 			switch member {
 			case "ComparisonOperator":
 				var err error
+				c.hasOperator = true
 				c.operator, err = r.String()
-				c.isGiven = true
 				return err
 			case "AttributeValueList":
 				c.hasList = true
@@ -164,6 +145,33 @@ func (b *builder) value(v item.Value) string {
 	return p
 }
 
+// checkLegacyModel checks the enums of the legacy parameters.
+func (p *params) checkLegacyModel(c *constraints) {
+	for i := range p.attributeUpdates {
+		u := &p.attributeUpdates[i]
+		c.enum(u.action, "attributeUpdates."+shorten(u.name)+".member.action", "ADD", "PUT", "DELETE")
+	}
+	check := func(parameter string, required bool, list []legacyCondition) {
+		for i := range list {
+			x := &list[i]
+			at := parameter + "." + shorten(x.name) + ".member.comparisonOperator"
+			switch {
+			case x.hasOperator:
+				c.enum(x.operator, at, "IN", "NULL", "BETWEEN", "LT", "NOT_CONTAINS", "EQ", "GT", "NOT_NULL", "NE", "LE", "BEGINS_WITH", "GE", "CONTAINS")
+			case required:
+				c.required(at)
+			}
+		}
+	}
+	check("expected", false, p.expected)
+	check("keyConditions", true, p.keyConditions)
+	if p.has(mScanFilter) {
+		check("scanFilter", true, p.legacyFilters)
+	} else {
+		check("queryFilter", true, p.legacyFilters)
+	}
+}
+
 // check checks the comparison itself.
 func (c *legacyCondition) check() error {
 	operator := operators[c.operator]
@@ -171,9 +179,14 @@ func (c *legacyCondition) check() error {
 		return invalid("One or more parameter values were invalid: Invalid number of argument(s) for the %s ComparisonOperator", c.operator)
 	}
 	for _, v := range c.values {
+		if v.Kind() != c.values[0].Kind() {
+			return invalid("One or more parameter values were invalid: AttributeValues inside AttributeValueList must be of same type")
+		}
+	}
+	for _, v := range c.values {
 		scalar := v.Kind().IsKey()
 		switch c.operator {
-		case "LE", "LT", "GE", "GT", "BETWEEN", "IN":
+		case "LE", "LT", "GE", "GT", "BETWEEN", "IN", "CONTAINS", "NOT_CONTAINS":
 			if !scalar {
 				return c.badType(v)
 			}
@@ -181,13 +194,6 @@ func (c *legacyCondition) check() error {
 			if !scalar || v.Kind() == item.KindN {
 				return c.badType(v)
 			}
-		case "CONTAINS", "NOT_CONTAINS":
-			if v.Kind().IsSet() {
-				return c.badType(v)
-			}
-		}
-		if v.Kind() != c.values[0].Kind() && (c.operator == "BETWEEN" || c.operator == "IN") {
-			return invalid("One or more parameter values were invalid: AttributeValues inside AttributeValueList must be of same type")
 		}
 	}
 	if c.operator == "BETWEEN" && item.Compare(c.values[0], c.values[1]) > 0 {
@@ -259,25 +265,26 @@ func (p *params) legacyCondition() (*expr.Condition, error) {
 	for i := range p.expected {
 		c := &p.expected[i]
 		switch {
-		case c.operator != "" || c.hasList:
-			switch {
-			case c.exists != "":
-				return nil, invalid("One or more parameter values were invalid: Exists and ComparisonOperator cannot be used together for Attribute: %s", c.name)
-			case c.operator == "":
-				return nil, invalid("One or more parameter values were invalid: AttributeValueList can only be used with a ComparisonOperator for Attribute: %s", c.name)
-			case !c.value.IsAbsent() && c.hasList:
-				return nil, invalid("One or more parameter values were invalid: Value and AttributeValueList cannot be used together for Attribute: %s", c.name)
-			case !c.value.IsAbsent():
+		case !c.value.IsAbsent() && c.hasList:
+			return nil, invalid("One or more parameter values were invalid: Value and AttributeValueList cannot be used together for Attribute: %s", c.name)
+		case c.hasOperator && c.exists != "":
+			return nil, invalid("One or more parameter values were invalid: Exists and ComparisonOperator cannot be used together for Attribute: %s", c.name)
+		case c.hasOperator && c.value.IsAbsent() && !c.hasList && c.operator != "NULL" && c.operator != "NOT_NULL":
+			return nil, invalid("One or more parameter values were invalid: Value or AttributeValueList must be used with ComparisonOperator: %s for Attribute: %s", c.operator, c.name)
+		case c.hasOperator:
+			if !c.value.IsAbsent() {
 				c.values = []item.Value{c.value}
 			}
+		case c.hasList:
+			return nil, invalid("One or more parameter values were invalid: AttributeValueList can only be used with a ComparisonOperator for Attribute: %s", c.name)
 		case c.exists == "false" && !c.value.IsAbsent():
-			return nil, invalid("One or more parameter values were invalid: Value cannot be used when Exists is set to false for Attribute: %s", c.name)
+			return nil, invalid("One or more parameter values were invalid: Value cannot be used when Exists is false for Attribute: %s", c.name)
 		case c.exists == "false":
 			c.operator = "NULL"
 		case c.value.IsAbsent() && c.exists == "":
 			return nil, invalid("One or more parameter values were invalid: Value must be provided when Exists is null for Attribute: %s", c.name)
 		case c.value.IsAbsent():
-			return nil, invalid("One or more parameter values were invalid: Value must be provided when Exists is set to true for Attribute: %s", c.name)
+			return nil, invalid("One or more parameter values were invalid: Value must be provided when Exists is true for Attribute: %s", c.name)
 		default:
 			c.operator, c.values = "EQ", []item.Value{c.value}
 		}
@@ -321,10 +328,6 @@ func (p *params) legacyUpdate() (*expr.Update, error) {
 			default:
 				return nil, invalid("One or more parameter values were invalid: ADD action is not supported for the type %s", kind)
 			}
-		default:
-			var broken constraints
-			broken.enum(u.action, "attributeUpdates."+shorten(u.name)+".member.action", "ADD", "PUT", "DELETE")
-			return nil, broken.err()
 		}
 	}
 	if len(p.attributeUpdates) == 0 {

@@ -67,7 +67,8 @@ var membersByName = func() map[string]member {
 type params struct {
 	given member
 
-	tableName, indexName                   string
+	tableName, indexName                   string // the table's name, also of an ARN: see givenTable
+	givenTable                             string // the table as the request has it, a name or an ARN
 	item, key, startKey                    []byte // stored forms
 	projection, condition, update          string
 	filter, keyCondition                   string
@@ -116,8 +117,8 @@ func (q *request) readMember(m member) (err error) {
 	p, r := &q.params, &q.reader
 	switch m {
 	case mTableName:
-		p.tableName, err = r.String()
-		p.tableName = nameOfTable(p.tableName)
+		p.givenTable, err = r.String()
+		p.tableName = nameOfTable(p.givenTable)
 	case mItem:
 		// Not pooled: the item goes into a command.
 		p.item, err = r.Item(make([]byte, 0, len(q.body)))

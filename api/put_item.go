@@ -22,7 +22,7 @@ func putItem(q *request, ctx context.Context) error {
 	if err := p.checkModel(mItem); err != nil {
 		return err
 	}
-	if err := p.checkExpressions([]member{mConditionExpression}, []member{mExpected, mConditionalOperator}); err != nil {
+	if err := p.checkMixing([]member{mConditionExpression}, []member{mExpected, mConditionalOperator}); err != nil {
 		return err
 	}
 	if err := p.checkItem(); err != nil {
@@ -33,6 +33,9 @@ func putItem(q *request, ctx context.Context) error {
 	}
 	if sizeOf(p.item) > op.MaxItemSize {
 		return errItemTooLarge()
+	}
+	if err := p.checkPlaceholders(); err != nil {
+		return err
 	}
 	condition, err := p.parseCondition()
 	if err != nil {
@@ -49,6 +52,11 @@ func putItem(q *request, ctx context.Context) error {
 	}
 	if err := s.CheckIndexKeys(p.item); err != nil {
 		return err
+	}
+	if condition != nil {
+		if err := checkKeyPaths(s, condition.Paths); err != nil {
+			return err
+		}
 	}
 	return q.write(ctx, t, &op.Command{Kind: op.Put, Key: key, Item: p.item, Condition: condition}, p.item)
 }
@@ -120,7 +128,7 @@ func (q *request) carryOut(ctx context.Context, t *region.Table, c *op.Command) 
 // written writes what a write took, and how large its item collection is.
 func (q *request) written(t *region.Table, c *op.Command, result op.Result, keyed []byte) {
 	if q.wantsCapacity() {
-		taken := consumption{name: q.params.tableName}
+		taken := consumption{name: q.params.givenTable}
 		taken.addWrite(t.Schema(), c.Key, result.Old, result.New)
 		q.consumed(&taken)
 	}

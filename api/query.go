@@ -2,6 +2,8 @@ package api
 
 import (
 	"context"
+	"errors"
+	"slices"
 
 	"github.com/commutatordb/commutator/expr"
 	"github.com/commutatordb/commutator/item"
@@ -17,23 +19,34 @@ func query(q *request, ctx context.Context) error {
 	if err := p.checkModel(0); err != nil {
 		return err
 	}
-	if err := p.checkExpressions([]member{mProjectionExpression, mFilterExpression, mKeyConditionExpression},
+	if err := p.checkMixing([]member{mProjectionExpression, mFilterExpression, mKeyConditionExpression},
 		[]member{mAttributesToGet, mQueryFilter, mConditionalOperator, mKeyConditions}); err != nil {
 		return err
 	}
-	if p.startErr != nil {
-		return p.startErr
+	filter, err := p.legacyFilter(mQueryFilter)
+	if err != nil {
+		return err
+	}
+	if err := p.checkStart(); err != nil {
+		return err
 	}
 	if err := p.checkSelect(); err != nil {
+		return err
+	}
+	if !p.has(mKeyConditions | mKeyConditionExpression) {
+		return invalid("Either the KeyConditions or KeyConditionExpression parameter must be specified in the request.")
+	}
+	if err := p.checkPlaceholders(); err != nil {
 		return err
 	}
 	terms, err := p.parseKeyCondition()
 	if err != nil {
 		return err
 	}
-	filter, err := p.parseFilter(mQueryFilter)
-	if err != nil {
-		return err
+	if p.has(mFilterExpression) {
+		if filter, err = expr.ParseCondition("FilterExpression", p.filter, &p.placeholders); err != nil {
+			return err
+		}
 	}
 	projection, err := p.parseProjection()
 	if err != nil {
@@ -46,14 +59,23 @@ func query(q *request, ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := s.checkStartShape(); err != nil {
+		return err
+	}
 	if err := s.bound(terms); err != nil {
 		return err
 	}
-	if err := s.checkFilter(); err != nil {
+	s.page.Reverse = p.has(mScanIndexForward) && !p.forward
+	if err := s.startAfter(); err != nil {
+		if errors.Is(err, errStartOutside) {
+			return s.startOutside(terms)
+		}
 		return err
 	}
-	s.page.Reverse = p.has(mScanIndexForward) && !p.forward
-	if _, err := s.startAfter(); err != nil {
+	if err := s.checkPaths(); err != nil {
+		return err
+	}
+	if err := s.checkFilter(); err != nil {
 		return err
 	}
 	return s.run(ctx)
@@ -61,13 +83,37 @@ func query(q *request, ctx context.Context) error {
 
 // parseKeyCondition parses KeyConditionExpression, or KeyConditions.
 func (p *params) parseKeyCondition() ([]expr.KeyTerm, error) {
-	switch {
-	case p.has(mKeyConditionExpression):
+	if p.has(mKeyConditionExpression) {
 		return expr.ParseKeyCondition(p.keyCondition, &p.placeholders)
-	case p.has(mKeyConditions):
-		return p.legacyKeyTerms()
 	}
-	return nil, invalid("Either the KeyConditions or KeyConditionExpression parameter must be specified in the request.")
+	return p.legacyKeyTerms()
+}
+
+// startOutside is the answer to a starting key that the key condition does not reach.
+func (s *search) startOutside(terms []expr.KeyTerm) error {
+	start, err := item.DecodeItem(s.q.params.startKey)
+	if err != nil {
+		return err
+	}
+	hash := []table.Attribute{s.s.Hash}
+	if s.index != nil {
+		hash = s.index.Hash
+	}
+	ranged, one := false, true
+	for i := range terms {
+		t := &terms[i]
+		if slices.ContainsFunc(hash, func(a table.Attribute) bool { return a.Name == t.Name }) {
+			continue
+		}
+		ranged, one = true, one && t.Op == expr.OpEQ
+		if !t.Holds(start.Get(t.Name)) {
+			return invalid("The provided starting key does not match the range key predicate")
+		}
+	}
+	if ranged && one {
+		return invalid("The query can return at most one row and cannot be restarted")
+	}
+	return errStartOutside
 }
 
 // checkFilter refuses a filter on the keys of what is searched.
@@ -75,11 +121,15 @@ func (s *search) checkFilter() error {
 	if s.filter == nil {
 		return nil
 	}
+	what := "Filter Expression"
+	if s.q.params.has(mQueryFilter) {
+		what = "QueryFilter"
+	}
 	keys := s.keyAttributes()
-	for name := range s.filter.Attributes {
+	for path := range s.filter.Paths {
 		for _, a := range keys {
-			if a.Name == name {
-				return invalid("Filter Expression can only contain non-primary key attributes: Primary key attribute: %s", name)
+			if a.Name == path[0].Name {
+				return invalid("%s can only contain non-primary key attributes: Primary key attribute: %s", what, a.Name)
 			}
 		}
 	}

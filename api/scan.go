@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math/bits"
 
+	"github.com/commutatordb/commutator/expr"
 	"github.com/commutatordb/commutator/table"
 )
 
@@ -18,21 +19,29 @@ func scan(q *request, ctx context.Context) error {
 	if err := p.checkModel(0); err != nil {
 		return err
 	}
-	if err := p.checkExpressions([]member{mProjectionExpression, mFilterExpression}, []member{mAttributesToGet, mScanFilter, mConditionalOperator}); err != nil {
+	if err := p.checkMixing([]member{mProjectionExpression, mFilterExpression}, []member{mAttributesToGet, mScanFilter, mConditionalOperator}); err != nil {
+		return err
+	}
+	filter, err := p.legacyFilter(mScanFilter)
+	if err != nil {
+		return err
+	}
+	if err := p.checkStart(); err != nil {
 		return err
 	}
 	if err := p.checkSegments(); err != nil {
 		return err
 	}
-	if p.startErr != nil {
-		return p.startErr
-	}
 	if err := p.checkSelect(); err != nil {
 		return err
 	}
-	filter, err := p.parseFilter(mScanFilter)
-	if err != nil {
+	if err := p.checkPlaceholders(); err != nil {
 		return err
+	}
+	if p.has(mFilterExpression) {
+		if filter, err = expr.ParseCondition("FilterExpression", p.filter, &p.placeholders); err != nil {
+			return err
+		}
 	}
 	projection, err := p.parseProjection()
 	if err != nil {
@@ -48,10 +57,16 @@ func scan(q *request, ctx context.Context) error {
 	if p.has(mTotalSegments) {
 		s.page.From, s.page.To = segment(uint64(p.segment), uint64(p.totalSegments))
 	}
-	if _, err := s.startAfter(); err != nil {
+	if err := s.checkStartShape(); err != nil {
+		return err
+	}
+	if err := s.startAfter(); err != nil {
 		if errors.Is(err, errStartOutside) {
 			return invalid("The provided starting key is invalid: Invalid ExclusiveStartKey. Please use ExclusiveStartKey with correct Segment. TotalSegments: %d Segment: %d", p.totalSegments, p.segment)
 		}
+		return err
+	}
+	if err := s.checkPaths(); err != nil {
 		return err
 	}
 	return s.run(ctx)

@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"errors"
 	"slices"
 	"strings"
 
@@ -51,12 +52,23 @@ func (p *params) checkSelect() error {
 	return nil
 }
 
-// parseFilter parses FilterExpression, or the legacy filter named; nil for neither.
-func (p *params) parseFilter(legacy member) (*expr.Condition, error) {
+// legacyFilter makes a condition of the legacy filter named; nil for none.
+func (p *params) legacyFilter(legacy member) (*expr.Condition, error) {
 	if p.has(mFilterExpression) {
-		return expr.ParseCondition("FilterExpression", p.filter, &p.placeholders)
+		return nil, nil
 	}
 	return p.conditions(memberNames[legacy], p.legacyFilters)
+}
+
+// checkStart returns the rule that a value in ExclusiveStartKey broke.
+func (p *params) checkStart() error {
+	if p.startErr == nil {
+		return nil
+	}
+	if e := (*wire.ValidationError)(nil); errors.As(p.startErr, &e) {
+		return invalid("The provided starting key is invalid: %s", e.Message)
+	}
+	return p.startErr
 }
 
 // newSearch finds the table and the index, and checks that they can give what is asked for.
@@ -109,7 +121,7 @@ func (s *search) beyond() []string {
 		return nil
 	}
 	var out []string
-	for _, path := range s.projection.Paths() {
+	for path := range s.projection.Paths {
 		if !s.s.Projects(s.index, path[0].Name) {
 			out = append(out, path[0].Name)
 		}
@@ -118,8 +130,8 @@ func (s *search) beyond() []string {
 }
 
 func (s *search) filtersBeyond() bool {
-	for name := range s.filter.Attributes {
-		if !s.s.Projects(s.index, name) {
+	for path := range s.filter.Paths {
+		if !s.s.Projects(s.index, path[0].Name) {
 			return true
 		}
 	}
@@ -147,36 +159,75 @@ func (s *search) startAttributes() []table.Attribute {
 	return out
 }
 
-// startAfter moves the page behind ExclusiveStartKey, if one was given, and returns that key.
-func (s *search) startAfter() (table.Key, error) {
+// checkPaths refuses paths into keys, in the projection and the filter.
+func (s *search) checkPaths() error {
+	if s.projection != nil {
+		if err := checkKeyPaths(s.s, s.projection.Paths); err != nil {
+			return err
+		}
+	}
+	if s.filter != nil {
+		return checkKeyPaths(s.s, s.filter.Paths)
+	}
+	return nil
+}
+
+// checkStartShape checks that ExclusiveStartKey, if it was given, has the attributes that a starting key has.
+func (s *search) checkStartShape() error {
+	p := &s.q.params
+	if !p.has(mExclusiveStartKey) || hasExactly(p.startKey, s.startAttributes()) {
+		return nil
+	}
+	const mismatch = "The provided key element does not match the schema"
+	queried := p.has(mKeyConditions | mKeyConditionExpression)
+	if s.index == nil && !queried {
+		return invalid("The provided starting key is invalid: " + mismatch)
+	}
+	names := s.startAttributes()
+	if n, _, err := item.CutCount(p.startKey); err != nil || n != len(names) {
+		return invalid("The provided starting key is invalid")
+	}
+	for _, a := range names {
+		if item.Attr(p.startKey, a.Name) == nil {
+			return invalid("The provided starting key is invalid")
+		}
+	}
+	for _, a := range s.keyAttributes() {
+		if queried && item.RawKind(item.Attr(p.startKey, a.Name)) != a.Kind {
+			return invalid(mismatch)
+		}
+	}
+	return invalid("The provided starting key is invalid: " + mismatch)
+}
+
+// startAfter moves the page behind ExclusiveStartKey, if one was given and has the right shape. It returns
+// errStartOutside when that lies outside the page.
+func (s *search) startAfter() error {
 	p := &s.q.params
 	if !p.has(mExclusiveStartKey) {
-		return nil, nil
-	}
-	if !hasExactly(p.startKey, s.startAttributes()) {
-		if s.index != nil {
-			return nil, invalid("The provided starting key is invalid")
-		}
-		return nil, invalid("The provided starting key is invalid: The provided key element does not match the schema")
+		return nil
 	}
 	key, err := s.s.KeyOf(p.startKey)
+	if e := (*table.KeyError)(nil); errors.As(err, &e) {
+		return invalid("The provided starting key is invalid: %s", e.Message)
+	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if s.index != nil {
 		if key = s.s.RowKey(s.index, key, p.startKey); key == nil {
-			return nil, invalid("The provided starting key is invalid")
+			return invalid("The provided starting key is invalid")
 		}
 	}
 	if bytes.Compare(key, s.page.From) < 0 || s.page.To != nil && bytes.Compare(key, s.page.To) >= 0 {
-		return nil, errStartOutside
+		return errStartOutside
 	}
 	if s.page.Reverse {
 		s.page.To = key
 	} else {
 		s.page.From = key.After()
 	}
-	return key, nil
+	return nil
 }
 
 var errStartOutside = invalid("The provided starting key is outside query boundaries based on provided conditions")
@@ -188,7 +239,7 @@ func (s *search) run(ctx context.Context) error {
 	if err != nil {
 		return q.lost(ctx, err)
 	}
-	taken := consumption{name: q.params.tableName}
+	taken := consumption{name: q.params.givenTable}
 	taken.add(s.index, readUnits(result.LookedAt, q.params.consistent))
 	if s.fetch {
 		if err := s.fetchItems(ctx, &result, &taken); err != nil {

@@ -2,10 +2,12 @@ package api
 
 import (
 	"context"
+	"errors"
 
 	"github.com/commutatordb/commutator/expr"
 	"github.com/commutatordb/commutator/item"
 	"github.com/commutatordb/commutator/region/op"
+	"github.com/commutatordb/commutator/table"
 )
 
 // updateItem answers UpdateItem.
@@ -18,10 +20,13 @@ func updateItem(q *request, ctx context.Context) error {
 	if err := p.checkModel(mKey); err != nil {
 		return err
 	}
-	if err := p.checkExpressions([]member{mUpdateExpression, mConditionExpression}, []member{mAttributeUpdates, mExpected, mConditionalOperator}); err != nil {
+	if err := p.checkMixing([]member{mUpdateExpression, mConditionExpression}, []member{mAttributeUpdates, mExpected, mConditionalOperator}); err != nil {
 		return err
 	}
 	if err := p.checkItem(); err != nil {
+		return err
+	}
+	if err := p.checkPlaceholders(); err != nil {
 		return err
 	}
 	update, err := p.parseUpdate()
@@ -41,6 +46,12 @@ func updateItem(q *request, ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := checkKeyPaths(s, update.Paths); err != nil {
+		return err
+	}
+	if err := checkKeyPaths(s, condition.Paths); err != nil {
+		return err
+	}
 	for path := range update.Paths {
 		if name := path[0].Name; name == s.Hash.Name || s.HasRange() && name == s.Range.Name {
 			return invalid("One or more parameter values were invalid: Cannot update attribute %s. This attribute is part of the key", name)
@@ -49,7 +60,7 @@ func updateItem(q *request, ctx context.Context) error {
 	c := &op.Command{Kind: op.Update, Key: key, Update: update, Condition: condition}
 	result, err := q.carryOut(ctx, t, c)
 	if err != nil {
-		return err
+		return p.updateError(err)
 	}
 	attributes, err := returned(p.returnValues, update, result)
 	if err != nil {
@@ -65,6 +76,21 @@ func updateItem(q *request, ctx context.Context) error {
 	q.written(t, c, result, p.key)
 	q.close()
 	return nil
+}
+
+// updateError words what an update was refused for: an update expression and AttributeUpdates say the same
+// thing differently.
+func (p *params) updateError(err error) error {
+	if p.has(mAttributeUpdates) {
+		if errors.Is(err, expr.ErrOperandType) {
+			return invalid("Type mismatch for attribute to update")
+		}
+		return err
+	}
+	if e := (*table.KeyError)(nil); errors.As(err, &e) && e.Update != "" {
+		return invalid("%s", e.Update)
+	}
+	return err
 }
 
 // parseUpdate parses UpdateExpression, or AttributeUpdates. With neither the update has no actions.

@@ -54,14 +54,20 @@ func (c *constraints) lengths(list []string, at string, least, most int) {
 	}
 }
 
-// count checks how many members a list or map has. What the service shows of its content is not ours to
-// repeat.
-func (c *constraints) count(n int, at string, least, most int) {
+// count checks how many members a list has, countMap how many a map has. What the service shows of their
+// content is not ours to repeat.
+func (c *constraints) count(n int, at string, least, most int) { c.members(n, "[]", at, least, most) }
+
+func (c *constraints) countMap(n int, at string, least, most int) {
+	c.members(n, "{}", at, least, most)
+}
+
+func (c *constraints) members(n int, empty, at string, least, most int) {
 	switch {
 	case n < least:
-		c.breaks("'[]'", at, "Member must have length greater than or equal to "+strconv.Itoa(least))
+		c.breaks("'"+empty+"'", at, "Member must have length greater than or equal to "+strconv.Itoa(least))
 	case most > 0 && n > most:
-		c.breaks(fmt.Sprintf("'[%d members]'", n), at, "Member must have length less than or equal to "+strconv.Itoa(most))
+		c.breaks(fmt.Sprintf("'%c%d members%c'", empty[0], n, empty[1]), at, "Member must have length less than or equal to "+strconv.Itoa(most))
 	}
 }
 
@@ -89,23 +95,19 @@ func (c *constraints) pattern(value, at string) {
 	}
 }
 
-// operators checks the comparison operators of a map of conditions, which required makes necessary.
-func (c *constraints) operators(list []legacyCondition, at string, required bool) {
-	for _, l := range list {
-		at := at + "." + shorten(l.name) + ".member.comparisonOperator"
-		switch {
-		case l.isGiven:
-			c.enum(l.operator, at, "IN", "NULL", "BETWEEN", "LT", "NOT_CONTAINS", "EQ", "GT", "NOT_NULL", "NE", "LE", "BEGINS_WITH", "GE", "CONTAINS")
-		case required:
-			c.required(at)
-		}
-	}
-}
-
 // name checks a table's or an index's name.
 func (c *constraints) name(value, at string, least int) {
 	c.pattern(value, at)
 	c.length(value, at, least, 255)
+}
+
+// tableKey checks a table's name, or ARN, that is the key of a map of tables.
+func (c *constraints) tableKey(given string) {
+	var name constraints
+	if name.name(nameOfTable(given), "", 1); len(name.broken) > 0 {
+		c.breaks("'{"+shorten(given)+"=...}'", "requestItems", "Map keys must satisfy constraint: [Member must have length less than or equal to 255, "+
+			"Member must have length greater than or equal to 1, Member must satisfy regular expression pattern: [a-zA-Z0-9_.-]+]")
+	}
 }
 
 // err returns what was gathered as one ValidationException, or nil. Its envelope is the service's.
@@ -186,9 +188,7 @@ func (p *params) checkModel(required member) error {
 	if p.has(mAttributesToGet) {
 		c.count(len(p.attributesToGet), "attributesToGet", 1, 0)
 	}
-	for m, list := range p.legacyLists() {
-		c.operators(list, camel(memberNames[m]), m != mExpected)
-	}
+	p.checkLegacyModel(&c)
 	if p.firstOnly && len(c.broken) > 1 {
 		c.broken = c.broken[:1]
 	}
@@ -230,13 +230,13 @@ func (p *params) checkItem() error {
 	return p.itemErr
 }
 
-// checkExpressions checks that expressions and their placeholders go with what else was given.
-// expressions are those the operation knows, legacy the parameters that they replace.
-func (p *params) checkExpressions(expressions, legacy []member) error {
+// checkMixing checks that expressions and their placeholders go with what else was given. expressions are
+// those the operation knows, legacy the parameters that they replace.
+func (p *params) checkMixing(expressions, legacy []member) error {
 	if p.given&^(mTableName|mItem|mKey|mConsistentRead|mReturnValues|mReturnOnFailure|mReturnCapacity|mReturnMetrics) == 0 {
 		return nil // as most requests for one item are
 	}
-	used, missing := p.names(expressions)
+	used, _ := p.names(expressions)
 	if len(used) > 0 {
 		if p.has(mKeyConditions) && !p.has(mKeyConditionExpression) {
 			legacy = without(legacy, mKeyConditions)
@@ -245,17 +245,25 @@ func (p *params) checkExpressions(expressions, legacy []member) error {
 			return p.misuse("Can not use both expression and non-expression parameters in the same request: Non-expression parameters: {%s} Expression parameters: {%s}", strings.Join(old, ", "), strings.Join(used, ", "))
 		}
 	}
-	why := ""
-	switch len(missing) {
-	case 1:
-		why = ": " + missing[0] + " is null"
-	case 2:
-		why = ": " + strings.Join(missing, " and ") + " are null"
+	if p.has(mNames) && len(used) == 0 {
+		return p.misuse("ExpressionAttributeNames can only be specified when using expressions")
 	}
-	if p.has(mNames) {
-		if len(used) == 0 {
-			return p.misuse("ExpressionAttributeNames can only be specified when using expressions%s", why)
+	if p.has(mValues) { // a projection has no values
+		used, missing := p.names(without(expressions, mProjectionExpression))
+		switch {
+		case len(used) > 0:
+		case len(missing) == 1:
+			return p.misuse("ExpressionAttributeValues can only be specified when using expressions: %s is null", missing[0])
+		default:
+			return p.misuse("ExpressionAttributeValues can only be specified when using expressions: %s are null", strings.Join(missing, " and "))
 		}
+	}
+	return nil
+}
+
+// checkPlaceholders checks ExpressionAttributeNames and ExpressionAttributeValues in themselves.
+func (p *params) checkPlaceholders() error {
+	if p.has(mNames) {
 		if len(p.placeholders.Names) == 0 {
 			return p.misuse("ExpressionAttributeNames must not be empty")
 		}
@@ -266,9 +274,6 @@ func (p *params) checkExpressions(expressions, legacy []member) error {
 		}
 	}
 	if p.has(mValues) {
-		if len(used) == 0 {
-			return p.misuse("ExpressionAttributeValues can only be specified when using expressions%s", why)
-		}
 		if len(p.placeholders.Values) == 0 {
 			return p.misuse("ExpressionAttributeValues must not be empty")
 		}
@@ -318,6 +323,33 @@ func isPlaceholder(s string, first byte) bool {
 		}
 	}
 	return true
+}
+
+// checkKeyPaths refuses paths into key attributes of the table or of an index: keys are scalars.
+func checkKeyPaths(s *table.Schema, paths func(yield func(item.Path) bool)) error {
+	for path := range paths {
+		if len(path) == 1 {
+			continue
+		}
+		name := path[0].Name
+		for _, a := range s.KeyAttributes() {
+			if a.Name == name {
+				return errKeyPath("Key", name)
+			}
+		}
+		for i := range s.Indexes {
+			for _, a := range s.Indexes[i].KeyAttributes() {
+				if a.Name == name {
+					return errKeyPath("IndexKey", name)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func errKeyPath(what, name string) error {
+	return invalid("Key attributes must be scalars; list random access '[]' and map lookup '.' are not allowed: %s: %s", what, name)
 }
 
 // keyOf returns the key that a stored item of nothing but key attributes stands for.

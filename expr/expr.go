@@ -154,18 +154,20 @@ func ParseCondition(kind, source string, ph *Placeholders) (*Condition, error) {
 	return &Condition{root}, nil
 }
 
-// Attributes calls yield with the top-level attribute names that the condition reads, each as often as
-// it is read, until yield returns false.
-func (c *Condition) Attributes(yield func(name string) bool) {
-	c.root.attributes(yield)
+// Paths calls yield with the paths that the condition reads, each as often as it is read, until yield
+// returns false. A nil Condition reads none.
+func (c *Condition) Paths(yield func(item.Path) bool) {
+	if c != nil {
+		c.root.paths(yield)
+	}
 }
 
-func (n *node) attributes(yield func(string) bool) bool {
-	if n.op == opPath && !yield(n.path[0].Name) {
+func (n *node) paths(yield func(item.Path) bool) bool {
+	if n.op == opPath && !yield(n.path) {
 		return false
 	}
 	for i := range n.kids {
-		if !n.kids[i].attributes(yield) {
+		if !n.kids[i].paths(yield) {
 			return false
 		}
 	}

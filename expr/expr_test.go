@@ -191,16 +191,16 @@ func TestBadUpdatesAreRefused(t *testing.T) {
 	for src, want := range map[string]*Error{
 		"SET q = gone":                   errNoAttribute,
 		"SET q = gone + :one":            errNoAttribute,
-		"SET #n = #n + :one":             errOperandType,
-		"ADD #n :one":                    errOperandType,
-		"ADD n :set":                     errOperandType,
+		"SET #n = #n + :one":             ErrOperandType,
+		"ADD #n :one":                    ErrOperandType,
+		"ADD n :set":                     ErrOperandType,
 		"SET gone.a = :one":              errPath,
 		"SET n.a = :one":                 errPath,
 		"SET l[9].a = :one":              errPath,
 		"REMOVE gone.a":                  errPath,
-		"SET q = list_append(n, :list)":  errOperandType,
+		"SET q = list_append(n, :list)":  ErrOperandType,
 		"SET m[0] = :one":                errPath,
-		"DELETE n :set":                  errOperandType,
+		"DELETE n :set":                  ErrOperandType,
 		"SET q = list_append(z1, :list)": errNoAttribute,
 	} {
 		u, err := ParseUpdate(src, placeholders())

@@ -1,6 +1,8 @@
 package expr
 
 import (
+	"strings"
+
 	"github.com/commutatordb/commutator/item"
 )
 
@@ -9,6 +11,17 @@ type KeyTerm struct {
 	Name string
 	Op   Op // OpEQ, OpLT, OpLE, OpGT, OpGE, OpBetween or OpBeginsWith
 	A, B item.Value
+}
+
+// Holds tells whether the term holds for the attribute's value.
+func (t *KeyTerm) Holds(v item.Value) bool {
+	switch t.Op {
+	case OpBetween:
+		return compare(OpGE, v, t.A) && compare(OpLE, v, t.B)
+	case OpBeginsWith:
+		return v.Kind() == t.A.Kind() && strings.HasPrefix(v.Str(), t.A.Str())
+	}
+	return compare(t.Op, v, t.A)
 }
 
 // ParseKeyCondition parses a key-condition expression into its terms, which all must hold. It shares

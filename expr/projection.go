@@ -85,8 +85,18 @@ func (b *branch) step(s item.Step) *branch {
 	return b.names[s.Name]
 }
 
-// Paths returns the projected paths, in the order of the expression.
-func (pr *Projection) Paths() []item.Path { return pr.paths }
+// Paths calls yield with the projected paths, in the order of the expression, until it returns false. A nil
+// Projection has none.
+func (pr *Projection) Paths(yield func(item.Path) bool) {
+	if pr == nil {
+		return
+	}
+	for _, path := range pr.paths {
+		if !yield(path) {
+			return
+		}
+	}
+}
 
 // Apply returns the projected part of an item. List elements that are named come back side by side, in
 // rising order of their index; what is not there is left out.

@@ -288,8 +288,10 @@ func comparePaths(a, b item.Path) int {
 // Errors that an update meets in an item. Their texts are the service's own.
 var (
 	errNoAttribute = &Error{"The provided expression refers to an attribute that does not exist in the item"}
-	errOperandType = &Error{"An operand in the update expression has an incorrect data type"}
 	errPath        = &Error{"The document path provided in the update expression is invalid for update"}
+
+	// ErrOperandType: what the item has is of a type that the action cannot work on.
+	ErrOperandType = &Error{"An operand in the update expression has an incorrect data type"}
 )
 
 // Paths calls yield with the paths that the update touches, in the order of the expression.
@@ -299,6 +301,16 @@ func (u *Update) Paths(yield func(item.Path) bool) {
 			return
 		}
 	}
+}
+
+// OnlyTakes tells whether the update has actions and all of them take away: such an update makes no item.
+func (u *Update) OnlyTakes() bool {
+	for i := range u.actions {
+		if s := u.actions[i].section; s != sectionRemove && s != sectionDelete {
+			return false
+		}
+	}
+	return len(u.actions) > 0
 }
 
 // Clauses returns how many actions the update has, and how many of them are REMOVE.
@@ -409,12 +421,12 @@ func (n *node) updateValue(it item.Item) (item.Value, error) {
 	}
 	if n.op == opListAppend {
 		if a.Kind() != item.KindL || b.Kind() != item.KindL {
-			return a, errOperandType
+			return a, ErrOperandType
 		}
 		return item.L(slices.Concat(a.Elems(), b.Elems())...), nil
 	}
 	if a.Kind() != item.KindN || b.Kind() != item.KindN {
-		return a, errOperandType
+		return a, ErrOperandType
 	}
 	if n.op == opMinus {
 		return number(a.Number().Sub(b.Number()))
@@ -443,13 +455,13 @@ func added(old, v item.Value) (item.Value, error) {
 			return v, nil
 		}
 		if old.Kind() != item.KindN {
-			return v, errOperandType
+			return v, ErrOperandType
 		}
 		return number(old.Number().Add(v.Number()))
 	case old.IsAbsent():
 		return v, nil
 	case old.Kind() != v.Kind():
-		return v, errOperandType
+		return v, ErrOperandType
 	}
 	return item.Union(old, v), nil
 }
@@ -460,7 +472,7 @@ func deleted(old, v item.Value) (item.Value, error) {
 	case old.IsAbsent():
 		return item.Value{}, nil
 	case old.Kind() != v.Kind():
-		return item.Value{}, errOperandType
+		return item.Value{}, ErrOperandType
 	}
 	return item.Difference(old, v), nil
 }

@@ -30,13 +30,16 @@ const (
 	MaxSortKey      = 1024
 )
 
-// KeyError says why a key cannot be had from an item. Its text is the service's own.
-type KeyError struct{ Message string }
+// KeyError says why a key cannot be had from an item. Its texts are the service's own.
+type KeyError struct {
+	Message string
+	Update  string // what is said instead when an update expression made the item; "" for the same
+}
 
 func (e *KeyError) Error() string { return e.Message }
 
 func keyErrorf(format string, args ...any) error {
-	return &KeyError{fmt.Sprintf(format, args...)}
+	return &KeyError{Message: fmt.Sprintf(format, args...)}
 }
 
 // KeyOf returns the key of a stored item. It returns a KeyError when a key attribute is missing, of

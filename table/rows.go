@@ -3,6 +3,7 @@ package table
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 
 	"github.com/commutatordb/commutator/item"
 )
@@ -83,7 +84,10 @@ func checkIndexKey(x *Index, a Attribute, stored []byte, limit int) error {
 		return nil
 	}
 	if kind := item.RawKind(value); kind != a.Kind {
-		return keyErrorf("One or more parameter values were invalid: Type mismatch for Index Key %s Expected: %s Actual: %s IndexName: %s", a.Name, a.Kind, kind, x.Name)
+		return &KeyError{
+			fmt.Sprintf("One or more parameter values were invalid: Type mismatch for Index Key %s Expected: %s Actual: %s IndexName: %s", a.Name, a.Kind, kind, x.Name),
+			"The update expression attempted to update the secondary index key to unsupported type",
+		}
 	}
 	if a.Kind == item.KindN {
 		return nil
@@ -93,10 +97,17 @@ func checkIndexKey(x *Index, a Attribute, stored []byte, limit int) error {
 		return err
 	}
 	if len(text) == 0 {
-		return keyErrorf("One or more parameter values are not valid. A value specified for a secondary index key is not supported. The AttributeValue for a key attribute cannot contain an empty %s value. IndexName: %s, IndexKey: %s", emptyName(a.Kind), x.Name, a.Name)
+		why := fmt.Sprintf("The AttributeValue for a key attribute cannot contain an empty %s value. IndexName: %s, IndexKey: %s", emptyName(a.Kind), x.Name, a.Name)
+		return &KeyError{
+			"One or more parameter values are not valid. A value specified for a secondary index key is not supported. " + why,
+			"One or more parameter values are not valid. The update expression attempted to update a secondary index key to a value that is not supported. " + why,
+		}
 	}
 	if len(text) > limit {
-		return keyErrorf("One or more parameter values were invalid: Size of index key %s has exceeded the maximum size limit of %d bytes; IndexName: %s", a.Name, limit, x.Name)
+		return &KeyError{
+			fmt.Sprintf("One or more parameter values were invalid: Size of index key %s has exceeded the maximum size limit of %d bytes; IndexName: %s", a.Name, limit, x.Name),
+			"The update expression attempted to update the secondary index key beyond allowed size limits",
+		}
 	}
 	return nil
 }

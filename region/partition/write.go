@@ -32,6 +32,9 @@ func (m *Machine) update(c *op.Command, b *storage.Batch) op.Result {
 	if c.Condition != nil && !c.Condition.Eval(old) {
 		return op.Result{Err: &op.ConditionFailed{Item: e.old}, Old: e.old}
 	}
+	if e.old == nil && c.Update != nil && c.Update.OnlyTakes() {
+		return op.Result{} // there is nothing to take away, and that makes no item
+	}
 	base := old
 	var changes []item.Change
 	if e.old == nil {
