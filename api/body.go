@@ -133,41 +133,72 @@ func (q *request) inflate(ctx context.Context, encoding string) error {
 	return nil
 }
 
-// acceptsGzip tells whether an Accept-Encoding takes gzip with a quality above zero.
-func acceptsGzip(values []string) bool {
-	star := false
+// acceptable returns the encoding in which a client that sends this Accept-Encoding would have a large answer:
+// gzip, deflate where that is all it takes or what it likes better, or "" for the answer as it is.
+// Source: RFC 9110 §12.5.3.
+func acceptable(values []string) string {
+	gzip, deflate, star := -1.0, -1.0, 0.0 // below 0: not named
 	for _, v := range values {
 		for part := range strings.SplitSeq(v, ",") {
 			name, params, _ := strings.Cut(part, ";")
-			yes := true
-			if q, ok := strings.CutPrefix(strings.TrimSpace(params), "q="); ok {
-				quality, err := strconv.ParseFloat(q, 64)
-				yes = err == nil && quality > 0
+			quality := 1.0
+			if q, ok := strings.CutPrefix(strings.ToLower(strings.TrimSpace(params)), "q="); ok {
+				var err error
+				if quality, err = strconv.ParseFloat(q, 64); err != nil || !(quality >= 0) {
+					quality = 0
+				}
 			}
 			switch strings.ToLower(strings.TrimSpace(name)) {
 			case "gzip", "x-gzip":
-				return yes
+				gzip = quality
+			case "deflate":
+				deflate = quality
 			case "*":
-				star = yes
+				star = quality
 			}
 		}
 	}
-	return star
+	if gzip < 0 {
+		gzip = star
+	}
+	switch {
+	case gzip > 0 && gzip >= deflate:
+		return "gzip"
+	case deflate > 0:
+		return "deflate"
+	}
+	return ""
 }
 
-var packers = sync.Pool{New: func() any {
-	w, err := gzip.NewWriterLevel(nil, gzip.BestSpeed)
+// packer is a compressing writer that can be used again.
+type packer interface {
+	io.WriteCloser
+	Reset(io.Writer)
+}
+
+var packers = map[string]*sync.Pool{
+	"gzip": {New: func() any {
+		w, err := gzip.NewWriterLevel(nil, gzip.BestSpeed)
+		return packer(must(w, err))
+	}},
+	"deflate": {New: func() any {
+		w, err := zlib.NewWriterLevel(nil, zlib.BestSpeed)
+		return packer(must(w, err))
+	}},
+}
+
+func must[T any](w T, err error) T {
 	if err != nil {
 		panic(err) // the level is one of its own
 	}
 	return w
-}}
+}
 
 // pack compresses q.out into q.packed.
-func (q *request) pack() error {
+func (q *request) pack(encoding string) error {
 	buf := bytes.NewBuffer(q.packed[:0])
-	w := packers.Get().(*gzip.Writer)
-	defer packers.Put(w)
+	w := packers[encoding].Get().(packer)
+	defer packers[encoding].Put(w)
 	w.Reset(buf)
 	_, err := w.Write(q.out)
 	if err == nil {

@@ -39,9 +39,12 @@ func (e *Error) append(dst []byte) []byte {
 			dst = out
 		}
 	}
-	if e.kind == spaceService+"SerializationException" {
+	switch {
+	case e.message == "":
+		return append(dst, '}')
+	case e.kind == spaceService+"SerializationException":
 		dst = append(dst, `,"Message":`...) // the service spells it so here
-	} else {
+	default:
 		dst = append(dst, `,"message":`...)
 	}
 	return append(wire.AppendString(dst, e.message), '}')
@@ -60,13 +63,14 @@ func serviceError(name, message string) *Error {
 	return &Error{kind: spaceService + name, status: http.StatusBadRequest, message: message}
 }
 
-func errUnknownOperation(message string) *Error {
-	return serviceError("UnknownOperationException", message)
-}
+// errUnknownOperation and errNoJSON have no message, as the service's have none.
+func errUnknownOperation() *Error { return serviceError("UnknownOperationException", "") }
+
+func errNoJSON() *Error { return errUnreadable("") }
 
 // notYet refuses an operation of the model that is not there.
 func notYet(name, reason string) *Error {
-	return errUnknownOperation("Commutator does not have the operation " + name + " yet: " + reason + " (see docs/compat.md)")
+	return serviceError("UnknownOperationException", "Commutator does not have the operation "+name+" yet: "+reason+" (see docs/compat.md)")
 }
 
 func errUnreadable(message string) *Error { return serviceError("SerializationException", message) }
@@ -138,10 +142,7 @@ func (h *Handler) translate(err error) *Error {
 	case errors.As(err, &answer):
 		return answer
 	case errors.As(err, &serial):
-		if serial.Message == "" { // the service says nothing of what is no JSON; people need to know
-			return errUnreadable(fmt.Sprintf("byte %d: %s", serial.Offset, serial.Detail))
-		}
-		return errUnreadable(serial.Message)
+		return errUnreadable(serial.Message) // "" for what is no JSON
 	case errors.As(err, &value):
 		return invalid("%s", value.Message)
 	case errors.As(err, &expression):

@@ -15,7 +15,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
@@ -32,10 +31,9 @@ import (
 )
 
 const (
-	// maxBody is the largest request body, in bytes, as sent and inflated: the service's 16 MB of
-	// request, and room for what a client puts around it.
+	// maxBody is the largest request body, in bytes, as sent and inflated.
 	// Source: BatchWriteItem's documentation, "the total request size exceeds 16 MB".
-	maxBody = 16<<20 + 64<<10
+	maxBody = 16 << 20
 
 	// maxPooledBuffer is how large a buffer a finished request may leave for the next one, in bytes.
 	maxPooledBuffer = 256 << 10
@@ -146,23 +144,60 @@ func (h *Handler) release(q *request) {
 	h.pending.Put(q)
 }
 
-// ServeHTTP answers one request.
+// ServeHTTP answers one request. What is no request of the API is answered as the service does, which pays no
+// attention to paths: GET with its health, the question of a browser whether it may ask (see allow), and anything
+// else with 404.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if (r.Method == http.MethodGet || r.Method == http.MethodHead) && r.URL.Path == "/" && r.Header.Get("X-Amz-Target") == "" {
-		w.Header().Set("Content-Type", "text/plain")
-		io.WriteString(w, h.health)
-		return
-	}
 	q := h.pending.Get().(*request)
 	defer h.release(q)
-	q.host = r.Host
 	id := q.newID()
-	err := h.serve(q, r, id)
-	status := http.StatusOK
-	if err != nil {
-		status = q.fail(err, id, r.Header.Get("X-Amz-Target"))
+	if r.Header["Origin"] != nil {
+		allow(w.Header(), r)
 	}
-	q.answer(w, r, status, id)
+	contentType, isAPI := contentTypes[mediaType(r.Header["Content-Type"])]
+	switch {
+	case r.Method == http.MethodPost && isAPI:
+		q.host = r.Host
+		status := http.StatusOK
+		if err := h.serve(q, r, id); err != nil {
+			status = q.fail(err, id, r.Header.Get("X-Amz-Target"))
+		}
+		q.answer(w, r, status, contentType, id)
+	case r.Method == http.MethodGet || r.Method == http.MethodHead:
+		q.out = append(q.out, h.health...)
+		q.answer(w, r, http.StatusOK, plainText, id)
+	case r.Method == http.MethodOptions && r.Header["Origin"] != nil:
+		q.answer(w, r, http.StatusOK, nil, id)
+	default:
+		q.out = append(q.out, "<UnknownOperationException/>\n"...)
+		q.answer(w, r, http.StatusNotFound, nil, id)
+	}
+}
+
+// allow answers a browser that asks for a page of another origin: it may ask, whatever the page, as it may ask
+// the service. What a request may do is decided by its signature, which no page has by itself.
+// Source: Fetch standard, "CORS protocol"; answers of the service.
+func allow(header http.Header, r *http.Request) {
+	header["Access-Control-Allow-Origin"] = []string{"*"}
+	if r.Method != http.MethodOptions {
+		header["Access-Control-Expose-Headers"] = []string{"x-amzn-RequestId,x-amzn-ErrorType,x-amzn-ErrorMessage,x-amz-crc32,Date"}
+		return
+	}
+	for asked, answer := range map[string]string{"Access-Control-Request-Headers": "Access-Control-Allow-Headers", "Access-Control-Request-Method": "Access-Control-Allow-Methods"} {
+		if values := r.Header[asked]; len(values) > 0 {
+			header[answer] = values[:1]
+		}
+	}
+	header["Access-Control-Max-Age"] = []string{"172800"}
+}
+
+// mediaType is a Content-Type without its parameters.
+func mediaType(values []string) string {
+	if len(values) != 1 {
+		return ""
+	}
+	name, _, _ := strings.Cut(values[0], ";")
+	return strings.ToLower(strings.TrimSpace(name))
 }
 
 var idEncoding = base32.StdEncoding.WithPadding(base32.NoPadding)
@@ -185,30 +220,16 @@ func (h *Handler) serve(q *request, r *http.Request, id string) (err error) {
 			err = errInternal()
 		}
 	}()
-	if r.Method != http.MethodPost || r.URL.Path != "/" {
-		return errUnknownOperation("only POST / is served")
-	}
-	target := r.Header.Get("X-Amz-Target")
-	name, isOperator := strings.CutPrefix(target, operatorPrefix)
-	var operation operation
-	switch {
-	case isOperator && h.cfg.Operator == nil:
-		return errUnknownOperation("no operator requests are served here")
-	case !isOperator:
-		var ok bool
-		if name, ok = strings.CutPrefix(target, targetPrefix); !ok {
-			return errUnknownOperation("unknown target " + strconv.Quote(shorten(target)))
-		}
-		if operation, ok = operations[name]; !ok {
-			return errUnknownOperation("unknown operation " + strconv.Quote(shorten(name)))
-		}
-	}
+	name, isOperator, operation, ok := h.find(r.Header.Get("X-Amz-Target"))
 	if err := q.readBody(r); err != nil {
 		return err
 	}
+	if !ok {
+		return q.refuse(r, errUnknownOperation())
+	}
 	if h.cfg.Verifier != nil {
 		if _, err := h.cfg.Verifier.Verify(r, q.raw); err != nil {
-			return authError(err)
+			return q.refuse(r, authError(err))
 		}
 	}
 	if err := q.inflate(r.Context(), r.Header.Get("Content-Encoding")); err != nil {
@@ -231,6 +252,29 @@ func (h *Handler) serve(q *request, r *http.Request, id string) (err error) {
 	return operation.run(q, ctx)
 }
 
+// find returns what a target names. ok is false for what nobody serves here.
+func (h *Handler) find(target string) (name string, isOperator bool, o operation, ok bool) {
+	if name, isOperator = strings.CutPrefix(target, operatorPrefix); isOperator {
+		return name, true, o, h.cfg.Operator != nil
+	}
+	if name, ok = strings.CutPrefix(target, targetPrefix); ok {
+		o, ok = operations[name]
+	}
+	return name, false, o, ok
+}
+
+// refuse returns the error of a request that is not carried out, whatever is in it: the one given, unless its
+// body is no JSON, which the service tells first.
+func (q *request) refuse(r *http.Request, err error) error {
+	if r.Header["Content-Encoding"] == nil {
+		q.reader.Reset(q.raw)
+		if q.reader.Skip() != nil || q.reader.End() != nil {
+			return errNoJSON()
+		}
+	}
+	return err
+}
+
 func shorten(s string) string {
 	const most = 1024
 	if len(s) > most {
@@ -245,39 +289,42 @@ func (q *request) fail(err error, id, target string) int {
 	if e.status >= http.StatusInternalServerError {
 		q.h.cfg.Logger.Error("api: a request could not be carried out", "request", id, "target", target, "err", err)
 	}
+	if e.message == "" { // clients are told no more; people need to know
+		q.h.cfg.Logger.Debug("api: no request of the API", "request", id, "target", shorten(target), "err", err)
+	}
 	q.out = e.append(q.out[:0])
 	return e.status
 }
 
-var contentTypes = map[string][]string{
-	"application/x-amz-json-1.0": {"application/x-amz-json-1.0"},
-	"application/x-amz-json-1.1": {"application/x-amz-json-1.1"},
-	"application/json":           {"application/json"},
-}
-
-var gzipEncoding = []string{"gzip"}
+var (
+	contentTypes = map[string][]string{
+		"application/x-amz-json-1.0": {"application/x-amz-json-1.0"},
+		"application/x-amz-json-1.1": {"application/x-amz-json-1.1"},
+		"application/json":           {"application/json"},
+	}
+	plainText = []string{"text/plain"}
+)
 
 // answer sends q.out. The checksum is of the bytes sent, compressed or not.
-func (q *request) answer(w http.ResponseWriter, r *http.Request, status int, id string) {
+func (q *request) answer(w http.ResponseWriter, r *http.Request, status int, contentType []string, id string) {
 	header := w.Header()
 	body := q.out
-	if len(body) > compressFrom && acceptsGzip(r.Header["Accept-Encoding"]) {
-		if q.pack() == nil {
+	if len(body) > compressFrom {
+		if encoding := acceptable(r.Header["Accept-Encoding"]); encoding != "" && q.pack(encoding) == nil {
 			body = q.packed
-			header["Content-Encoding"] = gzipEncoding
+			header["Content-Encoding"] = []string{encoding}
 		}
 	}
-	contentType, ok := contentTypes[r.Header.Get("Content-Type")]
-	if !ok {
-		contentType = contentTypes["application/x-amz-json-1.0"]
-	}
-	header["Content-Type"] = contentType
+	header["Content-Type"] = contentType // nil: none, not even a guess
 	// Names as the service spells them, not as Go would.
 	values := []string{id, strconv.FormatUint(uint64(crc32.ChecksumIEEE(body)), 10), strconv.Itoa(len(body))}
 	header["x-amzn-RequestId"] = values[0:1:1]
 	header["x-amz-crc32"] = values[1:2:2]
 	header["Content-Length"] = values[2:3:3]
 	w.WriteHeader(status)
+	if r.Method == http.MethodHead {
+		return
+	}
 	if _, err := w.Write(body); err != nil && !errors.Is(err, context.Canceled) {
 		q.h.cfg.Logger.Debug("api: an answer was not taken", "request", id, "err", fmt.Sprint(err))
 	}

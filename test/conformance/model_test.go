@@ -103,7 +103,8 @@ func (m *model) checkError(errors []ref, status int, body []byte) (wrong []strin
 	if err := json.Unmarshal(body, &e); err != nil {
 		return []string{err.Error()}
 	}
-	if e.Message == nil || *e.Message == "" {
+	silent := e.Type == "com.amazon.coral.service#SerializationException" || e.Type == "com.amazon.coral.service#UnknownOperationException"
+	if (e.Message == nil || *e.Message == "") && !silent {
 		wrong = append(wrong, "there is no message")
 	}
 	if status != 400 {

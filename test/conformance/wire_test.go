@@ -78,7 +78,9 @@ func TestHeadersOfAnswersAndErrors(t *testing.T) {
 		{"PutItem", `{"TableName":"items","Item":{"pk":{"S":"a"}}}`, `{}`, 200},
 		{"GetItem", `{"TableName":"items","Key":{"pk":{"S":"a"}}}`, `{"Item":{"pk":{"S":"a"}}}`, 200},
 		{"GetItem", `{"TableName":"none","Key":{"pk":{"S":"a"}}}`, `{"__type":"com.amazonaws.dynamodb.v20120810#ResourceNotFoundException","message":"Requested resource not found"}`, 400},
-		{"Nothing", `{}`, `{"__type":"com.amazon.coral.service#UnknownOperationException","message":"unknown operation \"Nothing\""}`, 400},
+		{"Nothing", `{}`, `{"__type":"com.amazon.coral.service#UnknownOperationException"}`, 400},
+		{"Nothing", `{`, `{"__type":"com.amazon.coral.service#SerializationException"}`, 400},
+		{"ListTables", ``, `{"__type":"com.amazon.coral.service#SerializationException"}`, 400},
 		{"TagResource", `{"ResourceArn":"arn:aws:dynamodb:us-east-1:000000000000:table/items","Tags":[]}`, ``, 200},
 	} {
 		resp, body := send(t, server.URL, c.op, strings.NewReader(c.body), nil)
@@ -89,27 +91,96 @@ func TestHeadersOfAnswersAndErrors(t *testing.T) {
 	}
 }
 
-func TestHealthAndWhatIsNotTheAPI(t *testing.T) {
-	h := newHandler(t, verifying)
+// What the service answers to what is no request of its API, checksums and all.
+func TestWhatIsNotTheAPI(t *testing.T) {
+	h := newHandler(t, nil)
 	server := httptest.NewServer(h)
 	defer server.Close()
-	resp, err := http.Get(server.URL + "/")
-	if err != nil {
-		t.Fatal(err)
-	}
-	body, err := io.ReadAll(resp.Body)
-	resp.Body.Close()
-	if err != nil || string(body) != "healthy: dynamodb.us-east-1.amazonaws.com " || resp.StatusCode != 200 {
-		t.Errorf("%d %q, %v", resp.StatusCode, body, err)
-	}
-	for _, target := range []string{"", "DynamoDB_20111205.GetItem", "DynamoDBStreams_20120810.ListStreams", "DynamoDB_20120810.", strings.Repeat("x", 8000)} {
-		resp, body := send(t, server.URL, "", strings.NewReader("{}"), map[string]string{"X-Amz-Target": target})
-		if resp.StatusCode != 400 || !bytes.Contains(body, []byte("#UnknownOperationException")) {
-			t.Errorf("target %.40q: %d %s", target, resp.StatusCode, body)
+	const (
+		healthy = "healthy: dynamodb.us-east-1.amazonaws.com "
+		unknown = "<UnknownOperationException/>\n"
+		noJSON  = `{"__type":"com.amazon.coral.service#SerializationException"}`
+		noOp    = `{"__type":"com.amazon.coral.service#UnknownOperationException"}`
+		json10  = "application/x-amz-json-1.0"
+	)
+	for _, c := range []struct {
+		method, path, contentType, target, body string
+		status                                  int
+		want, crc                               string
+	}{
+		{"GET", "/", "", "", "", 200, healthy, "3128867991"},
+		{"GET", "/ping", "", "", "", 200, healthy, "3128867991"},
+		{"HEAD", "/", "", "", "", 200, "", "3128867991"},
+		{"GET", "/", json10, "DynamoDB_20120810.ListTables", "", 200, healthy, "3128867991"},
+		{"PUT", "/", json10, "DynamoDB_20120810.ListTables", "{}", 404, unknown, "3552371480"},
+		{"DELETE", "/", "", "", "", 404, unknown, "3552371480"},
+		{"OPTIONS", "/", "", "", "", 404, unknown, "3552371480"},
+		{"NONSENSE", "/a/b", "", "", "", 404, unknown, "3552371480"},
+		{"POST", "/", "", "", "", 404, unknown, "3552371480"},
+		{"POST", "/", "text/plain", "DynamoDB_20120810.ListTables", "{}", 404, unknown, "3552371480"},
+		{"POST", "/", "application/x-www-form-urlencoded", "DynamoDB_20120810.ListTables", "{}", 404, unknown, "3552371480"},
+		{"POST", "/", json10, "", "", 400, noJSON, "3948637019"},
+		{"POST", "/", json10, "", "hello", 400, noJSON, "3948637019"},
+		{"POST", "/", json10, "", "{}", 400, noOp, "1368724161"},
+		{"POST", "/", json10, "DynamoDB_20111205.GetItem", "{}", 400, noOp, "1368724161"},
+		{"POST", "/", json10, "DynamoDBStreams_20120810.ListStreams", "{}", 400, noOp, "1368724161"},
+		{"POST", "/", json10, "DynamoDB_20120810.", "{}", 400, noOp, "1368724161"},
+		{"POST", "/", json10, "DynamoDB_20120810.ListTables.", "{}", 400, noOp, "1368724161"},
+		{"POST", "/", json10, strings.Repeat("x", 8000), "{}", 400, noOp, "1368724161"},
+		{"POST", "/", json10, "Commutator_20261122.Status", "{}", 400, noOp, "1368724161"},
+		{"POST", "/", "application/json", "DynamoDB_20120810.ListTables", "{}", 200, `{"TableNames":[]}`, ""},
+		{"POST", "/any/path?and=query", json10 + "; charset=utf-8", "DynamoDB_20120810.ListTables", "{}", 200, `{"TableNames":[]}`, ""},
+	} {
+		r, err := http.NewRequestWithContext(t.Context(), c.method, server.URL+c.path, strings.NewReader(c.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, value := range map[string]string{"Content-Type": c.contentType, "X-Amz-Target": c.target} {
+			if value != "" {
+				r.Header.Set(name, value)
+			}
+		}
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != c.status || string(body) != c.want {
+			t.Errorf("%+v: %d %q, %v", c, resp.StatusCode, body, err)
+		}
+		if crc := resp.Header.Get("x-amz-crc32"); c.crc != "" && crc != c.crc || !requestID.MatchString(resp.Header.Get("x-amzn-RequestId")) {
+			t.Errorf("%+v: crc %s of %v", c, crc, resp.Header)
 		}
 	}
-	if resp, body := send(t, server.URL, "ListTables", strings.NewReader("{}"), nil); resp.StatusCode != 400 || !bytes.Contains(body, []byte("#MissingAuthenticationTokenException")) {
-		t.Errorf("no signature: %d %s", resp.StatusCode, body)
+}
+
+func TestBrowsersMayAsk(t *testing.T) {
+	h := newHandler(t, verifying)
+	ask := func(method string, header map[string]string) *http.Response {
+		r := httptest.NewRequest(method, "/", strings.NewReader("{}"))
+		for k, v := range header {
+			r.Header.Set(k, v)
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		return w.Result()
+	}
+	got := ask("OPTIONS", map[string]string{"Origin": "http://admin.example", "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,x-amz-target"})
+	for name, want := range map[string]string{
+		"Access-Control-Allow-Origin": "*", "Access-Control-Allow-Methods": "POST", "Access-Control-Allow-Headers": "authorization,x-amz-target",
+		"Access-Control-Max-Age": "172800", "Access-Control-Allow-Credentials": "",
+	} {
+		if v := got.Header.Get(name); v != want || got.StatusCode != 200 {
+			t.Errorf("preflight: %d, %s: %q, want %q", got.StatusCode, name, v, want)
+		}
+	}
+	got = ask("POST", map[string]string{"Origin": "http://admin.example", "Content-Type": "application/x-amz-json-1.0", "X-Amz-Target": "DynamoDB_20120810.ListTables"})
+	if got.StatusCode != 400 || got.Header.Get("Access-Control-Allow-Origin") != "*" || !strings.Contains(got.Header.Get("Access-Control-Expose-Headers"), "x-amzn-RequestId") {
+		t.Errorf("an unsigned request: %d %v", got.StatusCode, got.Header)
+	}
+	if got = ask("GET", nil); got.Header["Access-Control-Allow-Origin"] != nil {
+		t.Errorf("what is no browser's: %v", got.Header)
 	}
 }
 
@@ -119,6 +190,7 @@ func TestSignatures(t *testing.T) {
 		body := `{}`
 		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(body))
 		r.Header.Set("X-Amz-Target", "DynamoDB_20120810.ListTables")
+		r.Header.Set("Content-Type", "application/x-amz-json-1.0")
 		if err := sigv4.Sign(r, []byte(body), key, secret, regionName, at); err != nil {
 			t.Fatal(err)
 		}
@@ -201,12 +273,32 @@ func TestCompressedAnswers(t *testing.T) {
 	}
 	server := httptest.NewServer(h)
 	defer server.Close()
-	for accept, want := range map[string]bool{"gzip": true, "gzip;q=0": false, "*": true, "identity": false, "br, gzip;q=0.5": true, "*;q=0": false} {
+	var plain []byte
+	for accept, want := range map[string]string{
+		"gzip": "gzip", "gzip;q=0": "", "*": "gzip", "identity": "", "br, gzip;q=0.5": "gzip", "*;q=0": "", "x-gzip": "gzip", "GZIP ; Q=0.3": "gzip",
+		"deflate": "deflate", "deflate, gzip": "gzip", "gzip, deflate": "gzip", "gzip;q=0.2, deflate;q=0.8": "deflate", "gzip;q=0, deflate": "deflate",
+		"gzip;q=0, *": "", "deflate;q=0": "", "br": "", "gzip;q=x": "", "gzip;q=NaN": "",
+	} {
 		resp, body := send(t, server.URL, "Scan", strings.NewReader(`{"TableName":"items"}`), map[string]string{"Accept-Encoding": accept})
-		if got := resp.Header.Get("Content-Encoding") == "gzip"; got != want {
-			t.Errorf("%q: compressed %v, want %v", accept, got, want)
+		if got := resp.Header.Get("Content-Encoding"); got != want {
+			t.Errorf("%q: encoded as %q, want %q", accept, got, want)
 		}
 		checkHeaders(t, resp, body)
+		var r io.Reader = bytes.NewReader(body)
+		var err error
+		switch want {
+		case "gzip":
+			r, err = gzip.NewReader(r)
+		case "deflate":
+			r, err = zlib.NewReader(r)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if body, err = io.ReadAll(r); err != nil || plain != nil && !bytes.Equal(plain, body) {
+			t.Errorf("%q: %v, %.100s", accept, err, body)
+		}
+		plain = body
 		small, _ := send(t, server.URL, "ListTables", strings.NewReader(`{}`), map[string]string{"Accept-Encoding": accept})
 		if small.Header.Get("Content-Encoding") != "" {
 			t.Errorf("%q: a small answer was compressed", accept)
@@ -225,6 +317,7 @@ func TestBodiesBeyondTheLimitAreRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.Header.Set("X-Amz-Target", "DynamoDB_20120810.PutItem")
+		r.Header.Set("Content-Type", "application/x-amz-json-1.0")
 		resp, err := http.DefaultClient.Do(r)
 		if err != nil {
 			continue // the server may hang up while the body is still being sent
@@ -250,6 +343,7 @@ func TestOperatorRequests(t *testing.T) {
 	call := func(op string) (int, string) {
 		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader("{}"))
 		r.Header.Set("X-Amz-Target", "Commutator_"+op)
+		r.Header.Set("Content-Type", "application/x-amz-json-1.0")
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)
 		return w.Code, w.Body.String()
@@ -283,6 +377,7 @@ func TestDeadlinesAndPanicsAreServerErrors(t *testing.T) {
 	}
 	r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader("{}"))
 	r.Header.Set("X-Amz-Target", "Commutator_Panic")
+	r.Header.Set("Content-Type", "application/x-amz-json-1.0")
 	rec := httptest.NewRecorder()
 	h.ServeHTTP(rec, r)
 	if rec.Code != 500 || !strings.Contains(rec.Body.String(), "#InternalServerError") {
