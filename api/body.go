@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/gzip"
@@ -26,11 +27,14 @@ const (
 	// largeBody is the size from which a body, as sent or inflated, counts among the large ones, in bytes:
 	// more than any item, so that only batches wait for each other.
 	largeBody = 512 << 10
+	// largeFor is how long a large body may take to arrive, from when it counts as one: a client that is slower
+	// than 1 MB/s must not keep others waiting.
+	largeFor = 15 * time.Second
 	// maxLarge is how many requests with large bodies are held at once. Each may hold maxBody twice, and
 	// what is made of it.
 	maxLarge = 8
-	// maxDrained is how much of a body that is too large is still read, in bytes, so that a client that
-	// sends all of it before it reads anything hears why.
+	// maxDrained is how much of a body that is refused is still read, in bytes, so that a client that sends
+	// all of it before it reads anything hears why.
 	maxDrained = 4 * maxBody
 )
 
@@ -45,7 +49,10 @@ func (q *request) readBody(r *http.Request) error {
 	} else {
 		q.raw, err = q.readAll(r.Context(), q.raw, r.Body, int(r.ContentLength))
 	}
-	if e := (*Error)(nil); errors.As(err, &e) && e.status == http.StatusRequestEntityTooLarge && r.ContentLength <= maxDrained {
+	if err == nil && q.large && q.w != nil {
+		_ = http.NewResponseController(q.w).SetReadDeadline(time.Time{}) // or it would end the request
+	}
+	if err != nil && r.ContentLength <= maxDrained {
 		q.raw = nil
 		q.unhold()
 		io.CopyN(io.Discard, r.Body, maxDrained)
@@ -80,16 +87,26 @@ func (q *request) readAll(ctx context.Context, dst []byte, r io.Reader, size int
 	}
 }
 
-// hold waits until q may be one of the requests with a large body; unhold ends it.
+// hold waits until q may be one of the requests with a large body; unhold ends it. Strangers may not: what
+// could not be verified, whatever its body, is refused here.
 func (q *request) hold(ctx context.Context) error {
 	if q.large {
 		return nil
+	}
+	if v := q.h.cfg.Verifier; v != nil && q.r != nil {
+		if err := v.Admit(q.r); err != nil {
+			return authError(err)
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, q.h.cfg.Timeout)
 	defer cancel()
 	select {
 	case q.h.large <- struct{}{}:
 		q.large = true
+		if q.w != nil {
+			// Not every connection has a deadline to set; those that are no network's need none.
+			_ = http.NewResponseController(q.w).SetReadDeadline(q.h.cfg.Now().Add(largeFor))
+		}
 		return nil
 	case <-ctx.Done():
 		return errThrottled()

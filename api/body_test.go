@@ -9,8 +9,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/commutatordb/commutator/api/sigv4"
 )
 
 func bodyHandler() *Handler {
@@ -100,3 +103,46 @@ func TestLargeBodiesWaitForEachOtherAndSmallOnesDoNot(t *testing.T) {
 		t.Errorf("once one is done: %v", err)
 	}
 }
+
+func TestALargeBodyOfAStrangerIsNotHeld(t *testing.T) {
+	h := bodyHandler()
+	h.cfg.Verifier = &sigv4.Verifier{Now: time.Now, Lookup: func(string) (string, bool) { return "", false }}
+	sent := &endless{2 * largeBody, io.EOF}
+	r := body(sent, -1)
+	q := &request{h: h, r: r}
+	err := q.readBody(r)
+	if e := (*Error)(nil); !errors.As(err, &e) || !strings.HasSuffix(e.kind, "#MissingAuthenticationTokenException") {
+		t.Errorf("got %v", err)
+	}
+	if q.large || sent.n > 0 || len(q.raw) > 0 {
+		t.Errorf("held %v, %d bytes unread, %d kept", q.large, sent.n, len(q.raw))
+	}
+}
+
+func TestALargeBodyHasItsTime(t *testing.T) {
+	h := bodyHandler()
+	h.cfg.Now = time.Now
+	w := &deadlines{ResponseWriter: httptest.NewRecorder()}
+	for _, c := range []struct {
+		n    int
+		err  error
+		want int // deadlines set
+	}{{largeBody / 2, io.EOF, 0}, {2 * largeBody, io.EOF, 2}, {2 * largeBody, io.ErrUnexpectedEOF, 1}} {
+		w.set = nil
+		r := body(&endless{c.n, c.err}, -1)
+		q := &request{h: h, w: w, r: r}
+		q.readBody(r)
+		q.unhold()
+		if len(w.set) != c.want || c.want > 0 && time.Until(w.set[0]) > largeFor || c.want > 1 && !w.set[1].IsZero() {
+			t.Errorf("%d bytes, %v: deadlines %v", c.n, c.err, w.set)
+		}
+	}
+}
+
+// deadlines is a connection that notes the deadlines that are set.
+type deadlines struct {
+	http.ResponseWriter
+	set []time.Time
+}
+
+func (d *deadlines) SetReadDeadline(t time.Time) error { d.set = append(d.set, t); return nil }

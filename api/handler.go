@@ -124,6 +124,9 @@ type request struct {
 	packed []byte // the answer's body, compressed
 	large  bool   // the body is large: see request.hold
 
+	w http.ResponseWriter // set while the body is read
+	r *http.Request
+
 	params params
 	key    []byte // memory for params.key
 	start  []byte // memory for params.startKey
@@ -141,6 +144,7 @@ func (h *Handler) release(q *request) {
 	q.reader.Reset(nil)
 	q.params = params{}
 	q.unhold()
+	q.w, q.r = nil, nil
 	h.pending.Put(q)
 }
 
@@ -159,6 +163,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Method == http.MethodPost && isAPI:
 		q.host = r.Host
 		status := http.StatusOK
+		q.w, q.r = w, r
 		if err := h.serve(q, r, id); err != nil {
 			status = q.fail(err, id, r.Header.Get("X-Amz-Target"))
 		}

@@ -42,10 +42,11 @@ const (
 	unrecognized    = "UnrecognizedClientException"
 	textMismatch    = "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key and signing method. Consult the service documentation for details."
 	textBadToken    = "The security token included in the request is invalid."
+	textMissing     = "Request is missing Authentication Token"
 	textPayloadHash = "The value of 'X-Amz-Content-SHA256' must be the SHA-256 of the request's body."
 )
 
-// Error says why a request was refused, in the service's words. None of it tells whether a key exists.
+// Error says why a request was refused, in the service's words.
 type Error struct {
 	Type    string // such as InvalidSignatureException
 	Message string
@@ -81,23 +82,15 @@ type Verifier struct {
 }
 
 // Verify returns who signed the request, whose body as it was received (before Content-Encoding is
-// undone) is given. Any error is an *Error. A key that does not exist and a wrong signature are the same
-// error after the same work.
+// undone) is given. Any error is an *Error.
+//
+// A key that nobody has is refused after the same work as a wrong signature, and as another error, as the
+// service does: access key ids are no secrets. See docs/decisions/0011.
 func (v *Verifier) Verify(r *http.Request, body []byte) (Identity, error) {
-	auth, err := parseAuthorization(r)
+	auth, err := v.read(r)
 	if err != nil {
 		return Identity{}, err
 	}
-	if err := v.checkTime(auth, r.Header["X-Amz-Date"]); err != nil {
-		return Identity{}, err
-	}
-	if err := v.checkScope(auth); err != nil {
-		return Identity{}, err
-	}
-	if err := checkHeaders(r, auth.signedHeaders); err != nil {
-		return Identity{}, err
-	}
-
 	w := workPool.Get().(*work)
 	defer workPool.Put(w)
 	payload := sha256.Sum256(body)
@@ -119,8 +112,12 @@ func (v *Verifier) Verify(r *http.Request, body []byte) (Identity, error) {
 	}
 	key := v.keys.get(id, secret, auth.date(), auth.region)
 	w.sign(key, auth.time, auth.scope)
-	if equal := hmac.Equal(w.signature[:], []byte(auth.signature)); !equal || !known {
-		return Identity{}, &Error{invalid, textMismatch}
+	equal := hmac.Equal(w.signature[:], []byte(auth.signature))
+	switch {
+	case !known:
+		return Identity{}, &Error{unrecognized, textBadToken}
+	case !equal:
+		return Identity{}, w.mismatch(r, auth)
 	}
 
 	token := first(r.Header["X-Amz-Security-Token"])
@@ -130,11 +127,49 @@ func (v *Verifier) Verify(r *http.Request, body []byte) (Identity, error) {
 	return Identity{AccessKeyID: auth.accessKeyID, Region: auth.region}, nil
 }
 
+// Admit returns an error, an *Error, for a request that Verify would refuse whatever its body is, for its
+// headers or for a key that nobody has. It is asked before a large body is taken in.
+func (v *Verifier) Admit(r *http.Request) error {
+	auth, err := v.read(r)
+	if err != nil {
+		return err
+	}
+	if _, known := v.Lookup(auth.accessKeyID); !known {
+		return &Error{unrecognized, textBadToken}
+	}
+	return nil
+}
+
+// read returns what the request says of its signature, once that is as it has to be.
+func (v *Verifier) read(r *http.Request) (*authorization, error) {
+	auth, err := parseAuthorization(r)
+	if err != nil {
+		return nil, err
+	}
+	if err := v.checkTime(auth, r.Header["X-Amz-Date"]); err != nil {
+		return nil, err
+	}
+	if err := v.checkScope(auth); err != nil {
+		return nil, err
+	}
+	return auth, checkHeaders(r, auth.signedHeaders)
+}
+
+// mismatch is the answer to a wrong signature: what has been signed here, for people to compare with what
+// their client has signed. It holds nothing but what the client has sent.
+func (w *work) mismatch(r *http.Request, auth *authorization) error {
+	toSign := string(w.text)
+	if err := w.setCanonical(r, auth.signedHeaders); err != nil {
+		return err
+	}
+	return &Error{invalid, fmt.Sprintf("%s\n\nThe Canonical String for this request should have been\n'%s'\n\nThe String-to-Sign should have been\n'%s'\n", textMismatch, w.text, toSign)}
+}
+
 // checkTime sets auth.time from the values of X-Amz-Date: one time in ISO 8601's basic form, in UTC and
 // whole seconds, near Now.
 func (v *Verifier) checkTime(auth *authorization, values []string) error {
 	if len(values) != 1 {
-		return &Error{incomplete, "Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header. Authorization=" + algorithm}
+		return &Error{invalid, "Found more than one 'X-Amz-Date' HTTP header."}
 	}
 	auth.time = values[0]
 	t, ok := parseTime(auth.time)
@@ -220,27 +255,53 @@ func parseAuthorization(r *http.Request) (*authorization, error) {
 		if len(headers) > 0 {
 			return nil, &Error{invalid, "Found both 'X-Amz-Algorithm' as a query-string param and 'Authorization' as HTTP header."}
 		}
-		return nil, &Error{missingToken, "Presigned requests are not accepted. Sign with the Authorization header."}
+		return nil, refusePresigned(r.URL.RawQuery)
 	}
-	if len(headers) == 0 || strings.TrimSpace(headers[0]) == "" {
-		return nil, &Error{missingToken, "Missing Authentication Token"}
+	if len(headers) == 0 || !strings.HasPrefix(headers[0], "AWS4-") {
+		return nil, &Error{missingToken, textMissing}
 	}
 	if len(headers) > 1 {
 		return nil, &Error{invalid, "Found more than one 'Authorization' HTTP header."}
 	}
 	name, rest, _ := strings.Cut(strings.TrimSpace(headers[0]), " ")
-	if name != algorithm {
-		return nil, &Error{incomplete, "Unsupported AWS 'algorithm': '" + shortened(name) + "' (only " + algorithm + " for now). "}
-	}
 	a := new(authorization)
 	var credential string
 	if err := a.parseParameters(rest, &credential); err != nil {
 		return nil, err
 	}
-	if !a.parseCredential(credential) {
+	var text string
+	for _, p := range []struct{ name, value string }{{"Credential", credential}, {"Signature", a.signature}, {"SignedHeaders", a.signedHeaders}} {
+		if p.value == "" {
+			text += "Authorization header requires '" + p.name + "' parameter. "
+		}
+	}
+	if r.Header["X-Amz-Date"] == nil {
+		text += "Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header. "
+	}
+	switch {
+	case text != "":
+		return nil, &Error{incomplete, text + "Authorization=" + shortened(headers[0])}
+	case name != algorithm:
+		return nil, &Error{incomplete, "Unsupported AWS 'algorithm': '" + shortened(name) + "' (only " + algorithm + " for now). "}
+	case !a.parseCredential(credential):
 		return nil, &Error{incomplete, "Credential must have exactly 5 slash-delimited elements, e.g. keyid/date/region/service/term, got '" + shortened(credential) + "'"}
 	}
 	return a, nil
+}
+
+// refusePresigned is the answer to a query with parameters of a presigned URL: what it lacks, or that it is not
+// taken.
+func refusePresigned(query string) error {
+	var text string
+	for _, name := range []string{"X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Signature", "X-Amz-SignedHeaders", "X-Amz-Date"} {
+		if !strings.Contains("&"+query, "&"+name+"=") {
+			text += "AWS query-string parameters must include '" + name + "'. "
+		}
+	}
+	if text != "" {
+		return &Error{incomplete, text + "Re-examine the query-string parameters."}
+	}
+	return &Error{missingToken, "Presigned requests are not accepted. Sign with the Authorization header."}
 }
 
 // presigned tells whether the query has a parameter of a presigned URL.
@@ -268,7 +329,10 @@ func (a *authorization) parseParameters(s string, credential *string) error {
 			i++
 		}
 		pair := s[start:i]
-		name, value, _ := strings.Cut(pair, "=")
+		name, value, ok := strings.Cut(pair, "=")
+		if !ok {
+			return &Error{incomplete, "'" + shortened(pair) + "' not a valid key=value pair (missing equal-sign) in Authorization header: '" + algorithm + " " + shortened(s) + "'."}
+		}
 		var field *string
 		switch name {
 		case "Credential":
@@ -282,15 +346,6 @@ func (a *authorization) parseParameters(s string, credential *string) error {
 			return &Error{incomplete, "Authorization header has a parameter twice, or one that is not known: '" + shortened(name) + "'. Authorization=" + algorithm}
 		}
 		*field = value
-	}
-	var text string
-	for _, p := range []struct{ name, value string }{{"Credential", *credential}, {"Signature", a.signature}, {"SignedHeaders", a.signedHeaders}} {
-		if p.value == "" {
-			text += "Authorization header requires '" + p.name + "' parameter. "
-		}
-	}
-	if text != "" {
-		return &Error{incomplete, text + "Authorization=" + algorithm}
 	}
 	return nil
 }

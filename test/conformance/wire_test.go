@@ -217,8 +217,12 @@ func TestSignatures(t *testing.T) {
 		}},
 		"other operation": {"commutator", "commutator", time.Now(), func(r *http.Request) { r.Header.Set("X-Amz-Target", "DynamoDB_20120810.GetItem") }},
 	} {
+		want := "InvalidSignatureException"
+		if c.key == "nobody" {
+			want = "UnrecognizedClientException"
+		}
 		status, body := call(c.key, c.secret, c.at, c.tamper)
-		if status != 400 || !strings.Contains(body, `"__type":"com.amazon.coral.service#InvalidSignatureException"`) {
+		if status != 400 || !strings.Contains(body, `"__type":"com.amazon.coral.service#`+want+`"`) {
 			t.Errorf("%s: %d %s", name, status, body)
 		}
 	}
