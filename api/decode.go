@@ -7,7 +7,7 @@ import (
 )
 
 // decode reads the whole request into a struct whose fields are named as the members are: strings,
-// integers, booleans, structs, slices, and pointers to these for what may be missing. Members that it has
+// numbers, booleans, structs, slices, and pointers to these for what may be missing. Members that it has
 // no field for are skipped. It is for the table operations, which come seldom.
 func (q *request) decode(into any) error {
 	if err := q.decodeValue(reflect.ValueOf(into).Elem()); err != nil {
@@ -48,6 +48,10 @@ func (q *request) decodeValue(v reflect.Value) error {
 	case reflect.Int64:
 		n, err := r.Int()
 		v.SetInt(n)
+		return err
+	case reflect.Float64:
+		f, err := r.Float()
+		v.SetFloat(f)
 		return err
 	case reflect.Bool:
 		b, err := r.Bool()

@@ -34,6 +34,9 @@ func (c *constraints) enum(value, at string, words ...string) {
 	c.breaks(quoted(value), at, "Member must satisfy enum value set: ["+strings.Join(words, ", ")+"]")
 }
 
+// elementOf is the path of a list's element, up to its own members; the first element is 1.
+func elementOf(list string, i int) string { return list + "." + strconv.Itoa(i+1) + ".member." }
+
 // length checks a length in bytes; most 0 means no limit.
 func (c *constraints) length(value, at string, least, most int) {
 	switch {

@@ -204,7 +204,8 @@ func (b *backups) Restore(ctx context.Context, id, name string) (admin.BackupJob
 	// A restored table is a new one of one region, as the service has it: what concerned only the old
 	// one does not come along.
 	d.Schema.Name, d.GlobalID, d.Version = name, "", 0
-	d.Replicas, d.Stream, d.Tags, d.DeletionProtection = nil, nil, nil, false
+	d.Bare()
+	d.Replicas, d.Stream, d.Scaling = nil, nil, nil
 	d.Restore = &table.RestoreSummary{BackupID: id, SourceTable: m.Table, At: m.Started.UnixMilli(), InProgress: true, Node: b.region.NodeID()}
 	for i := range d.Schema.Indexes {
 		d.Schema.Indexes[i].Backfilling = false

@@ -438,7 +438,7 @@ func (r *replicator) take(ctx context.Context, defs map[string]*table.Definition
 			if own.Status == table.Creating {
 				d.Replica(r.self).Version = own.Version
 			}
-			d.Tags, d.DeletionProtection, d.Restore = nil, false, nil
+			d.Bare()
 			_, err = r.region.Create(ctx, d)
 			if have, _ := r.byGlobalID(theirs.GlobalID); errors.Is(err, region.ErrExists) && have != nil {
 				err = nil // another region's word of the same table came first

@@ -28,7 +28,7 @@ type Definition struct {
 
 	// Version orders definitions of one global table over all regions: the HLC of the change that made
 	// it. The greatest wins, whole, except for what is a replica's own (ID, UUID, Status, Tags,
-	// DeletionProtection, Partitions, Policy, Insights, Kinesis). Two regions may come to the same one: see Take.
+	// DeletionProtection, Partitions, Policy, StreamPolicy, Insights, Kinesis). Two regions may come to the same one: see Take.
 	Version uint64
 
 	// Replicas lists the regions of a global table, this one among them, sorted by region; empty for a
@@ -41,10 +41,12 @@ type Definition struct {
 	Restore *RestoreSummary `json:",omitempty"`
 
 	// What follows is this replica's own and never travels, but for Scaling.
-	Policy   *Policy              `json:",omitempty"` // of the table
-	Insights []Insight            `json:",omitempty"` // sorted by index; one without an index is the table's
-	Kinesis  []KinesisDestination `json:",omitempty"`
-	Scaling  []Scaling            `json:",omitempty"` // sorted by region and index
+	Policy *Policy `json:",omitempty"` // of the table
+	// StreamPolicy is that of the present stream.
+	StreamPolicy *Policy              `json:",omitempty"`
+	Insights     []Insight            `json:",omitempty"` // sorted by index; one without an index is the table's
+	Kinesis      []KinesisDestination `json:",omitempty"`
+	Scaling      []Scaling            `json:",omitempty"` // sorted by region and index
 }
 
 // Partition is one contiguous range of a table's keys, from Start up to the next one's.
@@ -144,6 +146,7 @@ func (d *Definition) Insight(index string) *Insight {
 type KinesisDestination struct {
 	ARN       string
 	Precision string `json:",omitempty"` // MILLISECOND or MICROSECOND
+	Off       bool   `json:",omitempty"` // disabled again
 }
 
 // Scaling is how the capacity of a table, or of one of its indexes, is to follow its use.
@@ -266,11 +269,16 @@ func (d *Definition) shared() []byte {
 	return b
 }
 
+// Bare takes away what one replica has for itself alone, so that what is left may begin another table or replica.
+func (d *Definition) Bare() {
+	d.Tags, d.DeletionProtection, d.Restore, d.Policy, d.StreamPolicy, d.Insights, d.Kinesis = nil, false, nil, nil, nil, nil, nil
+}
+
 // Clone returns a copy to change: nothing that may be changed in place is shared.
 func (d *Definition) Clone() *Definition {
 	c := *d
 	c.Stream, c.SSE, c.Restore = clonePointer(d.Stream), clonePointer(d.SSE), clonePointer(d.Restore)
-	c.Policy = clonePointer(d.Policy)
+	c.Policy, c.StreamPolicy = clonePointer(d.Policy), clonePointer(d.StreamPolicy)
 	c.Insights, c.Kinesis, c.Scaling = slices.Clone(d.Insights), slices.Clone(d.Kinesis), cloneScaling(d.Scaling)
 	c.Schema = d.Schema.Clone()
 	c.Tags, c.Replicas, c.Partitions = slices.Clone(d.Tags), slices.Clone(d.Replicas), slices.Clone(d.Partitions)

@@ -238,6 +238,24 @@ func (r *Reader) Int() (int64, error) {
 	return int64(f), nil
 }
 
+// Float reads a number that may have a fraction.
+func (r *Reader) Float() (float64, error) {
+	k := r.Kind()
+	if k != Number {
+		return 0, r.wrongScalar(k, "Double")
+	}
+	at := r.i
+	s, err := r.number()
+	if err != nil {
+		return 0, err
+	}
+	f, err := strconv.ParseFloat(string(s), 64)
+	if err != nil {
+		return 0, &SerializationError{Message: "NUMBER_VALUE cannot be converted to Double", Offset: at}
+	}
+	return f, nil
+}
+
 // Null consumes a null, if that is the next value, and tells whether it was. Null members count as
 // absent, so callers ask this first.
 func (r *Reader) Null() bool {
