@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/commutatordb/commutator/api/sigv4"
 	"github.com/commutatordb/commutator/api/wire"
@@ -19,6 +20,8 @@ type Error struct {
 	status  int
 	message string
 	item    []byte // ConditionalCheckFailedException: the item, stored form; nil for none
+
+	throttled []throttlingReason
 }
 
 func (e *Error) Error() string { return e.message }
@@ -39,6 +42,9 @@ func (e *Error) append(dst []byte) []byte {
 			dst = out
 		}
 	}
+	if len(e.throttled) > 0 {
+		dst = e.appendThrottled(dst)
+	}
 	switch {
 	case e.message == "":
 		return append(dst, '}')
@@ -48,6 +54,23 @@ func (e *Error) append(dst []byte) []byte {
 		dst = append(dst, `,"message":`...)
 	}
 	return append(wire.AppendString(dst, e.message), '}')
+}
+
+// appendThrottled writes the reasons of a throttling error. The model spells the member in two ways.
+func (e *Error) appendThrottled(dst []byte) []byte {
+	name := `,"ThrottlingReasons":[`
+	if strings.HasSuffix(e.kind, "#ThrottlingException") {
+		name = `,"throttlingReasons":[`
+	}
+	dst = append(dst, name...)
+	for i, r := range e.throttled {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = wire.AppendString(append(dst, `{"reason":`...), r.reason)
+		dst = append(wire.AppendString(append(dst, `,"resource":`...), r.resource), '}')
+	}
+	return append(dst, ']')
 }
 
 // invalid is a ValidationException.

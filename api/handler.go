@@ -60,6 +60,10 @@ type Config struct {
 	// nil means none is.
 	Overloaded func(error) bool
 
+	// EnforceThroughput refuses requests beyond a table's or an index's capacity, as the service does. Without
+	// it capacity is kept and shown, and limits nothing.
+	EnforceThroughput bool
+
 	// Operator answers requests whose target begins with Commutator_ (op is what follows), after their
 	// signature was verified. nil refuses them. An error is answered as a ValidationException with its
 	// text.
@@ -70,7 +74,8 @@ type Config struct {
 type Handler struct {
 	cfg     Config
 	health  string
-	pending sync.Pool     // of *request
+	pending sync.Pool // of *request
+	usages  usages
 	large   chan struct{} // has a token for each request with a large body
 }
 
