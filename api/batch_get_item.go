@@ -45,6 +45,7 @@ func batchGetItem(q *request, ctx context.Context) error {
 	q.out = append(q.out, '{')
 	var taken []consumption
 	bytes := 0
+	var throttled error
 	for i, g := range gets {
 		if i > 0 {
 			q.out = append(q.out, ',')
@@ -52,9 +53,13 @@ func batchGetItem(q *request, ctx context.Context) error {
 		q.out = append(wire.AppendString(q.out, g.tableName), ':', '[')
 		c := consumption{name: g.tableName}
 		first := true
+		used := q.h.usage(g.t)
 		for _, key := range g.ordered {
 			if bytes > maxBatchBytes {
 				break
+			}
+			if throttled = used.accessItem(false, g.keys[g.done]); throttled != nil {
+				break // what is left is for another request
 			}
 			stored, err := g.t.Get(ctx, key, g.consistent)
 			if err != nil {
@@ -66,7 +71,9 @@ func batchGetItem(q *request, ctx context.Context) error {
 				break
 			}
 			g.done++
-			c.add(nil, readUnits(size, g.consistent))
+			took := readUnits(size, g.consistent)
+			used.charge(&consumption{table: took}, false)
+			c.add(nil, took)
 			if stored == nil {
 				continue
 			}
@@ -80,6 +87,9 @@ func batchGetItem(q *request, ctx context.Context) error {
 		}
 		q.out = append(q.out, ']')
 		taken = append(taken, c)
+	}
+	if throttled != nil && !slices.ContainsFunc(gets, func(g *batchGet) bool { return g.done > 0 }) {
+		return throttled
 	}
 	q.out = append(q.out, '}')
 	q.member("UnprocessedKeys")

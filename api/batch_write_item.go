@@ -45,11 +45,21 @@ func batchWriteItem(q *request, ctx context.Context) error {
 	}
 	var wg sync.WaitGroup
 	for _, w := range writes {
-		wg.Go(func() { w.result, w.err = w.t.Write(ctx, w.command) })
+		used := q.h.usage(w.t)
+		if w.err = used.throttleWrite(w.command, w.stored); w.err != nil {
+			continue
+		}
+		wg.Go(func() {
+			if w.result, w.err = w.t.Write(ctx, w.command); w.err == nil && w.result.Err == nil && used != nil {
+				taken := consumption{}
+				taken.addWrite(w.t.Schema(), w.command.Key, w.result.Old, w.result.New)
+				used.wrote(&taken, w.result.New)
+			}
+		})
 	}
 	wg.Wait()
 	for _, w := range writes {
-		if w.err != nil && !q.h.cfg.Overloaded(w.err) {
+		if w.err != nil && !q.h.throttled(w.err) {
 			q.params.givenTable = w.table
 			return q.lost(ctx, w.err)
 		}
@@ -57,8 +67,8 @@ func batchWriteItem(q *request, ctx context.Context) error {
 			return w.result.Err
 		}
 	}
-	if !slices.ContainsFunc(writes, func(w *batchWrite) bool { return w.err == nil }) {
-		return errThrottled()
+	if !slices.ContainsFunc(writes, (*batchWrite).done) {
+		return writes[0].err
 	}
 	q.open()
 	q.member("UnprocessedItems")

@@ -48,6 +48,10 @@ func getItem(q *request, ctx context.Context) error {
 			return err
 		}
 	}
+	used := q.h.usage(t)
+	if err := used.accessItem(false, p.key); err != nil {
+		return err
+	}
 	stored, err := t.Get(ctx, key, p.consistent)
 	if err != nil {
 		return q.lost(ctx, err)
@@ -59,9 +63,10 @@ func getItem(q *request, ctx context.Context) error {
 			return err
 		}
 	}
-	if q.wantsCapacity() {
+	if q.wantsCapacity() || used != nil {
 		c := consumption{name: p.givenTable}
 		c.add(nil, readUnits(sizeOf(stored), p.consistent))
+		used.charge(&c, false)
 		q.consumed(&c)
 	}
 	q.close()

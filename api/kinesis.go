@@ -12,7 +12,7 @@ import (
 // There is no Kinesis beside Commutator for changes to go to. A destination is kept and shown as the service shows one that it
 // cannot reach: ENABLE_FAILED, with the reason. So a tool that declares destinations finds what it declared, and nobody waits for
 // records that will not come.
-const noKinesisHere = "Commutator has no Kinesis to write to; read the table's changes from its stream"
+const noKinesisHere = "Commutator has no Kinesis to write to"
 
 type kinesisConfiguration struct {
 	ApproximateCreationDateTimePrecision *string `json:",omitempty"`

@@ -91,7 +91,8 @@ func (p *params) parseCondition() (*expr.Condition, error) {
 // write carries out a Put or Delete and answers with the old item where it was asked for. keyed is an item
 // with the key's attributes, stored form.
 func (q *request) write(ctx context.Context, t *region.Table, c *op.Command, keyed []byte) error {
-	result, err := q.carryOut(ctx, t, c)
+	used := q.h.usage(t)
+	result, err := q.carryOut(ctx, t, c, used, keyed)
 	if err != nil {
 		return err
 	}
@@ -102,13 +103,16 @@ func (q *request) write(ctx context.Context, t *region.Table, c *op.Command, key
 			return err
 		}
 	}
-	q.written(t, c, result, keyed)
+	q.written(t, c, result, used, keyed)
 	q.close()
 	return nil
 }
 
-// carryOut has the table write, and turns what the command was refused for into an answer.
-func (q *request) carryOut(ctx context.Context, t *region.Table, c *op.Command) (op.Result, error) {
+// carryOut has the table write, if there is capacity for it, and turns what the command was refused for into an answer.
+func (q *request) carryOut(ctx context.Context, t *region.Table, c *op.Command, used *usage, keyed []byte) (op.Result, error) {
+	if err := used.throttleWrite(c, keyed); err != nil {
+		return op.Result{}, err
+	}
 	result, err := t.Write(ctx, c)
 	if err != nil {
 		return result, q.lost(ctx, err)
@@ -117,6 +121,7 @@ func (q *request) carryOut(ctx context.Context, t *region.Table, c *op.Command) 
 		return result, nil
 	}
 	if failed := (*op.ConditionFailed)(nil); errors.As(result.Err, &failed) {
+		used.charge(&consumption{table: writeUnits(sizeOf(failed.Item))}, true)
 		if q.params.returnOnFailure == "ALL_OLD" {
 			return result, errCondition(failed.Item)
 		}
@@ -126,10 +131,11 @@ func (q *request) carryOut(ctx context.Context, t *region.Table, c *op.Command) 
 }
 
 // written writes what a write took, and how large its item collection is.
-func (q *request) written(t *region.Table, c *op.Command, result op.Result, keyed []byte) {
-	if q.wantsCapacity() {
+func (q *request) written(t *region.Table, c *op.Command, result op.Result, used *usage, keyed []byte) {
+	if q.wantsCapacity() || used != nil {
 		taken := consumption{name: q.params.givenTable}
 		taken.addWrite(t.Schema(), c.Key, result.Old, result.New)
+		used.wrote(&taken, result.New)
 		q.consumed(&taken)
 	}
 	q.collectionMetrics(t.Schema(), keyed)

@@ -140,6 +140,7 @@ func (s *search) checkFilter() error {
 // something, and so are parts of the sort key from the left on, but for the last one named, of which
 // there may be a range.
 func (s *search) bound(terms []expr.KeyTerm) error {
+	s.terms = terms
 	hash, sort := []table.Attribute{s.s.Hash}, s.s.KeyAttributes()[1:]
 	if s.index != nil {
 		hash, sort = s.index.Hash, s.index.Range

@@ -27,7 +27,8 @@ type search struct {
 	q          *request
 	t          *region.Table
 	s          *table.Schema
-	index      *table.Index // nil: the table
+	index      *table.Index   // nil: the table
+	terms      []expr.KeyTerm // of a Query
 	page       op.Page
 	filter     *expr.Condition
 	projection *expr.Projection // nil: whole items
@@ -235,6 +236,10 @@ var errStartOutside = invalid("The provided starting key is outside query bounda
 // run reads the page and writes the answer.
 func (s *search) run(ctx context.Context) error {
 	q := s.q
+	used := q.h.usage(s.t)
+	if err := used.accessPage(s.index, s.terms); err != nil {
+		return err
+	}
 	result, err := s.t.Page(ctx, s.page, q.params.consistent)
 	if err != nil {
 		return q.lost(ctx, err)
@@ -246,6 +251,7 @@ func (s *search) run(ctx context.Context) error {
 			return err
 		}
 	}
+	used.charge(&taken, false)
 	q.open()
 	q.int("Count", len(result.Items))
 	if !s.count {

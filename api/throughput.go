@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"strconv"
 	"time"
 
@@ -184,6 +185,12 @@ func (u *usage) take(x *table.Index, write bool, h halves) {
 
 // throttlingReason says what was throttled, how it was used, and which limit that was: ThrottlingReason of the API model.
 type throttlingReason struct{ reason, resource string }
+
+// throttled tells the errors that say: later. What they were of may be sent again.
+func (h *Handler) throttled(err error) bool {
+	e := (*Error)(nil)
+	return errors.As(err, &e) && len(e.throttled) > 0 || h.cfg.Overloaded(err)
+}
 
 func (u *usage) errThrottled(x *table.Index, write, onDemand bool) *Error {
 	r := throttlingReason{"Table", u.h.tableARN(u.h.cfg.Region.Name(), u.d.Schema.Name)}

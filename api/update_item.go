@@ -58,7 +58,8 @@ func updateItem(q *request, ctx context.Context) error {
 		}
 	}
 	c := &op.Command{Kind: op.Update, Key: key, Update: update, Condition: condition}
-	result, err := q.carryOut(ctx, t, c)
+	used := q.h.usage(t)
+	result, err := q.carryOut(ctx, t, c, used, p.key)
 	if err != nil {
 		return p.updateError(err)
 	}
@@ -73,7 +74,7 @@ func updateItem(q *request, ctx context.Context) error {
 			return err
 		}
 	}
-	q.written(t, c, result, p.key)
+	q.written(t, c, result, used, p.key)
 	q.close()
 	return nil
 }

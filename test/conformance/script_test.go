@@ -56,6 +56,8 @@ var changing = []struct {
 	{regexp.MustCompile(`"TableId":"[0-9a-f-]{36}"`), `"TableId":"<id>"`},
 	{regexp.MustCompile(`DateTime":[0-9.]+`), `DateTime":<time>`},
 	{regexp.MustCompile(`"LatestStreamLabel":"[^"]*"`), `"LatestStreamLabel":"<label>"`},
+	{regexp.MustCompile(`"RevisionId":"[0-9]+"`), `"RevisionId":"<revision>"`},
+	{regexp.MustCompile(`(DynamoDBContributorInsights-[^"]*)-[0-9]+"`), `$1-<time>"`},
 	{regexp.MustCompile(`/stream/[^"]*"`), `/stream/<label>"`},
 }
 
