@@ -24,6 +24,9 @@ type Operator struct {
 	Links   Links
 	Backups Backups
 	Now     func() time.Time
+
+	// Contributors returns what was counted of the named table, or of its index.
+	Contributors func(table, index string) ([]ContributorRule, error)
 }
 
 // Links tells of the ways to other regions.
@@ -78,6 +81,7 @@ func (o *Operator) Handle(ctx context.Context, target string, body []byte) ([]by
 var operations = map[string]func(context.Context, *Operator, []byte) (any, error){
 	"Status":        typed((*Operator).status),
 	"ListConflicts": typed((*Operator).listConflicts),
+	"Contributors":  typed((*Operator).contributors),
 
 	"CreateBackup":   typed((*Operator).createBackup),
 	"RestoreBackup":  typed((*Operator).restoreBackup),

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -12,13 +14,19 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "write docs/compat.md")
 
-// modelled is how many operations the service's API model has.
-// Source: dynamodb.service-2.json, 2012-08-10, as of 2026.
-const modelled = 58
+// modelled is how many operations the service's API model has, and modelledOfStreams how many that of Streams has.
+// Source: dynamodb.service-2.json and dynamodbstreams.service-2.json, 2012-08-10, as of 2026.
+const (
+	modelled          = 58
+	modelledOfStreams = 4
+)
 
 func TestEveryOperationOfTheModelIsKnown(t *testing.T) {
 	if len(operations) != modelled {
 		t.Errorf("%d operations, the model has %d", len(operations), modelled)
+	}
+	if len(streamsOperations) != modelledOfStreams {
+		t.Errorf("%d operations of Streams, the model has %d", len(streamsOperations), modelledOfStreams)
 	}
 	for name, o := range operations {
 		if (o.run == nil) == (o.missing == "") {
@@ -43,12 +51,30 @@ func TestCompatIsPrinted(t *testing.T) {
 	}
 }
 
-func compat() string {
-	var names []string
-	for name := range operations {
-		names = append(names, name)
+// scriptsByOperation returns the names of the conformance scripts that have an operation.
+func scriptsByOperation() map[string][]string {
+	out := map[string][]string{}
+	files, err := filepath.Glob("../test/conformance/testdata/*.txt")
+	if err != nil {
+		panic(err) // the pattern is a good one
 	}
-	slices.Sort(names)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			panic(err) // it was listed just now
+		}
+		name := strings.TrimSuffix(filepath.Base(file), ".txt")
+		for line := range strings.SplitSeq(string(text), "\n") {
+			if _, ok := operations[line]; ok && !slices.Contains(out[line], name) {
+				out[line] = append(out[line], name)
+			}
+		}
+	}
+	return out
+}
+
+func compat() string {
+	shown := scriptsByOperation()
 	var b strings.Builder
 	b.WriteString(`# Compatibility with DynamoDB
 
@@ -57,22 +83,34 @@ Written by ` + "`go test ./api -run Compat -rewrite`" + `; edit api/compat_test.
 What follows is the whole of DynamoDB's API (version 2012-08-10). An operation that is not there yet is refused
 with an UnknownOperationException that names it: a client error, which SDKs do not retry.
 
-| operation | there | if not, why |
+Every operation that is there is held to the service's API model by test/conformance/contract_test.go: what it accepts and
+refuses, and the shape of every answer. The scripts named are files of test/conformance/testdata, with requests and whole answers.
+
+| operation | there | scripts that show it, or why it is not |
 |---|---|---|
 `)
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(operations)) {
 		if missing := operations[name].missing; missing != "" {
 			fmt.Fprintf(&b, "| %s | not yet | %s |\n", name, missing)
 		} else {
-			fmt.Fprintf(&b, "| %s | yes | |\n", name)
+			fmt.Fprintf(&b, "| %s | yes | %s |\n", name, strings.Join(shown[name], ", "))
 		}
+	}
+	b.WriteString("\nDynamoDB Streams:\n\n| operation | there | why not |\n|---|---|---|\n")
+	for _, name := range slices.Sorted(maps.Keys(streamsOperations)) {
+		fmt.Fprintf(&b, "| %s | not yet | %s |\n", name, streamsOperations[name].missing)
 	}
 	b.WriteString(`
 ## What is different, and why
 
 | where | what we do |
 |---|---|
-| capacity | provisioned and on-demand throughput is stored and shown; nothing is limited by it. Consumed capacity is counted as the service does |
+| capacity | provisioned and on-demand throughput is enforced where the operator switches that on (` + "`enforceThroughput`, `dev --enforce-throughput`" + `), by each node for itself; else it is stored and shown, and limits nothing. Consumed capacity is counted as the service does |
+| version 2017.11.29 of global tables | refused as the service refuses it today |
+| resource policies | stored and shown; nothing is decided by them |
+| Contributor Insights | keys are counted on each node, since its start; ` + "`commutator contributors`" + ` shows them |
+| Kinesis destinations | stored and shown as ENABLE_FAILED: there is no Kinesis to write to |
+| auto scaling | settings are stored, travel to all replicas, and are shown; nothing scales |
 | replica overrides in ReplicaUpdates | accepted and not kept: they are settings of capacity |
 | MultiRegionConsistency STRONG, witnesses, Disassociate | refused with a ValidationException: writes of several regions are merged |
 | VectorIndexes, ResourcePolicy, GlobalTableSourceArn at CreateTable | refused with a ValidationException |

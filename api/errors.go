@@ -26,6 +26,12 @@ type Error struct {
 
 func (e *Error) Error() string { return e.message }
 
+// ErrorCode is the exception's name.
+func (e *Error) ErrorCode() string {
+	_, name, _ := strings.Cut(e.kind, "#")
+	return name
+}
+
 // Name spaces of __type. Which error is in which: answers of the service, recorded in public.
 const (
 	spaceService  = "com.amazon.coral.service#"

@@ -40,6 +40,7 @@ const (
 
 	defaultTimeout = 30 * time.Second
 	targetPrefix   = "DynamoDB_20120810."
+	streamsPrefix  = "DynamoDBStreams_20120810."
 	operatorPrefix = "Commutator_"
 )
 
@@ -269,6 +270,8 @@ func (h *Handler) find(target string) (name string, isOperator bool, o operation
 	}
 	if name, ok = strings.CutPrefix(target, targetPrefix); ok {
 		o, ok = operations[name]
+	} else if name, ok = strings.CutPrefix(target, streamsPrefix); ok {
+		o, ok = streamsOperations[name]
 	}
 	return name, false, o, ok
 }

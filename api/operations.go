@@ -10,6 +10,7 @@ type operation struct {
 
 // Reasons why an operation is not there, for clients and docs/compat.md.
 const (
+	noStreams      = "streams cannot be read"
 	noPartiQL      = "there is no PartiQL"
 	noTransactions = "there are no transactions"
 	noBackupAPI    = "backups are taken and restored with the command line"
@@ -18,6 +19,14 @@ const (
 	noExport       = "there is no export and import through S3 in DynamoDB's formats"
 	noVectors      = "there are no vector indexes"
 )
+
+// streamsOperations are those of DynamoDB Streams, whose model and target are their own.
+var streamsOperations = map[string]operation{
+	"DescribeStream":   {missing: noStreams},
+	"GetRecords":       {missing: noStreams},
+	"GetShardIterator": {missing: noStreams},
+	"ListStreams":      {missing: noStreams},
+}
 
 // operations are all operations of the API model, by name.
 var operations = map[string]operation{

@@ -37,6 +37,8 @@ type Config struct {
 	Credentials []Credential `yaml:"credentials"`
 	Auth        string       `yaml:"auth"` // "on" (default), or "off": any signature passes
 	Backup      Backup       `yaml:"backup"`
+	// EnforceThroughput refuses what is beyond a table's capacity; without it capacity is a number that is shown.
+	EnforceThroughput bool `yaml:"enforceThroughput"`
 
 	// What a file cannot give:
 	FS vfs.FS `yaml:"-"` // default: the disk

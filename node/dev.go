@@ -28,9 +28,11 @@ type DevConfig struct {
 	Latency     time.Duration
 	Credentials []Credential
 	Auth        string
-	Backup      Backup
-	Logger      *slog.Logger
-	Fatal       func(error)
+	// EnforceThroughput is Config's.
+	EnforceThroughput bool
+	Backup            Backup
+	Logger            *slog.Logger
+	Fatal             func(error)
 }
 
 // Dev is several regions in one process.
@@ -93,7 +95,7 @@ func OpenDev(cfg DevConfig) (d *Dev, err error) {
 	for i, name := range cfg.Regions {
 		c := Config{
 			Region: name, Data: filepath.Join(cfg.Data, name), Listen: Listen{HTTPListener: http[i], GRPCListener: grpc[i]},
-			Credentials: cfg.Credentials, Auth: cfg.Auth, AnyScope: true, Backup: cfg.Backup, Dial: d.wan.Dial(name, regions), Logger: cfg.Logger, Fatal: cfg.Fatal,
+			Credentials: cfg.Credentials, Auth: cfg.Auth, AnyScope: true, EnforceThroughput: cfg.EnforceThroughput, Backup: cfg.Backup, Dial: d.wan.Dial(name, regions), Logger: cfg.Logger, Fatal: cfg.Fatal,
 		}
 		if c.Logger != nil {
 			c.Logger = c.Logger.With("region", name)

@@ -32,7 +32,7 @@ type Engine struct {
 	rep     *replicator
 	backups *backups
 	scrub   *scrubber
-	handler http.Handler
+	handler *api.Handler
 }
 
 // OpenEngine opens a node's data. Listen, Advertise, Join and Peers of the configuration are not looked at;
@@ -97,9 +97,24 @@ func openEngine(cfg Config, archive backup.Archive) (e *Engine, err error) {
 	operator := &admin.Operator{Region: e.region, Links: e.rep, Backups: e.backups, Now: cfg.Now}
 	e.handler = api.New(api.Config{
 		Region: e.region, Verifier: cfg.verifier(), Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Peers: e.rep.Peers, Operator: operator.Handle,
-		Overloaded: func(err error) bool { return errors.Is(err, group.ErrOverloaded) },
+		Overloaded: func(err error) bool { return errors.Is(err, group.ErrOverloaded) }, EnforceThroughput: cfg.EnforceThroughput,
 	})
+	operator.Contributors = e.contributors
 	return e, nil
+}
+
+// contributors is admin.Operator's, of what the API has counted.
+func (e *Engine) contributors(name, index string) ([]admin.ContributorRule, error) {
+	counted, err := e.handler.Contributors(name, index)
+	var out []admin.ContributorRule
+	for _, c := range counted {
+		r := admin.ContributorRule{Rule: c.Rule, Since: c.Since, Keys: []admin.Contributor{}}
+		for _, k := range c.Keys {
+			r.Keys = append(r.Keys, admin.Contributor(k))
+		}
+		out = append(out, r)
+	}
+	return out, err
 }
 
 // Run works until ctx ends.

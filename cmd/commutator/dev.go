@@ -55,6 +55,7 @@ a simulated network between them that can be cut and slowed down while it runs.`
 	f.StringVar(&key.AccessKey, "access-key", "commutator", "access key id that clients sign with")
 	f.StringVar(&key.SecretKey, "secret-key", "commutator", "its secret")
 	f.StringVar(&cfg.Auth, "auth", "on", "on, or off: any signature passes")
+	f.BoolVar(&cfg.EnforceThroughput, "enforce-throughput", false, "refuse requests beyond a table's provisioned or maximum throughput, as the service does")
 	f.DurationVar(&cfg.Latency, "wan-latency", 0, "latency between regions, one way, such as 80ms")
 	f.BoolVar(&verbose, "verbose", false, "log what the regions do")
 	c.AddCommand(devPartitionCommand(), devHealCommand(), devDelayCommand(), devStatusCommand())

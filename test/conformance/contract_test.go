@@ -294,6 +294,14 @@ func (g *generator) trials(name, at string) (out []trial) {
 
 func camel(name string) string { return strings.ToLower(name[:1]) + name[1:] }
 
+// neverSucceed are operations that are there and have nothing to succeed with.
+var neverSucceed = map[string]string{
+	"CreateGlobalTable": only2019, "DescribeGlobalTable": only2019, "DescribeGlobalTableSettings": only2019, "UpdateGlobalTable": only2019, "UpdateGlobalTableSettings": only2019,
+	"UpdateKinesisStreamingDestination": "there is no Kinesis, so no destination is ever ACTIVE",
+}
+
+const only2019 = "the service offers version 2017.11.29 no more"
+
 // A script shows a success of every operation that runs, so that TestScripts holds an answer of each to the
 // model.
 func TestContractIsShownByAScriptOfEachOperation(t *testing.T) {
@@ -322,7 +330,7 @@ func TestContractIsShownByAScriptOfEachOperation(t *testing.T) {
 		}
 	}
 	for _, op := range sorted(m.Operations) {
-		if !shown[op] && !strings.Contains(post(h, op, "{}").Body.String(), "does not have the operation") {
+		if neverSucceed[op] == "" && !shown[op] && !strings.Contains(post(h, op, "{}").Body.String(), "does not have the operation") {
 			t.Errorf("no script has a success of %s", op)
 		}
 	}

@@ -123,7 +123,7 @@ func TestWhatIsNotTheAPI(t *testing.T) {
 		{"POST", "/", json10, "", "hello", 400, noJSON, "3948637019"},
 		{"POST", "/", json10, "", "{}", 400, noOp, "1368724161"},
 		{"POST", "/", json10, "DynamoDB_20111205.GetItem", "{}", 400, noOp, "1368724161"},
-		{"POST", "/", json10, "DynamoDBStreams_20120810.ListStreams", "{}", 400, noOp, "1368724161"},
+		{"POST", "/", json10, "DynamoDBStreams_20120810.ListTables", "{}", 400, noOp, "1368724161"},
 		{"POST", "/", json10, "DynamoDB_20120810.", "{}", 400, noOp, "1368724161"},
 		{"POST", "/", json10, "DynamoDB_20120810.ListTables.", "{}", 400, noOp, "1368724161"},
 		{"POST", "/", json10, strings.Repeat("x", 8000), "{}", 400, noOp, "1368724161"},
