@@ -288,13 +288,11 @@ func (q *request) unprocessedKeys(gets []*batchGet) error {
 		}
 		if g.has(mNames) {
 			q.out = append(q.out, `,"ExpressionAttributeNames":{`...)
-			comma := false
-			for placeholder, name := range g.placeholders.Names {
-				if comma {
+			for i, n := range g.placeholders.Names {
+				if i > 0 {
 					q.out = append(q.out, ',')
 				}
-				comma = true
-				q.out = wire.AppendString(append(wire.AppendString(q.out, placeholder), ':'), name)
+				q.out = wire.AppendString(append(wire.AppendString(q.out, n.Placeholder), ':'), n.Name)
 			}
 			q.out = append(q.out, '}')
 		}

@@ -130,18 +130,18 @@ type builder struct {
 }
 
 func newBuilder() *builder {
-	return &builder{ph: expr.Placeholders{Names: map[string]string{}, Values: map[string]item.Value{}}}
+	return &builder{}
 }
 
 func (b *builder) name(s string) string {
 	p := fmt.Sprintf("#n%d", len(b.ph.Names))
-	b.ph.Names[p] = s
+	b.ph.Names = append(b.ph.Names, expr.Name{Placeholder: p, Name: s})
 	return p
 }
 
 func (b *builder) value(v item.Value) string {
 	p := fmt.Sprintf(":v%d", len(b.ph.Values))
-	b.ph.Values[p] = v
+	b.ph.Values = append(b.ph.Values, expr.Value{Placeholder: p, Value: v})
 	return p
 }
 
@@ -228,7 +228,7 @@ func (b *builder) comparison(c *legacyCondition) {
 }
 
 // conditions makes one condition of a list, joined by the request's ConditionalOperator; nil for none.
-func (p *params) conditions(parameter string, list []legacyCondition) (*expr.Condition, error) {
+func (p *params) conditions(list []legacyCondition) (*expr.Condition, error) {
 	if p.legacyErr != nil {
 		return nil, p.legacyErr
 	}
@@ -241,23 +241,31 @@ func (p *params) conditions(parameter string, list []legacyCondition) (*expr.Con
 	if len(list) == 0 {
 		return nil, nil
 	}
-	join := " AND "
-	if p.conditionalOperator == "OR" {
-		join = " OR "
-	}
-	b := newBuilder()
 	for i := range list {
 		if err := list[i].check(); err != nil {
 			return nil, err
 		}
-		if i > 0 {
-			b.text.WriteString(join)
-		}
-		b.text.WriteString("(")
-		b.comparison(&list[i])
-		b.text.WriteString(")")
 	}
-	return expr.ParseCondition(parameter, b.text.String(), &b.ph)
+	join := ") AND ("
+	if p.conditionalOperator == "OR" {
+		join = ") OR ("
+	}
+	b := newBuilder()
+	b.join(list, join)
+	return expr.BuildCondition(b.text.String(), &b.ph)
+}
+
+// join writes conditions joined two by two, so that a long list makes no deep expression.
+func (b *builder) join(list []legacyCondition, word string) {
+	if len(list) == 1 {
+		b.comparison(&list[0])
+		return
+	}
+	b.text.WriteString("(")
+	b.join(list[:len(list)/2], word)
+	b.text.WriteString(word)
+	b.join(list[len(list)/2:], word)
+	b.text.WriteString(")")
 }
 
 // legacyCondition makes a condition of Expected; nil for none.
@@ -289,7 +297,7 @@ func (p *params) legacyCondition() (*expr.Condition, error) {
 			c.operator, c.values = "EQ", []item.Value{c.value}
 		}
 	}
-	return p.conditions("Expected", p.expected)
+	return p.conditions(p.expected)
 }
 
 // legacyUpdate makes an update of AttributeUpdates.
@@ -339,7 +347,7 @@ func (p *params) legacyUpdate() (*expr.Update, error) {
 			text.WriteString(section + " " + strings.Join(actions, ", ") + " ")
 		}
 	}
-	return expr.ParseUpdate(text.String(), &b.ph)
+	return expr.BuildUpdate(text.String(), &b.ph)
 }
 
 // legacyKeyTerms makes a key condition of KeyConditions.

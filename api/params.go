@@ -5,7 +5,6 @@ import (
 
 	"github.com/commutatordb/commutator/api/wire"
 	"github.com/commutatordb/commutator/expr"
-	"github.com/commutatordb/commutator/item"
 )
 
 // member is one member of a data operation's request, as a bit.
@@ -136,14 +135,14 @@ func (q *request) readMember(m member) (err error) {
 	case mScanIndexForward:
 		p.forward, err = r.Bool()
 	case mNames:
-		p.placeholders.Names = make(map[string]string, 4)
+		p.placeholders.Names = make([]expr.Name, 0, 4)
 		err = r.Object(func(name []byte) error {
 			s, err := r.String()
-			p.placeholders.Names[string(name)] = s
+			p.placeholders.Names = append(p.placeholders.Names, expr.Name{Placeholder: string(name), Name: s})
 			return err
 		})
 	case mValues:
-		p.placeholders.Values = make(map[string]item.Value, 4)
+		p.placeholders.Values = make([]expr.Value, 0, 4)
 		err = r.Object(func(name []byte) error {
 			v, err := r.Value()
 			if e := (*wire.ValidationError)(nil); errors.As(err, &e) {
@@ -152,7 +151,7 @@ func (q *request) readMember(m member) (err error) {
 				}
 				err = nil
 			}
-			p.placeholders.Values[string(name)] = v
+			p.placeholders.Values = append(p.placeholders.Values, expr.Value{Placeholder: string(name), Value: v})
 			return err
 		})
 	case mLimit:

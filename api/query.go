@@ -23,7 +23,7 @@ func query(q *request, ctx context.Context) error {
 		[]member{mAttributesToGet, mQueryFilter, mConditionalOperator, mKeyConditions}); err != nil {
 		return err
 	}
-	filter, err := p.legacyFilter(mQueryFilter)
+	filter, err := p.legacyFilter()
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ func scan(q *request, ctx context.Context) error {
 	if err := p.checkMixing([]member{mProjectionExpression, mFilterExpression}, []member{mAttributesToGet, mScanFilter, mConditionalOperator}); err != nil {
 		return err
 	}
-	filter, err := p.legacyFilter(mScanFilter)
+	filter, err := p.legacyFilter()
 	if err != nil {
 		return err
 	}

@@ -53,12 +53,12 @@ func (p *params) checkSelect() error {
 	return nil
 }
 
-// legacyFilter makes a condition of the legacy filter named; nil for none.
-func (p *params) legacyFilter(legacy member) (*expr.Condition, error) {
+// legacyFilter makes a condition of QueryFilter or ScanFilter; nil for neither.
+func (p *params) legacyFilter() (*expr.Condition, error) {
 	if p.has(mFilterExpression) {
 		return nil, nil
 	}
-	return p.conditions(memberNames[legacy], p.legacyFilters)
+	return p.conditions(p.legacyFilters)
 }
 
 // checkStart returns the rule that a value in ExclusiveStartKey broke.

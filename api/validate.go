@@ -270,9 +270,9 @@ func (p *params) checkPlaceholders() error {
 		if len(p.placeholders.Names) == 0 {
 			return p.misuse("ExpressionAttributeNames must not be empty")
 		}
-		for name := range p.placeholders.Names {
-			if !isPlaceholder(name, '#') {
-				return p.misuse("ExpressionAttributeNames contains invalid key: Syntax error; key: \"%s\"", shorten(name))
+		for i := range p.placeholders.Names {
+			if n := &p.placeholders.Names[i]; !isPlaceholder(n.Placeholder, '#') {
+				return p.misuse("ExpressionAttributeNames contains invalid key: Syntax error; key: \"%s\"", shorten(n.Placeholder))
 			}
 		}
 	}
@@ -280,9 +280,9 @@ func (p *params) checkPlaceholders() error {
 		if len(p.placeholders.Values) == 0 {
 			return p.misuse("ExpressionAttributeValues must not be empty")
 		}
-		for name := range p.placeholders.Values {
-			if !isPlaceholder(name, ':') {
-				return p.misuse("ExpressionAttributeValues contains invalid key: Syntax error; key: \"%s\"", shorten(name))
+		for i := range p.placeholders.Values {
+			if v := &p.placeholders.Values[i]; !isPlaceholder(v.Placeholder, ':') {
+				return p.misuse("ExpressionAttributeValues contains invalid key: Syntax error; key: \"%s\"", shorten(v.Placeholder))
 			}
 		}
 		if p.valuesErr != nil {

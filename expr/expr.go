@@ -11,7 +11,6 @@ package expr
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/commutatordb/commutator/item"
@@ -61,6 +60,8 @@ const (
 	opMinus       Op = 41
 	opIfNotExists Op = 42
 	opListAppend  Op = 43
+
+	opUnknown Op = 255 // a function that is none; no expression that was taken has it
 )
 
 var opNames = map[Op]string{
@@ -81,74 +82,23 @@ type node struct {
 // Condition is a parsed condition or filter expression.
 type Condition struct{ root node }
 
-// Placeholders are what a request gives for the # and : names of its expressions, and which of them its
-// expressions used. The zero value gives none.
-type Placeholders struct {
-	Names  map[string]string
-	Values map[string]item.Value
-
-	usedNames, usedValues map[string]bool
-}
-
-func (p *Placeholders) name(placeholder string) (string, bool) {
-	name, ok := p.Names[placeholder]
-	if ok {
-		if p.usedNames == nil {
-			p.usedNames = make(map[string]bool)
-		}
-		p.usedNames[placeholder] = true
-	}
-	return name, ok
-}
-
-func (p *Placeholders) value(placeholder string) (item.Value, bool) {
-	v, ok := p.Values[placeholder]
-	if ok {
-		if p.usedValues == nil {
-			p.usedValues = make(map[string]bool)
-		}
-		p.usedValues[placeholder] = true
-	}
-	return v, ok
-}
-
-// CheckUsed returns an Error when a placeholder was given that no parsed expression used.
-func (p *Placeholders) CheckUsed() error {
-	if unused := unused(p.Names, p.usedNames); unused != "" {
-		return &Error{"Value provided in ExpressionAttributeNames unused in expressions: keys: {" + unused + "}"}
-	}
-	if unused := unused(p.Values, p.usedValues); unused != "" {
-		return &Error{"Value provided in ExpressionAttributeValues unused in expressions: keys: {" + unused + "}"}
-	}
-	return nil
-}
-
-func unused[V any](given map[string]V, used map[string]bool) string {
-	if len(given) == len(used) {
-		return ""
-	}
-	var names []string
-	for name := range given {
-		if !used[name] {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return strings.Join(names, ", ")
-}
-
 // ParseCondition parses a condition or filter expression. kind is the parameter's name, such as
 // "ConditionExpression", for messages.
 func ParseCondition(kind, source string, ph *Placeholders) (*Condition, error) {
-	p, err := newParser(kind, source, ph)
-	if err != nil {
-		return nil, err
-	}
+	p := parser{kind: kind, source: source, ph: ph}
 	root, err := p.condition()
 	if err != nil {
 		return nil, err
 	}
-	if err := p.checkCondition(root); err != nil {
+	return &Condition{root}, nil
+}
+
+// BuildCondition is ParseCondition for an expression that a program wrote: neither its length nor its number
+// of operators is limited, its depth is.
+func BuildCondition(source string, ph *Placeholders) (*Condition, error) {
+	p := parser{kind: "condition", source: source, ph: ph, unbounded: true}
+	root, err := p.condition()
+	if err != nil {
 		return nil, err
 	}
 	return &Condition{root}, nil

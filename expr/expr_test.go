@@ -28,14 +28,12 @@ func strSet(members ...string) item.Value {
 func f(name string, v item.Value) item.Field { return item.Field{Name: name, Value: v} }
 
 func placeholders() *Placeholders {
-	return &Placeholders{
-		Names: map[string]string{"#n": "name", "#dot": "a.b"},
-		Values: map[string]item.Value{
-			":one": num("1"), ":two": num("2"), ":ten": num("10"), ":zero": num("0"), ":s": item.S("abc"), ":ab": item.S("ab"),
-			":set": strSet("x", "y"), ":z": strSet("z"), ":x": strSet("x"), ":list": item.L(num("7")), ":empty": item.L(), ":map": item.M(), ":t": item.Bool(true),
-			":S": item.S("S"), ":bad": item.S("STRING"), ":null": item.Null(), ":xs": item.S("x"),
-		},
-	}
+	p := Given(map[string]string{"#n": "name", "#dot": "a.b"}, map[string]item.Value{
+		":one": num("1"), ":two": num("2"), ":ten": num("10"), ":zero": num("0"), ":s": item.S("abc"), ":ab": item.S("ab"),
+		":set": strSet("x", "y"), ":z": strSet("z"), ":x": strSet("x"), ":list": item.L(num("7")), ":empty": item.L(), ":map": item.M(), ":t": item.Bool(true),
+		":S": item.S("S"), ":bad": item.S("STRING"), ":null": item.Null(), ":xs": item.S("x"),
+	})
+	return &p
 }
 
 var thing = item.NewItem(
@@ -269,7 +267,8 @@ func TestKeyConditionsBecomeTerms(t *testing.T) {
 }
 
 func TestUnusedPlaceholdersAreRefused(t *testing.T) {
-	ph := &Placeholders{Names: map[string]string{"#a": "a", "#b": "b"}, Values: map[string]item.Value{":v": num("1")}}
+	given := Given(map[string]string{"#a": "a", "#b": "b"}, map[string]item.Value{":v": num("1")})
+	ph := &given
 	if _, err := ParseCondition("ConditionExpression", "#a = :v", ph); err != nil {
 		t.Fatal(err)
 	}

@@ -27,73 +27,61 @@ func (t *KeyTerm) Holds(v item.Value) bool {
 // ParseKeyCondition parses a key-condition expression into its terms, which all must hold. It shares
 // the grammar of conditions and then refuses what a key condition may not have.
 func ParseKeyCondition(source string, ph *Placeholders) ([]KeyTerm, error) {
-	p, err := newParser("KeyConditionExpression", source, ph)
-	if err != nil {
-		return nil, err
-	}
+	p := parser{kind: "KeyConditionExpression", source: source, ph: ph}
 	root, err := p.condition()
 	if err != nil {
 		return nil, err
 	}
-	if err := p.checkCondition(root); err != nil {
-		return nil, err
-	}
 	var terms []KeyTerm
-	if err := p.keyTerms(&terms, root); err != nil {
+	if err := keyTerms(&terms, &root); err != nil {
 		return nil, err
-	}
-	for i := range terms {
-		n := 0
-		for j := range terms {
-			if terms[j].Name == terms[i].Name {
-				n++
-			}
-		}
-		if n > 1 {
-			return nil, &Error{"KeyConditionExpressions must only contain one condition per key"}
-		}
 	}
 	return terms, nil
 }
 
-func (p *parser) keyTerms(terms *[]KeyTerm, n node) error {
+func keyTerms(terms *[]KeyTerm, n *node) error {
 	switch n.op {
 	case opAnd:
-		if err := p.keyTerms(terms, n.kids[0]); err != nil {
+		if err := keyTerms(terms, &n.kids[0]); err != nil {
 			return err
 		}
-		return p.keyTerms(terms, n.kids[1])
+		return keyTerms(terms, &n.kids[1])
 	case OpEQ, OpLT, OpLE, OpGT, OpGE, OpBetween, OpBeginsWith:
-	case opOr, opNot, OpNE, opIn, opExists, opNotExists, opType, opContains:
-		return p.errorf("Invalid operator used in KeyConditionExpression: %s", opNames[n.op])
+	default:
+		return &Error{"Invalid operator used in KeyConditionExpression: " + opNames[n.op]}
 	}
-	t := KeyTerm{Op: n.op}
-	kids := n.kids
-	if kids[0].op == opValue && kids[1].op == opPath && len(kids) == 2 && n.op != OpBeginsWith {
-		kids = []node{kids[1], kids[0]}
-		t.Op = flipped(n.op)
+	if (n.op == OpBetween || n.op == OpBeginsWith) && n.kids[0].op != opPath {
+		return &Error{"Invalid condition in KeyConditionExpression: " + opNames[n.op] + " operator must have the key attribute as its first operand"}
 	}
-	if kids[0].op == opSize {
-		return p.errorf("KeyConditionExpressions cannot contain nested operations")
-	}
-	if kids[0].op != opPath {
-		return p.errorf("Invalid condition in KeyConditionExpression: %s operator must have the key attribute as its first operand", opNames[n.op])
-	}
-	if len(kids[0].path) != 1 {
-		return p.errorf("KeyConditionExpressions cannot have conditions on nested attributes")
-	}
-	t.Name = kids[0].path[0].Name
-	for _, k := range kids[1:] {
-		switch k.op {
-		case opPath:
-			return p.errorf("Invalid condition in KeyConditionExpression: Multiple attribute names used in one condition")
+	at := -1 // which operand the attribute is
+	for i := range n.kids {
+		switch n.kids[i].op {
 		case opSize:
-			return p.errorf("KeyConditionExpressions cannot contain nested operations")
+			return &Error{"KeyConditionExpressions cannot contain nested operations"}
+		case opPath:
+			if at >= 0 {
+				return &Error{"Invalid condition in KeyConditionExpression: Multiple attribute names used in one condition"}
+			}
+			if len(n.kids[i].path) > 1 {
+				return &Error{"KeyConditionExpressions cannot have conditions on nested attributes"}
+			}
+			at = i
 		}
 	}
-	t.A = kids[1].value
-	if len(kids) == 3 {
-		t.B = kids[2].value
+	if at < 0 {
+		return &Error{"Invalid condition in KeyConditionExpression: No key attribute specified"}
+	}
+	t := KeyTerm{Name: n.kids[at].path[0].Name, Op: n.op, A: n.kids[1].value}
+	if at == 1 {
+		t.Op, t.A = flipped(n.op), n.kids[0].value
+	}
+	if len(n.kids) == 3 {
+		t.B = n.kids[2].value
+	}
+	for i := range *terms {
+		if (*terms)[i].Name == t.Name {
+			return &Error{"KeyConditionExpressions must only contain one condition per key"}
+		}
 	}
 	*terms = append(*terms, t)
 	return nil

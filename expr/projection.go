@@ -21,34 +21,29 @@ type branch struct {
 
 // ParseProjection parses a projection expression.
 func ParseProjection(source string, ph *Placeholders) (*Projection, error) {
-	p, err := newParser("ProjectionExpression", source, ph)
-	if err != nil {
+	p := parser{kind: "ProjectionExpression", source: source, ph: ph}
+	if err := p.start(); err != nil {
 		return nil, err
 	}
-	var paths []item.Path
+	paths := make([]item.Path, 0, 4)
 	for {
 		path, err := p.path()
 		if err != nil {
 			return nil, err
 		}
+		for i := range paths {
+			p.checkPaths(paths[i], path)
+		}
 		paths = append(paths, path)
-		if p.take(",") {
-			continue
+		if !p.take(',') {
+			break
 		}
-		if p.peek().kind != tokEnd {
-			return nil, p.syntax()
-		}
-		break
 	}
-	for i := range paths {
-		for j := range i {
-			switch relate(paths[j], paths[i]) {
-			case pathsOverlap:
-				return nil, p.errorf("Two document paths overlap with each other; must remove or rewrite one of these paths; path one: %s, path two: %s", bracketed(paths[j]), bracketed(paths[i]))
-			case pathsConflict:
-				return nil, p.errorf("Two document paths conflict with each other; must remove or rewrite one of these paths; path one: %s, path two: %s", bracketed(paths[j]), bracketed(paths[i]))
-			}
-		}
+	if p.tok.kind != tokEnd {
+		return nil, p.syntax()
+	}
+	if err := p.fault(faultReserved, faultName, faultOverlap, faultConflict); err != nil {
+		return nil, err
 	}
 	return NewProjection(paths), nil
 }

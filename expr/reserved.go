@@ -8,7 +8,13 @@ func Reserved(word string) bool {
 	if len(word) > 16 { // longer than the longest of them
 		return false
 	}
-	_, ok := reserved[strings.ToUpper(word)]
+	var upper [16]byte
+	for i := range len(word) {
+		if upper[i] = word[i]; isLetter(word[i]) {
+			upper[i] &^= 0x20
+		}
+	}
+	_, ok := reserved[string(upper[:len(word)])]
 	return ok
 }
 

@@ -31,77 +31,97 @@ type action struct {
 	value   node // none for REMOVE
 }
 
-var updateFunctions = map[string]struct {
-	op   Op
-	args int
-}{"if_not_exists": {opIfNotExists, 2}, "list_append": {opListAppend, 2}}
-
 // ParseUpdate parses an update expression.
 func ParseUpdate(source string, ph *Placeholders) (*Update, error) {
-	p, err := newParser("UpdateExpression", source, ph)
-	if err != nil {
+	return (&parser{kind: "UpdateExpression", source: source, ph: ph}).update()
+}
+
+// BuildUpdate is ParseUpdate for an expression that a program wrote: neither its length nor its number of
+// actions is limited. Its paths must be apart.
+func BuildUpdate(source string, ph *Placeholders) (*Update, error) {
+	return (&parser{kind: "update", source: source, ph: ph, unbounded: true}).update()
+}
+
+func (p *parser) update() (*Update, error) {
+	if err := p.start(); err != nil {
 		return nil, err
 	}
-	u := &Update{}
+	u := &Update{actions: make([]action, 0, 4)}
 	var seen [5]bool
-	for p.peek().kind != tokEnd {
-		s, ok := p.section()
-		if !ok {
+	for p.tok.kind != tokEnd {
+		s := p.section()
+		if s == 0 {
 			return nil, p.syntax()
 		}
 		if seen[s] {
-			return nil, p.errorf("The %q section can only be used once in an update expression;", sectionNames[s])
+			p.note(faultSection, "The \"%s\" section can only be used once in an update expression;", sectionNames[s])
 		}
 		seen[s] = true
-		p.at++
+		p.next()
 		for {
 			a, err := p.action(s)
 			if err != nil {
 				return nil, err
 			}
+			for i := range u.actions {
+				if p.unbounded {
+					break
+				}
+				p.checkPaths(u.actions[i].path, a.path)
+			}
 			u.actions = append(u.actions, a)
 			if err := p.operator(); err != nil {
 				return nil, err
 			}
-			if !p.take(",") {
+			if !p.take(',') {
 				break
 			}
 		}
 	}
-	return u, p.checkOverlap(u)
+	return u, p.fault(faultReserved, faultFunction, faultSection, faultName, faultValue, faultOverlap, faultConflict, faultOperand, faultType)
 }
 
-func (p *parser) section() (section, bool) {
-	for s, name := range sectionNames {
-		if p.keyword(name) {
-			return s, true
-		}
+// section is the section that begins with the token to come, 0 for none.
+func (p *parser) section() section {
+	switch {
+	case p.keyword("SET"):
+		return sectionSet
+	case p.keyword("REMOVE"):
+		return sectionRemove
+	case p.keyword("ADD"):
+		return sectionAdd
+	case p.keyword("DELETE"):
+		return sectionDelete
 	}
-	return 0, false
+	return 0
 }
 
 func (p *parser) action(s section) (action, error) {
 	a := action{section: s}
+	if p.section() != 0 {
+		return a, p.syntax()
+	}
 	var err error
 	if a.path, err = p.path(); err != nil {
 		return a, err
 	}
 	switch s {
 	case sectionSet:
-		if err := p.expect("="); err != nil {
+		if err := p.expect('='); err != nil {
 			return a, err
 		}
 		a.value, err = p.setValue()
 	case sectionAdd, sectionDelete:
-		if p.peek().kind != tokColon {
+		if p.tok.kind != tokColon {
 			return a, p.syntax()
 		}
-		if a.value, err = p.value(); err != nil {
+		if a.value, err = p.value(faultValue); err != nil {
 			return a, err
 		}
-		kind := a.value.value.Kind()
-		if s == sectionAdd && kind != item.KindN && !kind.IsSet() || s == sectionDelete && !kind.IsSet() {
-			return a, p.errorf("Incorrect operand type for operator or function; operator: %s, operand type: %s, typeSet: ALLOWED_FOR_%s_OPERAND", sectionNames[s], typeNames[kind], sectionNames[s])
+		switch kind := a.value.value.Kind(); {
+		case kind == item.KindAbsent || kind.IsSet() || s == sectionAdd && kind == item.KindN:
+		default:
+			p.note(faultOperand, "Incorrect operand type for operator or function; operator: %s, operand type: %s, typeSet: ALLOWED_FOR_%s_OPERAND", sectionNames[s], typeNames[kind], sectionNames[s])
 		}
 	}
 	return a, err
@@ -113,54 +133,53 @@ var typeNames = map[item.Kind]string{
 	item.KindM: "MAP", item.KindL: "LIST", item.KindSS: "STRING_SET", item.KindNS: "NUMBER_SET", item.KindBS: "BINARY_SET",
 }
 
-// setValue parses operand [(+|-) operand].
+// setValue parses operand [(+|-) operand], all of it or each operand in parentheses or not.
 func (p *parser) setValue() (node, error) {
-	if p.is("(") {
-		if err := p.enter(); err != nil {
-			return node{}, err
-		}
-		defer func() { p.depth-- }()
-		p.at++
-		n, err := p.setValue()
+	if !p.take('(') {
+		left, err := p.setOperand()
 		if err != nil {
-			return n, err
+			return left, err
 		}
-		if err := p.expect(")"); err != nil {
-			return n, err
-		}
-		return p.arithmetic(n)
+		return p.arithmetic(left)
 	}
 	left, err := p.setOperand()
 	if err != nil {
 		return left, err
 	}
+	whole, err := p.arithmetic(left)
+	if err != nil {
+		return whole, err
+	}
+	if err := p.expect(')'); err != nil || whole.op != left.op { // arithmetic of arithmetic there is none
+		return whole, err
+	}
 	return p.arithmetic(left)
 }
 
 func (p *parser) arithmetic(left node) (node, error) {
-	op := opPlus
+	n := node{op: opPlus}
 	switch {
-	case p.is("+"):
-	case p.is("-"):
-		op = opMinus
+	case p.is('+'):
+	case p.is('-'):
+		n.op = opMinus
 	default:
 		return left, nil
 	}
-	p.at++
+	p.next()
 	if err := p.operator(); err != nil {
 		return left, err
 	}
 	right, err := p.setOperand()
-	n := node{op: op, kids: []node{left, right}}
 	if err != nil {
-		return n, err
+		return left, err
 	}
-	for _, k := range n.kids {
-		if k.op == opValue && k.value.Kind() != item.KindN {
-			return n, p.operandType(op, k)
-		}
-		if k.op == opListAppend {
-			return n, p.errorf("Incorrect operand type for operator or function; operator or function: %s, operand type: L", opNames[op])
+	n.kids = p.operands(left, right)
+	for i := range n.kids {
+		switch k := &n.kids[i]; {
+		case k.op == opListAppend:
+			p.note(faultType, "Incorrect operand type for operator or function; operator or function: %s, operand type: L", opNames[n.op])
+		case k.kind() != item.KindAbsent && k.kind() != item.KindN:
+			p.operandType(n.op, k)
 		}
 	}
 	return n, nil
@@ -168,92 +187,85 @@ func (p *parser) arithmetic(left node) (node, error) {
 
 // setOperand parses a path, a value, if_not_exists or list_append.
 func (p *parser) setOperand() (node, error) {
-	t := p.peek()
 	switch {
-	case t.kind == tokColon:
-		return p.value()
-	case p.is("("):
+	case p.tok.kind == tokColon:
+		return p.value(faultValue)
+	case p.is('('):
 		if err := p.enter(); err != nil {
 			return node{}, err
 		}
-		defer func() { p.depth-- }()
-		p.at++
-		n, err := p.setValue()
+		p.next()
+		n, err := p.setOperand()
+		p.depth--
 		if err != nil {
 			return n, err
 		}
-		return n, p.expect(")")
-	case t.kind == tokName && p.toks[p.at+1].kind == tokPunct && p.toks[p.at+1].text == "(":
-		f, ok := updateFunctions[t.text]
-		if !ok {
-			if _, cond := conditionFunctions[t.text]; cond || t.text == "size" {
-				return node{}, p.errorf("The function is not allowed in an update expression; function: %s", t.text)
-			}
-			return node{}, p.errorf("Invalid function name; function: %s", t.text)
-		}
-		p.at += 2
-		if err := p.operator(); err != nil {
-			return node{}, err
-		}
-		if err := p.enter(); err != nil {
-			return node{}, err
-		}
-		defer func() { p.depth-- }()
-		n := node{op: f.op}
-		for {
-			kid, err := p.setOperand()
-			if err != nil {
-				return n, err
-			}
-			n.kids = append(n.kids, kid)
-			if p.take(",") {
-				continue
-			}
-			if err := p.expect(")"); err != nil {
-				return n, err
-			}
-			break
-		}
-		if len(n.kids) != f.args {
-			return n, p.arity(t.text, len(n.kids))
-		}
-		return n, p.checkUpdateFunction(n)
-	case t.kind == tokName || t.kind == tokHash:
+		return n, p.expect(')')
+	case p.call():
+		return p.setFunction()
+	case p.tok.kind == tokHash || p.tok.kind == tokName && p.section() == 0:
 		path, err := p.path()
 		return node{op: opPath, path: path}, err
 	}
 	return node{}, p.syntax()
 }
 
-func (p *parser) checkUpdateFunction(n node) error {
-	if n.op == opIfNotExists && n.kids[0].op != opPath {
-		return p.errorf("Operator or function requires a document path; operator or function: if_not_exists")
+func (p *parser) setFunction() (node, error) {
+	name := p.text(p.tok)
+	p.next()
+	p.next() // (
+	if err := p.operator(); err != nil {
+		return node{}, err
 	}
-	if n.op == opListAppend {
-		for _, k := range n.kids {
-			if k.op == opValue && k.value.Kind() != item.KindL {
-				return p.operandType(opListAppend, k)
+	if err := p.enter(); err != nil {
+		return node{}, err
+	}
+	var few [2]node
+	kids := few[:0]
+	for {
+		kid, err := p.setOperand()
+		if err != nil {
+			return kid, err
+		}
+		kids = append(kids, kid)
+		if !p.take(',') {
+			break
+		}
+	}
+	p.depth--
+	if err := p.expect(')'); err != nil {
+		return node{}, err
+	}
+	n := node{op: updateFunction(name), kids: p.operands(kids...)}
+	condition, _ := conditionFunction(name)
+	switch {
+	case condition != 0:
+		p.note(faultFunction, "The function is not allowed in an update expression; function: %s", name)
+	case n.op == 0:
+		p.note(faultFunction, "Invalid function name; function: %s", name)
+	case len(n.kids) != 2:
+		p.note(faultType, "Incorrect number of operands for operator or function; operator or function: %s, number of operands: %d", name, len(n.kids))
+	case n.op == opIfNotExists && n.kids[0].op != opPath:
+		p.note(faultType, "Operator or function requires a document path; operator or function: if_not_exists")
+	case n.op == opListAppend:
+		for i := range n.kids {
+			if k := &n.kids[i]; k.kind() != item.KindAbsent && k.kind() != item.KindL {
+				p.operandType(opListAppend, k)
 			}
 		}
 	}
-	return nil
+	return n, nil
 }
 
-// checkOverlap refuses two actions on one path, on a path and one below it, and paths that disagree on
-// whether something is a map or a list.
-func (p *parser) checkOverlap(u *Update) error {
-	for i := range u.actions {
-		for j := range i {
-			one, two := u.actions[j].path, u.actions[i].path
-			switch relate(one, two) {
-			case pathsOverlap:
-				return p.errorf("Two document paths overlap with each other; must remove or rewrite one of these paths; path one: %s, path two: %s", bracketed(one), bracketed(two))
-			case pathsConflict:
-				return p.errorf("Two document paths conflict with each other; must remove or rewrite one of these paths; path one: %s, path two: %s", bracketed(one), bracketed(two))
-			}
-		}
+// checkPaths notes two paths of one expression of which one is the other or lies below it, or that disagree
+// on whether something is a map or a list.
+func (p *parser) checkPaths(one, two item.Path) {
+	switch relate(one, two) {
+	case pathsOverlap:
+		p.note(faultOverlap, "Two document paths overlap with each other; must remove or rewrite one of these paths; path one: %s, path two: %s", bracketed(one), bracketed(two))
+	case pathsConflict:
+		p.note(faultConflict, "Two document paths conflict with each other; must remove or rewrite one of these paths; path one: %s, path two: %s", bracketed(one), bracketed(two))
 	}
-	return nil
 }
 
 type relation uint8

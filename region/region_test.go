@@ -149,7 +149,8 @@ func TestConcurrentIncrementsAllCount(t *testing.T) {
 	r, stop := start(t, vfs.NewCrashableMem())
 	defer stop()
 	tab := create(t, r, table.Schema{Name: "counters", Hash: table.Attribute{Name: "pk", Kind: item.KindS}})
-	update, err := expr.ParseUpdate("ADD visits :one", &expr.Placeholders{Values: map[string]item.Value{":one": item.N(item.NumberFromInt(1))}})
+	one := expr.Given(nil, map[string]item.Value{":one": item.N(item.NumberFromInt(1))})
+	update, err := expr.ParseUpdate("ADD visits :one", &one)
 	if err != nil {
 		t.Fatal(err)
 	}

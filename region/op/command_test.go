@@ -16,13 +16,13 @@ import (
 // Goal: a command read back from a Raft log does what the proposed one would have done. Method: random
 // commands of every kind go through their bytes; what comes back must be equal and have the same bytes.
 
-var placeholders = expr.Placeholders{
-	Names: map[string]string{"#n": "name with spaces"},
-	Values: map[string]item.Value{
+var placeholders = expr.Given(
+	map[string]string{"#n": "name with spaces"},
+	map[string]item.Value{
 		":n": item.N(item.NumberFromInt(-17)), ":s": item.S("x"), ":b": item.B("\x00\xff"), ":set": item.NewSet(item.KindSS, []item.Value{item.S("a")}),
 		":m": item.M(item.Field{Name: "k", Value: item.L(item.Null(), item.Bool(true))}),
 	},
-}
+)
 
 func conditions(t *rapid.T) *expr.Condition {
 	source := rapid.SampledFrom([]string{

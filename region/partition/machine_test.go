@@ -223,7 +223,7 @@ func remove(hlc crdt.HLC, pk string) *op.Command {
 	return &op.Command{Kind: op.Delete, HLC: hlc, Key: key(pk)}
 }
 
-var values = expr.Placeholders{Names: map[string]string{"#s": "state"}, Values: map[string]item.Value{":n": item.N(item.NumberFromInt(1)), ":o": item.S("open"), ":c": item.S("closed")}}
+var values = expr.Given(map[string]string{"#s": "state"}, map[string]item.Value{":n": item.N(item.NumberFromInt(1)), ":o": item.S("open"), ":c": item.S("closed")})
 
 func condition(t fatalT, source string) *expr.Condition {
 	c, err := expr.ParseCondition("ConditionExpression", source, &values)
@@ -309,7 +309,7 @@ func TestUpdatesThatCannotStandChangeNothing(t *testing.T) {
 	if r := d.one(update(t, 12, "a", "SET n = pk + :n")); !errors.As(r.Err, &wrong) {
 		t.Errorf("a sum with a string: %v", r.Err)
 	}
-	big := expr.Placeholders{Values: map[string]item.Value{":big": item.S(string(make([]byte, op.MaxItemSize)))}}
+	big := expr.Given(nil, map[string]item.Value{":big": item.S(string(make([]byte, op.MaxItemSize)))})
 	u, err := expr.ParseUpdate("SET b = :big", &big)
 	if err != nil {
 		t.Fatal(err)

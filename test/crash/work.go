@@ -282,7 +282,8 @@ func (c *client) delete(ctx context.Context, t *region.Table, sk int) error {
 func (c *client) update(ctx context.Context, t *region.Table, sk int) error {
 	name, key := c.keyOf(t, sk)
 	st := item.S(fmt.Sprint("state-", c.rng.IntN(3)))
-	update, err := expr.ParseUpdate("SET st = :st ADD hits :one", &expr.Placeholders{Values: map[string]item.Value{":st": st, ":one": number(1)}})
+	given := expr.Given(nil, map[string]item.Value{":st": st, ":one": number(1)})
+	update, err := expr.ParseUpdate("SET st = :st ADD hits :one", &given)
 	if err != nil {
 		return err
 	}
