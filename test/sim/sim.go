@@ -2,9 +2,12 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -18,6 +21,27 @@ type Config struct {
 	HomeKeys int
 	Families []string // nil: drawn, 1 to 3
 }
+
+// check refuses what no run could be made of.
+func (c *Config) check() error {
+	for _, f := range c.Families {
+		if !slices.Contains(familyNames, f) {
+			return fmt.Errorf("there is no family of faults %q; there are %s", f, strings.Join(familyNames, ", "))
+		}
+	}
+	switch {
+	case c.Regions != 0 && (c.Regions < 2 || c.Regions > len(regionNames)):
+		return fmt.Errorf("%d regions: from 2 to %d can be simulated", c.Regions, len(regionNames))
+	case c.Nodes < 0 || c.Nodes > maxNodes:
+		return fmt.Errorf("%d nodes of a region: from 1 to %d can be simulated", c.Nodes, maxNodes)
+	case c.Chaos < 0 || c.Clients < 0 || c.Think < 0 || c.HomeKeys < 0:
+		return errors.New("no setting may be negative")
+	}
+	return nil
+}
+
+// maxNodes is how many nodes a simulated region may have.
+const maxNodes = 5
 
 // Result is what came of one seed.
 type Result struct {

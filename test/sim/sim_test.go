@@ -45,6 +45,9 @@ func chosen(t *testing.T) Config {
 			t.Fatal(err)
 		}
 	}
+	if err := cfg.check(); err != nil {
+		t.Fatal(err)
+	}
 	return cfg
 }
 
@@ -86,6 +89,10 @@ func TestSeeds(t *testing.T) {
 		or = shortSeeds
 	}
 	seeds := env(t, "SEEDS", or)
+	if seeds < 1 {
+		t.Fatalf("SEEDS: %d is no number of seeds", seeds)
+	}
+	chosen(t) // refuse here what every process would refuse
 	start := time.Now()
 	total, violations, err := Many(t.Context(), share{From: env(t, "FROM", 1), Seeds: seeds, Replay: 50}, nil)
 	if err != nil {
