@@ -35,7 +35,9 @@ type Config struct {
 	Join        []string     `yaml:"join"`  // Serf addresses of nodes of any region, host:port
 	Peers       []Peer       `yaml:"peers"` // regions at fixed addresses: for networks without gossip
 	Credentials []Credential `yaml:"credentials"`
-	Auth        string       `yaml:"auth"` // "on" (default), or "off": any signature passes
+	Keys        string       `yaml:"keys"`     // a file with more credentials, read again when it changes
+	Auth        string       `yaml:"auth"`     // "on" (default), or "off": any signature passes, and none does
+	Insecure    bool         `yaml:"insecure"` // auth may be off where others than this machine can connect
 	Backup      Backup       `yaml:"backup"`
 	// EnforceThroughput refuses what is beyond a table's capacity; without it capacity is a number that is shown.
 	EnforceThroughput bool `yaml:"enforceThroughput"`
@@ -218,8 +220,11 @@ func (c *Config) Validate() error {
 	default:
 		wrong("auth: %q is neither on nor off", c.Auth)
 	}
-	if c.Auth == "on" && len(c.Credentials) == 0 {
-		wrong("credentials: there is no key pair that could sign a request; give one, or auth: off")
+	if c.Auth == "on" && len(c.Credentials) == 0 && c.Keys == "" {
+		wrong("credentials: there is no key pair that could sign a request; give one, or keys, or auth: off")
+	}
+	if c.Auth == "off" && !c.Insecure && !c.isLocal() {
+		wrong("auth: off lets everybody who can connect to %s do everything; listen on this machine alone, as 127.0.0.1, or say insecure: true", c.Listen.HTTP)
 	}
 	keys := map[string]bool{}
 	for _, k := range c.Credentials {
@@ -242,23 +247,30 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// verifier checks signatures; nil takes any.
-func (c *Config) verifier() *sigv4.Verifier {
+// isLocal tells whether only this machine can connect to DynamoDB's API.
+func (c *Config) isLocal() bool {
+	if l := c.Listen.HTTPListener; l != nil {
+		return isLoopback(l.Addr().String())
+	}
+	return isLoopback(c.Listen.HTTP)
+}
+
+func isLoopback(address string) bool {
+	host, _, err := hostPort(address)
+	ip := net.ParseIP(host)
+	return err != nil || host == "localhost" || ip != nil && ip.IsLoopback() // what is no address is complained of elsewhere
+}
+
+// verifier checks signatures by those keys; nil takes any.
+func (c *Config) verifier(keys *keyring) *sigv4.Verifier {
 	if c.Auth == "off" {
 		return nil
-	}
-	keys := make(map[string]string, len(c.Credentials))
-	for _, k := range c.Credentials {
-		keys[k.AccessKey] = k.SecretKey
 	}
 	scope := c.Region
 	if c.AnyScope {
 		scope = ""
 	}
-	return &sigv4.Verifier{
-		Region: scope, Now: c.Now,
-		Lookup: func(accessKey string) (string, bool) { secret, ok := keys[accessKey]; return secret, ok },
-	}
+	return &sigv4.Verifier{Region: scope, Now: c.Now, Lookup: keys.secret}
 }
 
 // fillIn gives what a file cannot give its defaults.

@@ -52,6 +52,7 @@ credentials: [{accessKey: a, secretKey: b}]
 		"join without gossip":    {`serf: ":7946", `, "", "join:"},
 		"join without a port":    {"example:7946", "example", "join:"},
 		"auth":                   {"credentials:", "auth: maybe\ncredentials:", "auth:"},
+		"auth off for all":       {`"127.0.0.1:8000", grpc: "127.0.0.1:9100"`, `":8000", grpc: "127.0.0.1:9100"`, "auth: off lets everybody"},
 		"no credentials":         {"credentials: [{accessKey: a, secretKey: b}]", "", "credentials:"},
 		"half a key pair":        {", secretKey: b", "", "secretKey"},
 		"a key twice":            {"{accessKey: a, secretKey: b}", "{accessKey: a, secretKey: b}, {accessKey: a, secretKey: c}", "a is given twice"},
@@ -64,7 +65,11 @@ credentials: [{accessKey: a, secretKey: b}]
 		"S3 and a directory":     {"region:", "backup: {dir: d, s3: {endpoint: 'http://x:9000', bucket: b}}\nregion:", "both"},
 		"advertise":              {"region:", "advertise: {grpc: host}\nregion:", "advertise.grpc"},
 	} {
-		_, err := read(strings.Replace(good, x.old, x.new, 1))
+		text := strings.Replace(good, x.old, x.new, 1)
+		if strings.HasPrefix(name, "auth off") {
+			text += "auth: off\n"
+		}
+		_, err := read(text)
 		if err == nil || !strings.Contains(err.Error(), x.want) || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v", name, err)
 		} else if strings.Contains(err.Error(), "node.Config") {

@@ -27,6 +27,7 @@ type DevConfig struct {
 	InMemory    bool   // keep nothing; Data still holds the control socket
 	Latency     time.Duration
 	Credentials []Credential
+	Keys        string // see Config
 	Auth        string
 	// EnforceThroughput is Config's.
 	EnforceThroughput bool
@@ -95,7 +96,7 @@ func OpenDev(cfg DevConfig) (d *Dev, err error) {
 	for i, name := range cfg.Regions {
 		c := Config{
 			Region: name, Data: filepath.Join(cfg.Data, name), Listen: Listen{HTTPListener: http[i], GRPCListener: grpc[i]},
-			Credentials: cfg.Credentials, Auth: cfg.Auth, AnyScope: true, EnforceThroughput: cfg.EnforceThroughput, Backup: cfg.Backup, Dial: d.wan.Dial(name, regions), Logger: cfg.Logger, Fatal: cfg.Fatal,
+			Credentials: cfg.Credentials, Keys: cfg.Keys, Auth: cfg.Auth, Insecure: true, AnyScope: true, EnforceThroughput: cfg.EnforceThroughput, Backup: cfg.Backup, Dial: d.wan.Dial(name, regions), Logger: cfg.Logger, Fatal: cfg.Fatal,
 		}
 		if c.Logger != nil {
 			c.Logger = c.Logger.With("region", name)

@@ -26,6 +26,7 @@ type Engine struct {
 	id   identity
 	lock io.Closer
 
+	keys    *keyring
 	log     *raftlog.Log
 	store   *storage.Store
 	region  *region.Region
@@ -56,6 +57,9 @@ func openEngine(cfg Config, archive backup.Archive) (e *Engine, err error) {
 			e = nil
 		}
 	}()
+	if e.keys, err = openKeyring(cfg.Credentials, cfg.Keys, cfg.Logger); err != nil {
+		return e, err
+	}
 	if err := cfg.FS.MkdirAll(cfg.Data, 0o755); err != nil {
 		return e, fmt.Errorf("node: %w", err)
 	}
@@ -96,7 +100,7 @@ func openEngine(cfg Config, archive backup.Archive) (e *Engine, err error) {
 	e.scrub = &scrubber{log: e.log, store: e.store, now: cfg.Now, tasks: cfg.Tasks, logger: cfg.Logger, fatal: cfg.Fatal}
 	operator := &admin.Operator{Region: e.region, Links: e.rep, Backups: e.backups, Now: cfg.Now}
 	e.handler = api.New(api.Config{
-		Region: e.region, Verifier: cfg.verifier(), Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Peers: e.rep.Peers, Operator: operator.Handle,
+		Region: e.region, Verifier: cfg.verifier(e.keys), Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Peers: e.rep.Peers, Operator: operator.Handle,
 		Overloaded: func(err error) bool { return errors.Is(err, group.ErrOverloaded) }, EnforceThroughput: cfg.EnforceThroughput,
 	})
 	operator.Contributors = e.contributors

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"sync"
@@ -32,12 +33,6 @@ const (
 const (
 	// drainFor is how long requests under way may take when a node stops.
 	drainFor = 1500 * time.Millisecond
-	// headerLimit bounds a request's headers. Source: DYNAMODB.md §3, "Headers".
-	headerLimit       = 16 << 10
-	readHeaderTimeout = 10 * time.Second
-	readTimeout       = time.Minute // of a request with its body
-	writeTimeout      = 2 * time.Minute
-	idleTimeout       = 3 * time.Minute
 )
 
 // Node is one node of one region.
@@ -77,6 +72,9 @@ func Open(cfg Config) (n *Node, err error) {
 	if err := n.listen(); err != nil {
 		return n, err
 	}
+	if cfg.Auth == "off" && !cfg.isLocal() {
+		cfg.Logger.Warn("node: AUTH IS OFF: whoever can connect may read and change everything", "http", n.HTTPAddr().String())
+	}
 	e, err := openEngine(cfg, archive)
 	if err != nil {
 		return n, err
@@ -102,13 +100,11 @@ func (n *Node) listen() (err error) {
 
 func (n *Node) openServers() error {
 	n.metrics = newMetrics(n)
-	n.http = &http.Server{
-		Handler: n.handler, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout,
-		IdleTimeout: idleTimeout, MaxHeaderBytes: headerLimit,
-	}
+	n.http = newHTTPServer(n.handler, defaultLimits)
+	n.http.ErrorLog = slog.NewLogLogger(n.cfg.Logger.Handler(), slog.LevelDebug) // strangers must not fill the log
 	n.admin = &http.Server{
 		Handler:           admin.NewHandler(admin.Config{Ready: n.ready, Metrics: n.metrics}),
-		ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: headerLimit,
+		ReadHeaderTimeout: defaultLimits.header, IdleTimeout: defaultLimits.idle, MaxHeaderBytes: defaultLimits.headerBytes,
 	}
 	n.grpc = transport.NewServer()
 	transport.Register(n.grpc, n.rep)
@@ -173,12 +169,13 @@ func (n *Node) Run(ctx context.Context) error {
 	defer stopInner()
 	var links *connections // of other regions
 	g.Go(func() error { return n.run(gctx, inner) })
-	g.Go(func() error { return served(n.http.Serve(n.httpListener)) })
+	g.Go(func() error { return n.keys.watch(gctx) })
+	g.Go(func() error { return served(n.http.Serve(newConnections(n.httpListener, defaultLimits.connections))) })
 	if n.adminListener != nil {
 		g.Go(func() error { return served(n.admin.Serve(n.adminListener)) })
 	}
 	if n.grpcListener != nil {
-		links = newConnections(n.grpcListener)
+		links = newConnections(n.grpcListener, defaultLimits.connections)
 		g.Go(func() error { return served(n.grpc.Serve(links)) })
 	}
 	if n.cfg.Listen.Serf != "" {

@@ -34,7 +34,9 @@ a simulated network between them that can be cut and slowed down while it runs.`
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg.Regions = strings.Split(regions, ",")
-			cfg.Credentials = []node.Credential{key}
+			if cfg.Keys == "" || c.Flags().Changed("access-key") || c.Flags().Changed("secret-key") {
+				cfg.Credentials = []node.Credential{key}
+			}
 			if err := cfg.Validate(); err != nil {
 				return usageError{err}
 			}
@@ -52,9 +54,11 @@ a simulated network between them that can be cut and slowed down while it runs.`
 	f.StringVar(&regions, "regions", "us-east-1,eu-west-1,ap-northeast-1", "regions to run")
 	f.IntVar(&cfg.Port, "port", 8000, "port of the first region's endpoint; the others follow")
 	f.StringVar(&cfg.Host, "host", "127.0.0.1", "address to listen on")
-	f.StringVar(&key.AccessKey, "access-key", "commutator", "access key id that clients sign with")
-	f.StringVar(&key.SecretKey, "secret-key", "commutator", "its secret")
-	f.StringVar(&cfg.Auth, "auth", "on", "on, or off: any signature passes")
+	f.StringVar(&key.AccessKey, "access-key", devKey, "access key id that clients sign with")
+	f.StringVar(&key.SecretKey, "secret-key", devKey, "its secret")
+	f.StringVar(&cfg.Keys, "keys", "", `file of key pairs, instead of the two above or with them; read again when it changes:
+a YAML list of {accessKey: ID, secretKey: SECRET}`)
+	f.StringVar(&cfg.Auth, "auth", "on", "on, or off: any signature passes, and none does")
 	f.BoolVar(&cfg.EnforceThroughput, "enforce-throughput", false, "refuse requests beyond a table's provisioned or maximum throughput, as the service does")
 	f.DurationVar(&cfg.Latency, "wan-latency", 0, "latency between regions, one way, such as 80ms")
 	f.BoolVar(&verbose, "verbose", false, "log what the regions do")
@@ -88,7 +92,16 @@ func greet(out io.Writer, d *node.Dev, cfg node.DevConfig) {
 		fmt.Fprintf(w, "%s\thttp://%s\n", n.Region().Name(), n.HTTPAddr())
 	}
 	w.Flush()
-	key := cfg.Credentials[0]
+	key := node.Credential{AccessKey: "ANY", SecretKey: "ANY"}
+	switch {
+	case cfg.Auth == "off":
+	case len(cfg.Credentials) == 0:
+		key = node.Credential{AccessKey: "'one of " + cfg.Keys + "'", SecretKey: "'its secret'"}
+	case cfg.Credentials[0].SecretKey != devKey:
+		key = node.Credential{AccessKey: cfg.Credentials[0].AccessKey, SecretKey: "'its secret'"}
+	default:
+		key = cfg.Credentials[0]
+	}
 	fmt.Fprintf(out, `
 export AWS_ACCESS_KEY_ID=%s AWS_SECRET_ACCESS_KEY=%s
 
