@@ -20,7 +20,11 @@ type Definition struct {
 	Billing            Billing
 	Throughput         Throughput // provisioned, zeros on demand
 	OnDemand           Throughput `json:",omitzero"`  // on-demand maximums, zeros for none
+	Warm               Throughput `json:",omitzero"`  // the most there ever was, beyond what Billing and Throughput imply: see WarmThroughput
+	Scaled             Scaled     `json:",omitzero"`  // of Throughput
+	OnDemandSince      int64      `json:",omitempty"` // ms since the Unix epoch: when Billing last became OnDemand; 0 for never
 	Class              string     `json:",omitempty"` // "" means STANDARD
+	ClassChanged       int64      `json:",omitempty"` // ms since the Unix epoch; 0 for never
 	DeletionProtection bool       `json:",omitempty"`
 	Tags               []Tag      `json:",omitempty"` // sorted by key
 	Stream             *Stream    `json:",omitempty"`
@@ -227,12 +231,15 @@ func (d *Definition) Take(own string, theirs *Definition) bool {
 		old := d.Schema
 		d.Schema = theirs.Schema.Clone()
 		d.Schema.Solo = old.Solo
-		for i := range d.Schema.Indexes { // filling an index is each region's own work
+		// Filling an index, and removing one, is each region's own work.
+		d.Schema.Indexes = slices.DeleteFunc(d.Schema.Indexes, func(x Index) bool { return x.Deleting && !old.has(&x) })
+		for i := range d.Schema.Indexes {
 			x := &d.Schema.Indexes[i]
-			have := old.Index(x.Name)
-			x.Backfilling = have == nil || have.ID != x.ID || have.Backfilling
+			x.Backfilling = !x.Deleting && (!old.has(x) || old.Index(x.Name).Backfilling)
 		}
-		d.Billing, d.Throughput, d.OnDemand, d.Class = theirs.Billing, theirs.Throughput, theirs.OnDemand, theirs.Class
+		d.Billing, d.Throughput, d.OnDemand = theirs.Billing, theirs.Throughput, theirs.OnDemand
+		d.Warm, d.Scaled, d.OnDemandSince = theirs.Warm, theirs.Scaled, theirs.OnDemandSince
+		d.Class, d.ClassChanged = theirs.Class, theirs.ClassChanged
 		d.Scaling = cloneScaling(theirs.Scaling)
 		d.Stream, d.SSE = clonePointer(theirs.Stream), clonePointer(theirs.SSE)
 		d.Version = theirs.Version
@@ -256,9 +263,11 @@ func (d *Definition) Take(own string, theirs *Definition) bool {
 // shared returns all that Version orders, as bytes that are equal where it is.
 func (d *Definition) shared() []byte {
 	s := Definition{
-		Schema: d.Schema.Clone(), Billing: d.Billing, Throughput: d.Throughput, OnDemand: d.OnDemand, Class: d.Class, Stream: d.Stream, SSE: d.SSE, Scaling: d.Scaling,
+		Schema: d.Schema.Clone(), Billing: d.Billing, Throughput: d.Throughput, OnDemand: d.OnDemand, Warm: d.Warm, Scaled: d.Scaled,
+		OnDemandSince: d.OnDemandSince, Class: d.Class, ClassChanged: d.ClassChanged, Stream: d.Stream, SSE: d.SSE, Scaling: d.Scaling,
 	}
 	s.Schema.Solo = false
+	s.Schema.Indexes = slices.DeleteFunc(s.Schema.Indexes, func(x Index) bool { return x.Deleting })
 	for i := range s.Schema.Indexes {
 		s.Schema.Indexes[i].ID, s.Schema.Indexes[i].Backfilling = 0, false
 	}

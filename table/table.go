@@ -42,11 +42,15 @@ type Index struct {
 	// to date by every write, and may not be read yet.
 	Backfilling bool `json:",omitempty"`
 
-	Throughput Throughput
-}
+	// Deleting is true from when the index is to go until it is gone. It is kept up to date until then, and may not be
+	// read any more.
+	Deleting bool `json:",omitempty"`
 
-// Throughput is provisioned capacity, in units a second; zeros where billing is on demand.
-type Throughput struct{ Read, Write int64 }
+	Throughput Throughput
+	OnDemand   Throughput `json:",omitzero"` // as of a Definition
+	Warm       Throughput `json:",omitzero"`
+	Scaled     Scaled     `json:",omitzero"`
+}
 
 // Schema is what a partition must know of its table to apply a command: the same in every replica.
 type Schema struct {
@@ -95,6 +99,12 @@ func (s *Schema) Index(name string) *Index {
 		}
 	}
 	return nil
+}
+
+// has tells whether the schema has this very index.
+func (s *Schema) has(x *Index) bool {
+	have := s.Index(x.Name)
+	return have != nil && have.ID == x.ID
 }
 
 // KeyNames returns the names of the table's key attributes, partition key first.
