@@ -113,11 +113,12 @@ refuses, and the shape of every answer. The scripts named are files of test/conf
 | auto scaling | settings are stored, travel to all replicas, and are shown; nothing scales |
 | replica overrides in ReplicaUpdates | accepted and not kept: they are settings of capacity |
 | MultiRegionConsistency STRONG, witnesses, Disassociate | refused with a ValidationException: writes of several regions are merged |
-| VectorIndexes, ResourcePolicy, GlobalTableSourceArn at CreateTable | refused with a ValidationException |
+| VectorIndexes, GlobalTableSourceArn at CreateTable | refused with a ValidationException |
 | conflict resolution | the tags ` + "`commutator:conflict-resolution`" + ` and ` + "`commutator:conflict-resolution:<attribute>`" + `, with the values ` + "`Merge`" + ` and ` + "`LastWriterWins`" + `, say how writes of several regions meet |
-| table sizes and counts | as of now, where the service's are some hours old; those of indexes are not counted |
-| UpdateTable while a table is UPDATING | accepted, unless an index is still being filled; the service refuses |
-| AttributeDefinitions in DescribeTable | in order of first use by a key |
+| table and index sizes and counts | as of now, where the service's are some hours old |
+| a table with an index that is being filled | UPDATING until the index is filled; the service shows it as ACTIVE before. What the service lets through meanwhile is let through |
+| quotas of changes over time | of those the service has (table classes, encryption, tags, deletion protection), only that of decreases of provisioned throughput holds |
+| KMSMasterKeyId | any key is taken, and shown; nothing is encrypted with it |
 | JSON | an object that has a member twice, half a surrogate pair and bytes that are not UTF-8 are refused with a SerializationException |
 | presigned URLs, unsigned and streaming payloads | refused |
 `)

@@ -27,7 +27,7 @@ func updateContributorInsights(q *request, ctx context.Context) error {
 	if err := q.decode(&in); err != nil {
 		return err
 	}
-	name, err := tableName(in.TableName, 1)
+	name, err := q.h.tableName(in.TableName)
 	if err != nil {
 		return err
 	}
@@ -121,7 +121,7 @@ func describeContributorInsights(q *request, _ context.Context) error {
 	if err := q.decode(&in); err != nil {
 		return err
 	}
-	name, err := tableName(in.TableName, 1)
+	name, err := q.h.tableName(in.TableName)
 	if err != nil {
 		return err
 	}

@@ -10,7 +10,7 @@ func describeContinuousBackups(q *request, _ context.Context) error {
 	if err := q.decode(&in); err != nil {
 		return err
 	}
-	name, err := tableName(in.TableName, 1)
+	name, err := q.h.tableName(in.TableName)
 	if err != nil {
 		return err
 	}

@@ -1,19 +1,19 @@
 package api
 
-import "context"
+import (
+	"context"
+
+	"github.com/commutatordb/commutator/table"
+)
 
 // describeTimeToLive answers DescribeTimeToLive: nothing expires yet.
 func describeTimeToLive(q *request, _ context.Context) error {
-	var in struct{ TableName *string }
-	if err := q.decode(&in); err != nil {
-		return err
-	}
-	name, err := tableName(in.TableName, 1)
+	d, err := q.tableNamed()
 	if err != nil {
 		return err
 	}
-	if _, err := q.h.definition(name); err != nil {
-		return err
+	if d.Status == table.Creating || d.Status == table.Deleting {
+		return invalid("Cannot describe time to live while table is in %[1]s state: Current table state is %[1]s", d.Status)
 	}
 	type description struct{ TimeToLiveStatus string }
 	return q.encode(struct{ TimeToLiveDescription description }{description{"DISABLED"}})

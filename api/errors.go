@@ -134,7 +134,7 @@ func errTableNotFound(name string) *Error {
 }
 
 func errNoResource(arn string) *Error {
-	return dynamoError("ResourceNotFoundException", "Requested resource not found: ResourcArn: %s not found", arn)
+	return dynamoError("ResourceNotFoundException", "Requested resource not found: ResourceArn: %s not found", arn)
 }
 
 func errInUse(format string, args ...any) *Error {

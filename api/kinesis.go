@@ -33,7 +33,7 @@ func (q *request) readKinesis() (in kinesisInput, name string, err error) {
 	if err = q.decode(&in); err != nil {
 		return in, "", err
 	}
-	if name, err = tableName(in.TableName, 1); err != nil {
+	if name, err = q.h.tableName(in.TableName); err != nil {
 		return in, "", err
 	}
 	var c constraints
@@ -143,7 +143,7 @@ func describeKinesisStreamingDestination(q *request, _ context.Context) error {
 	if err := q.decode(&in); err != nil {
 		return err
 	}
-	name, err := tableName(in.TableName, 1)
+	name, err := q.h.tableName(in.TableName)
 	if err != nil {
 		return err
 	}

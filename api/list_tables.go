@@ -15,7 +15,7 @@ func listTables(q *request, _ context.Context) error {
 	after, limit := "", int64(100)
 	if in.ExclusiveStartTableName != nil {
 		after = *in.ExclusiveStartTableName
-		c.name(after, "exclusiveStartTableName", 3)
+		c.wholeName(after, "exclusiveStartTableName")
 	}
 	if in.Limit != nil {
 		limit = *in.Limit

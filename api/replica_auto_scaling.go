@@ -57,7 +57,7 @@ func describeTableReplicaAutoScaling(q *request, _ context.Context) error {
 	if err := q.decode(&in); err != nil {
 		return err
 	}
-	name, err := tableName(in.TableName, 1)
+	name, err := q.h.tableName(in.TableName)
 	if err != nil {
 		return err
 	}
@@ -145,7 +145,7 @@ func updateTableReplicaAutoScaling(q *request, ctx context.Context) error {
 	if err := q.decode(&in); err != nil {
 		return err
 	}
-	name, err := tableName(in.TableName, 1)
+	name, err := q.h.tableName(in.TableName)
 	if err != nil {
 		return err
 	}
@@ -234,7 +234,7 @@ func (in *updateScalingInput) apply(d *table.Definition, own string) error {
 	}
 	for _, r := range in.ReplicaUpdates {
 		if have := d.Replica(*r.RegionName); *r.RegionName != own && (have == nil || !have.Live()) {
-			return errNoReplica(d)
+			return errNoReplica(*r.RegionName)
 		}
 		setScaling(d, *r.RegionName, "", r.ReplicaProvisionedReadCapacityAutoScalingUpdate)
 		for _, x := range r.ReplicaGlobalSecondaryIndexUpdates {

@@ -103,6 +103,8 @@ func (q *request) newSearch(ctx context.Context, filter *expr.Condition, project
 func (s *search) checkGlobal() error {
 	p := &s.q.params
 	switch {
+	case s.index.Deleting:
+		return invalid("The table does not have the specified index: %s", s.index.Name)
 	case s.index.Backfilling:
 		return invalid("Cannot read from backfilling global secondary index: %s", s.index.Name)
 	case p.consistent:

@@ -39,6 +39,7 @@ type indexShape struct {
 	Projection            *projectionShape
 	ProvisionedThroughput *throughputShape
 	OnDemandThroughput    *onDemandShape
+	WarmThroughput        *warmShape
 }
 
 type tableDescription struct {
@@ -64,10 +65,13 @@ type tableDescription struct {
 	SSEDescription            *sseDescription      `json:",omitempty"`
 	TableClassSummary         *tableClassSummary   `json:",omitempty"`
 	OnDemandThroughput        *onDemandShape       `json:",omitempty"`
+	WarmThroughput            *warmShape           `json:",omitempty"`
 	DeletionProtectionEnabled bool
 }
 
 type throughputDescription struct {
+	LastIncreaseDateTime                                          seconds `json:",omitempty"`
+	LastDecreaseDateTime                                          seconds `json:",omitempty"`
 	NumberOfDecreasesToday, ReadCapacityUnits, WriteCapacityUnits int64
 }
 
@@ -81,8 +85,10 @@ type indexDescription struct {
 	KeySchema             []keySchemaElement
 	Projection            projectionShape
 	IndexStatus           string                 `json:",omitempty"`
-	Backfilling           bool                   `json:",omitempty"`
+	Backfilling           *bool                  `json:",omitempty"`
 	ProvisionedThroughput *throughputDescription `json:",omitempty"`
+	OnDemandThroughput    *onDemandShape         `json:",omitempty"`
+	WarmThroughput        *warmShape             `json:",omitempty"`
 	IndexSizeBytes        int64
 	ItemCount             int64
 	IndexArn              string
@@ -107,4 +113,7 @@ type sseDescription struct {
 	KMSMasterKeyArn string `json:",omitempty"`
 }
 
-type tableClassSummary struct{ TableClass string }
+type tableClassSummary struct {
+	TableClass         string
+	LastUpdateDateTime seconds `json:",omitempty"`
+}

@@ -22,8 +22,13 @@ func tagResource(q *request, ctx context.Context) error {
 	if in.Tags == nil {
 		c.required("tags")
 	}
-	c.tags(in.Tags)
 	if err := c.err(); err != nil {
+		return err
+	}
+	if len(in.Tags) == 0 {
+		return invalid("Atleast one Tag needs to be provided as Input.")
+	}
+	if err := checkTags(in.Tags); err != nil {
 		return err
 	}
 	return q.h.changeTags(ctx, in.ResourceArn, func(d *table.Definition) error { return addTags(d, in.Tags) })
@@ -36,6 +41,9 @@ func (h *Handler) changeTags(ctx context.Context, arn *string, change func(*tabl
 		return err
 	}
 	_, err = h.cfg.Region.Change(ctx, name, func(d *table.Definition) error {
+		if d.Status == table.Creating || d.Status == table.Deleting {
+			return errChanging(d)
+		}
 		before := d.Schema.Clone().Modes
 		if err := change(d); err != nil {
 			return err

@@ -1,9 +1,10 @@
 package api
 
 import (
-	"fmt"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/commutatordb/commutator/table"
 )
@@ -18,28 +19,52 @@ const (
 	tagAttributeMode = tagMode + ":"
 )
 
-func (c *constraints) tags(list []tagShape) {
-	for i, t := range list {
-		at := fmt.Sprintf("tags.%d.member.", i+1)
-		if t.Key == nil {
-			c.required(at + "key")
-		} else {
-			c.length(*t.Key, at+"key", 1, 128)
+// checkTags checks tags that are to be set. All of them are, or none.
+func checkTags(list []tagShape) error {
+	var keys []string
+	for _, t := range list {
+		if err := checkTagKey(t.Key); err != nil {
+			return err
 		}
-		if t.Value == nil {
-			c.required(at + "value")
-		} else {
-			c.length(*t.Value, at+"value", 0, 256)
+		switch {
+		case t.Value == nil:
+			return invalid("The Tag Value provided is invalid, Value: null")
+		case utf8.RuneCountInString(*t.Value) > 256 || !isTagText(*t.Value):
+			return invalid("The Tag Value provided is invalid, Value: %s", shorten(*t.Value))
+		case strings.HasPrefix(*t.Key, "aws:"):
+			return invalid("Tag Key cannot be prefixed with aws:, Key: %s", *t.Key)
+		case slices.Contains(keys, *t.Key):
+			return invalid("Duplicate Tag Keys provided as input: Duplicate Tag Key found %s", *t.Key)
+		}
+		keys = append(keys, *t.Key)
+	}
+	return nil
+}
+
+// checkTagKey checks one key. An attribute's name, in a tag of ours, may be any.
+func checkTagKey(key *string) error {
+	switch {
+	case key == nil:
+		return invalid("The Tag Key provided is invalid, Key: null")
+	case *key == "" || utf8.RuneCountInString(*key) > 128 || !isTagText(*key) && !strings.HasPrefix(*key, tagAttributeMode):
+		return invalid("The Tag Key provided is invalid, Key: %s", shorten(*key))
+	}
+	return nil
+}
+
+// isTagText tells whether tags may have the text. Source: Developer Guide, "Tagging restrictions".
+func isTagText(s string) bool {
+	for _, r := range s {
+		if !unicode.IsLetter(r) && !unicode.IsDigit(r) && !unicode.IsSpace(r) && !strings.ContainsRune("+-=._:/@", r) {
+			return false
 		}
 	}
+	return true
 }
 
 // addTags sets tags, each in place of one with the same key, and what follows from them.
 func addTags(d *table.Definition, list []tagShape) error {
 	for _, t := range list {
-		if strings.HasPrefix(*t.Key, "aws:") {
-			return invalid("One or more parameter values were invalid: Tag keys must not begin with aws: %s", *t.Key)
-		}
 		i, found := findTag(d, *t.Key)
 		if found {
 			d.Tags[i].Value = *t.Value
@@ -51,16 +76,20 @@ func addTags(d *table.Definition, list []tagShape) error {
 		}
 		mode := table.Mode(*t.Value)
 		if mode != table.Merge && mode != table.LastWriterWins {
-			return invalid("One or more parameter values were invalid: the tag %s must be %s or %s, not %q", *t.Key, table.Merge, table.LastWriterWins, *t.Value)
+			return parameter("the tag %s must be %s or %s, not %q", *t.Key, table.Merge, table.LastWriterWins, *t.Value)
 		}
 		if !setMode(&d.Schema.Modes, *t.Key, mode) {
-			return invalid("One or more parameter values were invalid: the tag %s is neither %s nor %s and an attribute's name", *t.Key, tagMode, tagAttributeMode)
+			return parameter("the tag %s is neither %s nor %s and an attribute's name", *t.Key, tagMode, tagAttributeMode)
 		}
 	}
 	if len(d.Tags) > maxTags {
-		return invalid("One or more parameter values were invalid: Too many tags: a table may have %d", maxTags)
+		return errTooManyTags()
 	}
 	return nil
+}
+
+func errTooManyTags() error {
+	return invalid("Number of Tags exceed the current limit for the provided ResourceArn")
 }
 
 // removeTags takes tags away, and what followed from them.
@@ -111,8 +140,17 @@ func (h *Handler) tableOfARN(arn *string) (string, error) {
 	if err := c.err(); err != nil {
 		return "", err
 	}
-	name := nameOfTable(*arn)
-	if name == *arn || name == "" {
+	parts := strings.SplitN(*arn, ":", 6)
+	switch {
+	case parts[0] != "arn" || len(parts) == 1:
+		return "", parameter("ARNs must start with 'arn:': %s", shorten(*arn))
+	case len(parts) < 6 || parts[2] != "dynamodb":
+		return "", parameter("Provided Arn is not a DynamoDB resource arn: %s", shorten(*arn))
+	case strings.Contains(parts[5], "/index/"):
+		return "", parameter("Invalid resource arn provided, only table or stream is accepted. Provided resource arn: %s", shorten(*arn))
+	}
+	name, ok := strings.CutPrefix(parts[5], "table/")
+	if !ok || name == "" || strings.Contains(name, "/") || parts[3] != h.cfg.Region.Name() {
 		return "", invalid("Invalid TableArn: Invalid ResourceArn provided as input %s", shorten(*arn))
 	}
 	if *arn != h.tableARN(h.cfg.Region.Name(), name) {

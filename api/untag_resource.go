@@ -19,9 +19,19 @@ func untagResource(q *request, ctx context.Context) error {
 	if in.TagKeys == nil {
 		c.required("tagKeys")
 	}
-	c.lengths(in.TagKeys, "tagKeys", 1, 128)
 	if err := c.err(); err != nil {
 		return err
+	}
+	if len(in.TagKeys) == 0 {
+		return invalid("Atleast one Tag Key needs to be provided as Input.")
+	}
+	for i := range in.TagKeys {
+		if err := checkTagKey(&in.TagKeys[i]); err != nil {
+			return err
+		}
+	}
+	if len(in.TagKeys) > maxTags {
+		return errTooManyTags()
 	}
 	return q.h.changeTags(ctx, in.ResourceArn, func(d *table.Definition) error {
 		removeTags(d, in.TagKeys)

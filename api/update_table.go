@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/commutatordb/commutator/region"
 	"github.com/commutatordb/commutator/table"
@@ -16,7 +18,7 @@ type updateTableInput struct {
 	BillingMode                 *string
 	ProvisionedThroughput       *throughputShape
 	OnDemandThroughput          *onDemandShape
-	WarmThroughput              *struct{}
+	WarmThroughput              *warmShape
 	GlobalSecondaryIndexUpdates []indexUpdate
 	StreamSpecification         *streamShape
 	SSESpecification            *sseShape
@@ -34,7 +36,7 @@ type indexUpdate struct {
 		IndexName             *string
 		ProvisionedThroughput *throughputShape
 		OnDemandThroughput    *onDemandShape
-		WarmThroughput        *struct{}
+		WarmThroughput        *warmShape
 	}
 	Delete *struct{ IndexName *string }
 }
@@ -57,39 +59,39 @@ func updateTable(q *request, ctx context.Context) error {
 	if err := q.decode(&in); err != nil {
 		return err
 	}
-	name, err := tableName(in.TableName, 1)
+	name, err := q.h.tableName(in.TableName)
 	if err != nil {
 		return err
 	}
 	if err := in.checkModel(); err != nil {
 		return err
 	}
-	if err := in.checkAsked(); err != nil {
+	if err := in.check(); err != nil {
 		return err
 	}
-	d, err := q.h.cfg.Region.Change(ctx, name, func(d *table.Definition) error { return q.h.update(d, &in) })
+	var before *table.Definition
+	d, err := q.h.cfg.Region.Change(ctx, name, func(d *table.Definition) error {
+		before = d.Clone()
+		return q.h.update(d, &in)
+	})
 	if errors.Is(err, region.ErrNoTable) {
 		return errTableNotFound(name)
 	}
 	if err != nil {
 		return err
 	}
-	return q.encode(struct{ TableDescription tableDescription }{q.h.describe(d)})
+	return q.encode(struct{ TableDescription tableDescription }{q.h.describeUpdate(before, d, &in)})
 }
 
 func (in *updateTableInput) checkModel() error {
 	var c constraints
 	c.definitions(in.AttributeDefinitions)
 	c.billing(in.BillingMode, in.ProvisionedThroughput)
-	c.settings(in.StreamSpecification, in.SSESpecification, in.TableClass)
-	if in.MultiRegionConsistency != nil {
-		c.enum(*in.MultiRegionConsistency, "multiRegionConsistency", "EVENTUAL", "STRONG")
-	}
 	for i := range in.GlobalSecondaryIndexUpdates {
 		u := &in.GlobalSecondaryIndexUpdates[i]
 		at := fmt.Sprintf("globalSecondaryIndexUpdates.%d.member.", i+1)
 		if u.Create != nil {
-			c.index(u.Create, at+"create.")
+			c.index(u.Create, at+"create.", 0)
 		}
 		if u.Update != nil {
 			c.indexName(u.Update.IndexName, at+"update.indexName")
@@ -98,6 +100,11 @@ func (in *updateTableInput) checkModel() error {
 		if u.Delete != nil {
 			c.indexName(u.Delete.IndexName, at+"delete.indexName")
 		}
+	}
+	c.stream(in.StreamSpecification)
+	c.sse(in.SSESpecification)
+	if in.MultiRegionConsistency != nil {
+		c.enum(*in.MultiRegionConsistency, "multiRegionConsistency", "EVENTUAL", "STRONG")
 	}
 	if in.ReplicaUpdates != nil {
 		c.count(len(in.ReplicaUpdates), "replicaUpdates", 1, 0)
@@ -118,33 +125,133 @@ func (in *updateTableInput) checkModel() error {
 	return c.err()
 }
 
-func (c *constraints) indexName(name *string, at string) {
-	if name == nil {
-		c.required(at)
-	} else {
-		c.name(*name, at, 3)
+// The kinds of change that one request may ask for. Most must come alone.
+type concern uint
+
+const (
+	ofIOPS concern = 1 << iota // BillingMode, ProvisionedThroughput
+	ofOnDemand
+	ofWarm
+	ofIndexes
+	ofStream
+	ofSSE
+	ofReplicas
+	ofClass
+	ofProtection
+)
+
+// concerns returns what the request is about.
+func (in *updateTableInput) concerns() concern {
+	var out concern
+	for _, x := range [...]struct {
+		of    concern
+		given bool
+	}{
+		{ofIOPS, in.BillingMode != nil || in.ProvisionedThroughput != nil},
+		{ofOnDemand, in.OnDemandThroughput.given() != ""},
+		{ofWarm, in.WarmThroughput.given()},
+		{ofIndexes, len(in.GlobalSecondaryIndexUpdates) > 0},
+		{ofStream, in.StreamSpecification != nil},
+		{ofSSE, in.SSESpecification != nil},
+		{ofReplicas, len(in.ReplicaUpdates) > 0},
+		{ofClass, in.TableClass != nil},
+		{ofProtection, in.DeletionProtectionEnabled != nil},
+	} {
+		if x.given {
+			out |= x.of
+		}
 	}
+	return out
 }
 
-// asksMoreThanProtection tells whether the request changes anything that all replicas of a global table
-// share; deletion protection is each replica's own.
-func (in *updateTableInput) asksMoreThanProtection() bool {
-	return in.BillingMode != nil || in.ProvisionedThroughput != nil || in.OnDemandThroughput != nil || in.WarmThroughput != nil || len(in.GlobalSecondaryIndexUpdates) > 0 ||
-		in.StreamSpecification != nil || in.SSESpecification != nil || len(in.ReplicaUpdates) > 0 || in.TableClass != nil
-}
-
-// checkAsked refuses requests for nothing, for too much at once, and for what is not there.
-func (in *updateTableInput) checkAsked() error {
+// check refuses requests for nothing, for what does not go together, and for what is not there.
+func (in *updateTableInput) check() error {
 	switch {
 	case in.MultiRegionConsistency != nil && *in.MultiRegionConsistency == "STRONG", len(in.GlobalTableWitnessUpdates) > 0:
-		return invalid("One or more parameter values were invalid: MultiRegionConsistency STRONG is not supported; writes of several regions are merged")
+		return parameter("MultiRegionConsistency STRONG is not supported; writes of several regions are merged")
 	case len(in.VectorIndexUpdates) > 0:
 		return invalid("VectorIndexUpdates are not supported")
 	}
-	if !in.asksMoreThanProtection() && in.DeletionProtectionEnabled == nil {
-		return invalid("At least one of ProvisionedThroughput, BillingMode, UpdateStreamEnabled, GlobalSecondaryIndexUpdates or SSESpecification or ReplicaUpdates is required")
+	of := in.concerns()
+	if of == 0 {
+		list := "MultiRegionConsistency, "
+		if in.MultiRegionConsistency != nil {
+			list = ""
+		}
+		return invalid("At least one of ProvisionedThroughput, BillingMode, UpdateStreamEnabled, GlobalSecondaryIndexUpdates, SSESpecification, ReplicaUpdates, MultiAccountReplicaReady, ReplicaTransitRoleArn, %sDeletionProtectionEnabled, OnDemandThroughput, WarmThroughput or TableClass is required", list)
 	}
-	structural := 0
+	if err := checkClass(in.TableClass); err != nil {
+		return err
+	}
+	made, dropped, err := in.checkIndexes()
+	if err != nil {
+		return err
+	}
+	if err := in.checkTogether(of, made, dropped); err != nil {
+		return err
+	}
+	if made+dropped > 1 {
+		return errOneIndex()
+	}
+	if err := in.StreamSpecification.checkUpdate(); err != nil {
+		return err
+	}
+	if err := in.ProvisionedThroughput.checkBounds(""); err != nil {
+		return err
+	}
+	if in.BillingMode != nil {
+		switch table.Billing(*in.BillingMode) {
+		case table.OnDemand:
+			if in.ProvisionedThroughput != nil {
+				return parameter("Neither ReadCapacityUnits nor WriteCapacityUnits can be specified when BillingMode is PAY_PER_REQUEST")
+			}
+		case table.Provisioned:
+			if in.ProvisionedThroughput == nil {
+				return parameter("ProvisionedThroughput must be specified when BillingMode is PROVISIONED")
+			}
+		}
+	}
+	return in.checkReplicas()
+}
+
+func errOneIndex() error {
+	return errLimit("Subscriber limit exceeded: Only 1 online index can be created or deleted simultaneously per table")
+}
+
+// checkTogether refuses what the service does not change in one request.
+// Source: answers of the service to every pair, recorded in public.
+func (in *updateTableInput) checkTogether(of concern, made, dropped int) error {
+	const alone = " must be the only operation in the request"
+	structural := made+dropped > 0
+	switch {
+	case of&ofReplicas != 0 && of != ofReplicas:
+		return parameter("Replica modification" + alone)
+	case of&ofSSE != 0 && of != ofSSE:
+		return parameter("Server-Side Encryption modification" + alone)
+	case of&ofClass != 0 && of != ofClass:
+		return parameter("TableClass modification" + alone)
+	case of&ofProtection != 0 && of != ofProtection:
+		return parameter("DeletionProtection modification" + alone)
+	case of&ofWarm != 0 && made > 0:
+		return parameter("Create global secondary index cannot be specified when updating WarmThroughput")
+	case of&ofWarm != 0 && of != ofWarm:
+		return parameter("WarmThroughput" + alone)
+	case of&ofOnDemand != 0 && (of&^(ofOnDemand|ofIOPS) != 0 || of&ofIOPS != 0 && in.BillingMode == nil):
+		return parameter("OnDemandThroughput can only be combined with BillingMode in an UpdateTable request")
+	case of&ofStream != 0 && in.ProvisionedThroughput != nil:
+		return parameter("You cannot modify stream status while updating table IOPS")
+	case structural && in.ProvisionedThroughput != nil && in.BillingMode == nil:
+		return parameter("You cannot create or delete index while updating table IOPS")
+	case structural && of&ofStream != 0:
+		return parameter("You cannot create or delete index while changing stream status")
+	case in.GlobalSecondaryIndexUpdates != nil && len(in.GlobalSecondaryIndexUpdates) == 0:
+		return parameter("List of GlobalSecondaryIndexUpdates is empty")
+	}
+	return nil
+}
+
+// checkIndexes checks the updates of indexes without a look at the table, and returns how many are to be made and to be dropped.
+func (in *updateTableInput) checkIndexes() (made, dropped int, err error) {
 	var touched []string
 	for i := range in.GlobalSecondaryIndexUpdates {
 		u := &in.GlobalSecondaryIndexUpdates[i]
@@ -152,39 +259,63 @@ func (in *updateTableInput) checkAsked() error {
 		n := 0
 		if u.Create != nil {
 			name, n = *u.Create.IndexName, n+1
-			structural++
+			made++
 		}
 		if u.Update != nil {
 			name, n = *u.Update.IndexName, n+1
 		}
 		if u.Delete != nil {
 			name, n = *u.Delete.IndexName, n+1
-			structural++
+			dropped++
 		}
-		if n != 1 {
-			return invalid("One or more parameter values were invalid: One of GlobalSecondaryIndexUpdate.Update, GlobalSecondaryIndexUpdate.Create, GlobalSecondaryIndexUpdate.Delete must not be null")
+		switch {
+		case n == 0:
+			return 0, 0, parameter("One of GlobalSecondaryIndexUpdate.Update, GlobalSecondaryIndexUpdate.Create, GlobalSecondaryIndexUpdate.Delete must not be null")
+		case n > 1:
+			return 0, 0, parameter("Only one global secondary index action is allowed per GlobalSecondaryIndexUpdate object")
+		case slices.Contains(touched, name):
+			return 0, 0, parameter("Only one global secondary index update per index is allowed simultaneously. Index: %s", name)
+		case u.Update != nil && u.Update.WarmThroughput != nil && !u.Update.WarmThroughput.given():
+			return 0, 0, parameter("WarmThroughput must have at least one of ReadUnitsPerSecond or WriteUnitsPerSecond specified for index: %s", name)
+		case u.Create != nil && len(in.AttributeDefinitions) == 0:
+			return 0, 0, parameter("AttributeDefinitions is not specified for index: %s", name)
 		}
-		if slices.Contains(touched, name) {
-			return invalid("One or more parameter values were invalid: Only one global secondary index update per index is allowed simultaneously. Index: %s", name)
+		if u.Update != nil {
+			if err := u.Update.ProvisionedThroughput.checkBounds(" for index " + name); err != nil {
+				return 0, 0, err
+			}
 		}
 		touched = append(touched, name)
 	}
-	if structural > 1 {
-		return errLimit("Subscriber limit exceeded: Only 1 online index can be created or deleted simultaneously per table")
-	}
+	return made, dropped, nil
+}
+
+func (in *updateTableInput) checkReplicas() error {
+	var kinds, regions []string
 	for i := range in.ReplicaUpdates {
 		u := &in.ReplicaUpdates[i]
-		n := 0
-		for _, given := range [...]bool{u.Create != nil, u.Update != nil, u.Delete != nil, u.Disassociate != nil} {
-			if given {
-				n++
-			}
+		if u.Disassociate != nil {
+			return parameter("ReplicaUpdates: Disassociate is not supported yet")
+		}
+		n := len(kinds)
+		if u.Create != nil {
+			kinds, regions = append(kinds, "create"), append(regions, *u.Create.RegionName)
+		}
+		if u.Update != nil {
+			kinds, regions = append(kinds, "update"), append(regions, *u.Update.RegionName)
+		}
+		if u.Delete != nil {
+			kinds, regions = append(kinds, "delete"), append(regions, *u.Delete.RegionName)
 		}
 		switch {
-		case u.Disassociate != nil:
-			return invalid("One or more parameter values were invalid: ReplicaUpdates: Disassociate is not supported yet")
-		case n != 1:
-			return invalid("One or more parameter values were invalid: Exactly one of Create, Update and Delete must be given in each of ReplicaUpdates")
+		case len(kinds) == n:
+			return invalid("There are no actions specified in the Replica Update Action of the request.")
+		case len(slices.Compact(slices.Clone(kinds))) > 1:
+			return invalid("Update table operation with more than one type of replica actions not allowed.")
+		case len(kinds) > 1 && kinds[0] != "update":
+			return invalid("Update table operation with more than one create or delete replica actions not allowed")
+		case slices.Contains(regions[:n], regions[n]):
+			return invalid("Cannot target multiple regions with the same action")
 		}
 	}
 	return nil
@@ -192,10 +323,11 @@ func (in *updateTableInput) checkAsked() error {
 
 // update makes the changes on a copy of the definition.
 func (h *Handler) update(d *table.Definition, in *updateTableInput) error {
-	if d.Status == table.Creating || d.Status == table.Deleting {
-		return errChanging(d)
+	if err := h.admit(d, in); err != nil {
+		return err
 	}
-	if err := updateCapacity(d, in); err != nil {
+	before := d.Clone()
+	if err := h.updateCapacity(d, in); err != nil {
 		return err
 	}
 	for i := range in.GlobalSecondaryIndexUpdates {
@@ -206,23 +338,92 @@ func (h *Handler) update(d *table.Definition, in *updateTableInput) error {
 	if err := h.updateStream(d, in.StreamSpecification); err != nil {
 		return err
 	}
-	if err := setSSE(d, in.SSESpecification); err != nil {
+	if err := h.updateSSE(d, in.SSESpecification); err != nil {
 		return err
 	}
-	if in.TableClass != nil {
-		d.Class = *in.TableClass
+	if in.TableClass != nil && *in.TableClass != d.Class && (d.Class != "" || *in.TableClass != standardClass) {
+		d.Class, d.ClassChanged = *in.TableClass, h.cfg.Now().UnixMilli()
 	}
 	if err := h.updateReplicas(d, in.ReplicaUpdates); err != nil {
 		return err
 	}
-	if in.DeletionProtectionEnabled != nil {
+	of := in.concerns()
+	if of&ofProtection != 0 {
 		d.DeletionProtection = *in.DeletionProtectionEnabled
 	}
-	if in.asksMoreThanProtection() {
+	if reflect.DeepEqual(before, d) {
+		return nil
+	}
+	if of&^ofProtection != 0 { // deletion protection is each replica's own, everything else all replicas share
 		d.Version = h.version(d)
 	}
-	d.Status = table.Updating // the region makes it ACTIVE again once it follows the new definition
+	if d.Status == table.Active && in.takesTime(of) {
+		d.Status = table.Updating // the region makes it ACTIVE again once it follows the new definition
+	}
 	return nil
+}
+
+// takesTime tells whether the table is UPDATING while the changes are carried out.
+func (in *updateTableInput) takesTime(of concern) bool {
+	if of&(ofIOPS|ofStream|ofClass|ofReplicas) != 0 {
+		return true
+	}
+	return slices.ContainsFunc(in.GlobalSecondaryIndexUpdates, func(u indexUpdate) bool { return u.Update == nil })
+}
+
+// admit refuses changes to a table that is being changed. What the service lets through meanwhile is let through: it depends on the
+// kind of both changes.
+func (h *Handler) admit(d *table.Definition, in *updateTableInput) error {
+	if d.Status == table.Creating || d.Status == table.Deleting {
+		return errChanging(d)
+	}
+	var filling, deleting []string
+	for i := range d.Schema.Indexes {
+		switch x := &d.Schema.Indexes[i]; {
+		case x.Deleting:
+			deleting = append(deleting, x.Name)
+		case x.Backfilling:
+			filling = append(filling, x.Name)
+		}
+	}
+	of := in.concerns()
+	for i := range in.GlobalSecondaryIndexUpdates {
+		u := &in.GlobalSecondaryIndexUpdates[i]
+		var name string
+		switch {
+		case u.Update != nil:
+			name = *u.Update.IndexName
+		case u.Create != nil:
+			name = *u.Create.IndexName
+		default:
+			name = *u.Delete.IndexName
+		}
+		switch {
+		case slices.Contains(deleting, name):
+			return errInUse("Attempt to change a resource which is still in use: Index is being deleted. Table: %s Index: %s", d.Schema.Name, name)
+		case u.Update != nil, u.Delete != nil && slices.Contains(filling, name):
+		case len(filling)+len(deleting) > 0:
+			return errOneIndex()
+		}
+	}
+	switch {
+	case of&^(ofProtection|ofSSE|ofWarm) == 0, d.Status == table.Active, len(filling) > 0:
+		return nil
+	case len(deleting) > 0 && of&ofIOPS != 0:
+		return errInUse("Attempt to change a resource which is still in use: Can't change table IOPS when an index is being deleted. Table: %s Indexes: [%s]", d.Schema.Name, strings.Join(deleting, ", "))
+	case len(deleting) > 0 && of == ofIndexes:
+		return nil
+	}
+	return errChanging(d)
+}
+
+// errChanging refuses to change a table that is being created, deleted or changed.
+func errChanging(d *table.Definition) error {
+	what := map[table.Status]string{table.Creating: "created", table.Deleting: "deleted"}[d.Status]
+	if what == "" {
+		what = "updated"
+	}
+	return errInUse("Attempt to change a resource which is still in use: Table is being %s: %s", what, d.Schema.Name)
 }
 
 // version stamps a change to what all replicas share. It is above the definition's last version even
@@ -231,41 +432,61 @@ func (h *Handler) version(d *table.Definition) uint64 {
 	return max(uint64(h.cfg.Region.Stamp()), d.Version+1)
 }
 
-func updateCapacity(d *table.Definition, in *updateTableInput) error {
+// updateCapacity changes the table's billing, and the capacity that goes with it.
+func (h *Handler) updateCapacity(d *table.Definition, in *updateTableInput) error {
+	now := h.cfg.Now()
 	mode := d.Billing
 	if in.BillingMode != nil {
 		mode = table.Billing(*in.BillingMode)
 	}
 	switch {
-	case mode != d.Billing:
-		if err := setBilling(d, in.BillingMode, in.ProvisionedThroughput, in.OnDemandThroughput); err != nil {
+	case mode == table.OnDemand && in.ProvisionedThroughput != nil:
+		return parameter("Neither ReadCapacityUnits nor WriteCapacityUnits can be specified when BillingMode is PAY_PER_REQUEST")
+	case mode == table.Provisioned && in.OnDemandThroughput.given() != "":
+		return parameter("%s for OnDemandThroughput cannot be specified when the table BillingMode is PROVISIONED", in.OnDemandThroughput.given())
+	}
+	if mode != d.Billing {
+		if err := in.switchBilling(d, mode); err != nil {
 			return err
 		}
-		for i := range d.Schema.Indexes {
-			x := &d.Schema.Indexes[i]
-			x.Throughput = table.Throughput{}
-			if x.Global && mode == table.Provisioned && !in.updatesThroughput(x.Name) {
-				return invalid("One or more parameter values were invalid: ProvisionedThroughput must be specified for index: %s", x.Name)
-			}
+		if mode == table.OnDemand {
+			d.OnDemandSince = now.UnixMilli()
 		}
-	case mode == table.OnDemand:
-		if in.ProvisionedThroughput != nil {
-			return invalid("One or more parameter values were invalid: Neither ReadCapacityUnits nor WriteCapacityUnits can be specified when BillingMode is PAY_PER_REQUEST")
+	} else if in.ProvisionedThroughput != nil {
+		if err := rescale(now, "table", &d.Throughput, &d.Warm, &d.Scaled, in.ProvisionedThroughput.units()); err != nil {
+			return err
 		}
-		return setOnDemand(&d.OnDemand, in.OnDemandThroughput)
-	case in.OnDemandThroughput != nil:
-		return invalid("One or more parameter values were invalid: OnDemandThroughput cannot be specified when BillingMode is PROVISIONED")
-	case in.ProvisionedThroughput != nil:
-		t := table.Throughput{Read: *in.ProvisionedThroughput.ReadCapacityUnits, Write: *in.ProvisionedThroughput.WriteCapacityUnits}
-		if t == d.Throughput && in.BillingMode == nil {
-			return invalid("The provisioned throughput for the table will not change. The requested value equals the current value. Current ReadCapacityUnits provisioned for the table: %d. Requested ReadCapacityUnits: %d. Current WriteCapacityUnits provisioned for the table: %d. Requested WriteCapacityUnits: %d. Refer to the Amazon DynamoDB Developer Guide for current limits and how to request higher limits.", t.Read, t.Read, t.Write, t.Write)
-		}
-		d.Throughput = t
 	}
+	if err := in.OnDemandThroughput.set(&d.OnDemand, "table", true); err != nil {
+		return err
+	}
+	return in.WarmThroughput.increase(&d.Warm, d.Billing, d.Throughput, "table")
+}
+
+// switchBilling takes away what belongs to the billing mode there was. Going to provisioned capacity, every index must be given its own.
+func (in *updateTableInput) switchBilling(d *table.Definition, mode table.Billing) error {
+	d.Warm = table.Warm(d.Warm, d.Billing, d.Throughput)
+	d.Throughput, d.OnDemand = table.Throughput{}, table.Throughput{}
+	if mode == table.Provisioned {
+		d.Throughput = in.ProvisionedThroughput.units()
+	}
+	for i := range d.Schema.Indexes {
+		x := &d.Schema.Indexes[i]
+		if !x.Global {
+			continue
+		}
+		x.Warm = table.Warm(x.Warm, d.Billing, x.Throughput)
+		x.Throughput, x.OnDemand = table.Throughput{}, table.Throughput{}
+		if mode == table.Provisioned && !in.provisions(x.Name) {
+			return parameter("ProvisionedThroughput must be specified for index: %s", x.Name)
+		}
+	}
+	d.Billing = mode
 	return nil
 }
 
-func (in *updateTableInput) updatesThroughput(index string) bool {
+// provisions tells whether an index is given provisioned throughput, or goes.
+func (in *updateTableInput) provisions(index string) bool {
 	return slices.ContainsFunc(in.GlobalSecondaryIndexUpdates, func(u indexUpdate) bool {
 		return u.Update != nil && *u.Update.IndexName == index && u.Update.ProvisionedThroughput != nil ||
 			u.Delete != nil && *u.Delete.IndexName == index
@@ -277,23 +498,48 @@ func (h *Handler) updateIndex(d *table.Definition, definitions []attributeDefini
 	if u.Create != nil {
 		return h.createIndex(d, definitions, u.Create)
 	}
-	var x *table.Index
-	if u.Update != nil {
-		x = s.Index(*u.Update.IndexName)
-	} else {
-		x = s.Index(*u.Delete.IndexName)
-	}
-	if x == nil || !x.Global {
-		return dynamoError("ResourceNotFoundException", "Requested resource not found")
-	}
+	name, verb := "", "update"
 	if u.Delete != nil {
-		s.Indexes = slices.DeleteFunc(s.Indexes, func(i table.Index) bool { return i.ID == x.ID })
+		name, verb = *u.Delete.IndexName, "delete"
+	} else {
+		name = *u.Update.IndexName
+	}
+	x := s.Index(name)
+	switch {
+	case x == nil:
+		return dynamoError("ResourceNotFoundException", "Requested resource not found: Index %s for table %s", name, s.Name)
+	case !x.Global:
+		return invalid("Cannot %s an index that is not a GlobalSecondaryIndex: %s", verb, name)
+	case u.Delete != nil:
+		x.Deleting, x.Backfilling = true, false // the region takes it away
 		return nil
 	}
-	if u.Update.ProvisionedThroughput != nil {
-		return setIndexThroughput(d, x, u.Update.ProvisionedThroughput)
+	in := u.Update
+	if d.Billing == table.OnDemand {
+		if in.ProvisionedThroughput != nil || in.OnDemandThroughput.given() == "" && !in.WarmThroughput.given() {
+			return parameter("The only Updates for index: %s when TableThroughputMode is PAY_PER_REQUEST can be to OnDemandThroughput, WarmThroughput", name)
+		}
+	} else {
+		switch member := in.OnDemandThroughput.given(); {
+		case member != "":
+			return parameter("%s for OnDemandThroughput for index : %s cannot be specified when the table BillingMode is PROVISIONED", member, name)
+		case in.ProvisionedThroughput == nil && !in.WarmThroughput.given():
+			return parameter("Both ReadCapacityUnits and WriteCapacityUnits must be specified for index: %s", name)
+		}
 	}
-	return nil
+	switch {
+	case in.ProvisionedThroughput == nil:
+	case x.Throughput == table.Throughput{}: // its table's billing has just been switched
+		x.Throughput = in.ProvisionedThroughput.units()
+	default:
+		if err := rescale(h.cfg.Now(), "index "+name, &x.Throughput, &x.Warm, &x.Scaled, in.ProvisionedThroughput.units()); err != nil {
+			return err
+		}
+	}
+	if err := in.OnDemandThroughput.set(&x.OnDemand, "index : "+name, true); err != nil {
+		return err
+	}
+	return in.WarmThroughput.increase(&x.Warm, d.Billing, x.Throughput, "index "+name)
 }
 
 // createIndex adds an index that is yet to be filled. Definitions are merged into those the table has;
@@ -302,57 +548,51 @@ func (h *Handler) createIndex(d *table.Definition, definitions []attributeDefini
 	s := &d.Schema
 	global := 0
 	for i := range s.Indexes {
-		if s.Indexes[i].Backfilling {
-			return errInUse("Attempt to change a resource which is still in use: Index is being created: %s", s.Indexes[i].Name)
-		}
 		if s.Indexes[i].Global {
 			global++
 		}
 	}
-	if s.Index(*in.IndexName) != nil {
+	switch {
+	case s.Index(*in.IndexName) != nil:
 		return invalid("Attempting to create an index which already exists")
-	}
-	if global == maxGlobalIndexes {
-		return errLimit("One or more parameter values were invalid: GlobalSecondaryIndex count exceeds the per-table limit of %d", maxGlobalIndexes)
+	case global == maxGlobalIndexes:
+		return errLimit("Subscriber limit exceeded: Number of global secondary indexes exceeds per-table limit of %d", maxGlobalIndexes)
+	case d.Billing == table.OnDemand && in.ProvisionedThroughput != nil:
+		return parameter("Neither ReadCapacityUnits nor WriteCapacityUnits can be specified for index: %s when BillingMode is PAY_PER_REQUEST", *in.IndexName)
+	case d.Billing == table.Provisioned && in.OnDemandThroughput.given() != "":
+		return parameter("%s for OnDemandThroughput for index : %s cannot be specified when the table BillingMode is PROVISIONED", in.OnDemandThroughput.given(), *in.IndexName)
+	case d.Billing == table.Provisioned && in.ProvisionedThroughput == nil:
+		return parameter("Both ReadCapacityUnits and WriteCapacityUnits must be specified for index: %s", *in.IndexName)
 	}
 	kinds, err := definedKinds(definitions)
 	if err != nil {
 		return err
 	}
+	keys := schemaNames(in.KeySchema)
 	for _, a := range s.Defined() {
 		switch given := kinds.find(a.Name); {
 		case given == nil:
 			kinds = append(kinds, a)
+		case given.Kind != a.Kind && slices.Contains(keys, a.Name):
+			return parameter("Attributes cannot be redefined. Please check that your attribute has the same type as previously defined. Existing schema: Schema:[SchemaElement: key{%s:%s:HASH}] New schema: Schema:[SchemaElement: key{%s:%s:HASH}]", a.Name, a.Kind, given.Name, given.Kind)
 		case given.Kind != a.Kind:
-			return invalid("One or more parameter values were invalid: Type mismatch for attribute %s: it is defined as %s", a.Name, a.Kind)
+			given.Kind = a.Kind // of no concern
 		}
+	}
+	if err := kinds.define(in.KeySchema); err != nil {
+		return err
 	}
 	// The present in seconds is above the id of any index there was, those deleted among them.
 	id := max(s.NextIndexID(), uint32(h.cfg.Now().Unix()))
-	if err := addIndex(d, kinds, in, true); err != nil {
+	if err := addGlobalIndex(d, kinds, in); err != nil {
 		return err
 	}
 	x := &s.Indexes[len(s.Indexes)-1]
 	x.ID, x.Backfilling = id, true
+	if err := in.fillCapacity(d, x); err != nil {
+		return err
+	}
 	return checkIncluded(s)
-}
-
-// updateStream sets the stream. That of a global table may neither be changed nor switched off.
-func (h *Handler) updateStream(d *table.Definition, given *streamShape) error {
-	if given == nil {
-		return nil
-	}
-	if len(d.Others(h.cfg.Region.Name())) > 0 {
-		if *given.StreamEnabled {
-			return invalid("Table already has an enabled stream: TableName: %s", d.Schema.Name)
-		}
-		return invalid("One or more parameter values were invalid: Disabling the stream is not allowed on a Global Table: TableName: %s", d.Schema.Name)
-	}
-	stream, err := h.newStream(d.Stream, given)
-	if err == nil {
-		d.Stream = stream
-	}
-	return err
 }
 
 // updateReplicas adds and removes regions. The replicator of each region carries it out.
@@ -367,11 +607,11 @@ func (h *Handler) updateReplicas(d *table.Definition, updates []replicaUpdate) e
 			if name == own {
 				return errOwnRegion()
 			}
-			if !slices.Contains(h.cfg.Peers(), name) {
-				return invalid("One or more parameter values were invalid: Unknown region in ReplicaUpdates: %s", shorten(name))
+			if peers := h.cfg.Peers(); !slices.Contains(peers, name) {
+				return invalid("Region %s is not supported. The latest version of global tables are only supported in the following regions: [%s]", shorten(name), strings.Join(peers, ", "))
 			}
 			if r := d.Replica(name); r != nil && r.Live() {
-				return invalid("Failed to create a the new replica of table with name: '%s' because one or more replicas already existed as tables.", d.Schema.Name)
+				return invalid("Failed to create a the new replica of table with name: ‘%s’ because one or more replicas already existed as tables.", d.Schema.Name)
 			}
 			if r := d.Replica(own); r == nil || !r.Live() {
 				d.SetReplica(own, own, table.Active, stamp)
@@ -386,13 +626,13 @@ func (h *Handler) updateReplicas(d *table.Definition, updates []replicaUpdate) e
 				return errOwnRegion()
 			}
 			if r := d.Replica(name); r == nil || r.Status == table.Gone || r.Status == table.Deleting {
-				return errNoReplica(d)
+				return errNoReplica(name)
 			}
 			d.SetReplica(own, name, table.Deleting, stamp)
 		case u.Update != nil:
 			// A replica's own overrides are settings of capacity, which nothing is limited by.
 			if r := d.Replica(*u.Update.RegionName); r == nil || !r.Live() {
-				return errNoReplica(d)
+				return errNoReplica(*u.Update.RegionName)
 			}
 		}
 	}
@@ -403,6 +643,6 @@ func errOwnRegion() *Error {
 	return invalid("Cannot add or delete the local region through ReplicaUpdates. Use CreateTable, DeleteTable, or UpdateTable as required.")
 }
 
-func errNoReplica(d *table.Definition) *Error {
-	return invalid("Failed to update the replicas of table with name: '%s' because one or more replicas were not part of the global table.", d.Schema.Name)
+func errNoReplica(region string) *Error {
+	return invalid("Update global table operation failed because one or more replicas were not part of the global table. Please retry the request without these replicas: [%s].", shorten(region))
 }

@@ -98,6 +98,15 @@ func (c *constraints) pattern(value, at string) {
 	}
 }
 
+// wholeName checks the name of a table or an index where it may not be an ARN. Unlike name, it takes no letters for wrong ones.
+func (c *constraints) wholeName(value, at string) {
+	c.length(value, at, 3, 255)
+	if value == "" {
+		c.breaks("''", at, "Member must satisfy regular expression pattern: [a-zA-Z0-9_.-]+")
+	}
+	c.pattern(value, at)
+}
+
 // name checks a table's or an index's name.
 func (c *constraints) name(value, at string, least int) {
 	c.pattern(value, at)

@@ -351,7 +351,7 @@ func TestARegionGoesOnWithoutItsLeader(t *testing.T) {
 
 func (c *cluster) delete(at *member, name string) {
 	c.t.Helper()
-	if _, err := at.Delete(c.t.Context(), name); err != nil {
+	if _, err := at.Delete(c.t.Context(), name, nil); err != nil {
 		c.t.Fatal(err)
 	}
 	c.until("the table is gone from the catalog", func() bool {

@@ -58,3 +58,30 @@ func (t *Table) Stats() (items, bytes int64) {
 	}
 	return items, bytes
 }
+
+// IndexStats returns how many rows an index has and the size in bytes of what they hold of items.
+func (t *Table) IndexStats(id uint32) (rows, bytes int64) {
+	for _, p := range t.partitions {
+		for _, x := range p.State().Indexes {
+			if x.ID == id {
+				rows += x.Items
+				bytes += x.Bytes
+			}
+		}
+	}
+	return rows, bytes
+}
+
+// CheckIndexes holds the rows of the table's indexes on this node against its items, some at a time: see op.IndexCheck. It stops nobody:
+// what it looks at is as of one moment.
+func (t *Table) CheckIndexes(ctx context.Context, c op.IndexCheck) (op.IndexCheckResult, error) {
+	for _, p := range t.partitions {
+		if err := p.readable(ctx, false); err != nil {
+			return op.IndexCheckResult{}, err
+		}
+	}
+	// One partition holds all rows of a table: see partition.Machine.Ranges.
+	snap := t.region.cfg.Store.Snapshot()
+	defer snap.Close()
+	return partition.CheckIndexes(partition.Config{ID: t.partitions[0].ID, Table: t.ID, Store: snap}, c)
+}

@@ -374,12 +374,14 @@ func (r *Region) reconcileTable(ctx context.Context, d definition) error {
 		if n.ID != d.ID || n.Status == table.Deleting {
 			return nil
 		}
+		n.Schema.Indexes = slices.DeleteFunc(n.Schema.Indexes, func(x table.Index) bool { return x.Deleting })
 		for i := range n.Schema.Indexes {
 			if old := d.Schema.Index(n.Schema.Indexes[i].Name); old != nil && old.ID == n.Schema.Indexes[i].ID {
 				n.Schema.Indexes[i].Backfilling = false
 			}
 		}
-		if !waits(n, r.cfg.Name) {
+		filling := slices.ContainsFunc(n.Schema.Indexes, func(x table.Index) bool { return x.Backfilling })
+		if !filling && !waits(n, r.cfg.Name) {
 			n.Status = table.Active
 		}
 		return nil
@@ -390,7 +392,7 @@ func (r *Region) reconcileTable(ctx context.Context, d definition) error {
 // settled tells whether nothing is left to do for the table here.
 func (d definition) settled(region string) bool {
 	for _, x := range d.Schema.Indexes {
-		if x.Backfilling {
+		if x.Backfilling || x.Deleting {
 			return false
 		}
 	}

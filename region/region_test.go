@@ -183,7 +183,7 @@ func TestADeletedTableIsGoneForGood(t *testing.T) {
 	put(t, tab, order("a", 1, "open"))
 	changed, unwatch := r.Watch()
 	defer unwatch()
-	if _, err := r.Delete(t.Context(), "orders"); err != nil {
+	if _, err := r.Delete(t.Context(), "orders", nil); err != nil {
 		t.Fatal(err)
 	}
 	for {

@@ -80,6 +80,7 @@ func (r *Region) Create(ctx context.Context, d *table.Definition) (*table.Defini
 	}
 	d.Schema.Solo = len(d.Replicas) == 0
 	d.Created = r.cfg.Now().UnixMilli()
+	d.Schema.Indexes = slices.DeleteFunc(d.Schema.Indexes, func(x table.Index) bool { return x.Deleting })
 	d.Partitions = []table.Partition{{ID: partitionID}}
 	for i := range d.Schema.Indexes {
 		d.Schema.Indexes[i].ID = uint32(i + 1)
@@ -128,10 +129,15 @@ func (r *Region) Change(ctx context.Context, name string, change func(*table.Def
 	}
 }
 
-// Delete begins to delete the table: from now on it is DELETING, until it is gone. It returns ErrNoTable,
-// or ErrInUse when the table is being created, changed or deleted already.
-func (r *Region) Delete(ctx context.Context, name string) (*table.Definition, error) {
+// Delete begins to delete the table: from now on it is DELETING, until it is gone. refuse may say why not: its error is returned. Delete
+// returns ErrNoTable, or ErrInUse when the table is being created or deleted already.
+func (r *Region) Delete(ctx context.Context, name string, refuse func(*table.Definition) error) (*table.Definition, error) {
 	return r.Change(ctx, name, func(d *table.Definition) error {
+		if refuse != nil {
+			if err := refuse(d); err != nil {
+				return err
+			}
+		}
 		if d.Status == table.Deleting || d.Status == table.Creating {
 			return ErrInUse
 		}

@@ -8,11 +8,12 @@ import (
 	"github.com/commutatordb/commutator/item"
 )
 
-// Row is one row of a secondary index: where it stands, and the projected item.
+// Row is one row of a secondary index: where it stands, and the projected item before and after.
 type Row struct {
 	Index uint32
 	Key   Key    // of the index: hash, index key, then the item's own ordered key
 	Item  []byte // stored form, projected; nil: the row goes
+	Was   []byte // likewise; nil: there was none
 }
 
 // Rows appends the changes of index rows that follow when an item turns from old to new (stored forms,
@@ -21,17 +22,25 @@ func (s *Schema) Rows(dst []Row, key Key, old, new []byte) []Row {
 	for i := range s.Indexes {
 		x := &s.Indexes[i]
 		oldKey, newKey := s.RowKey(x, key, old), s.RowKey(x, key, new)
-		if oldKey != nil && !bytes.Equal(oldKey, newKey) {
-			dst = append(dst, Row{Index: x.ID, Key: oldKey})
+		var was, is []byte
+		if oldKey != nil {
+			was = s.Project(x, old)
 		}
-		if newKey == nil {
+		if newKey != nil {
+			is = s.Project(x, new)
+		}
+		switch {
+		case bytes.Equal(oldKey, newKey):
+			if !bytes.Equal(was, is) {
+				dst = append(dst, Row{Index: x.ID, Key: newKey, Item: is, Was: was})
+			}
 			continue
+		case oldKey != nil:
+			dst = append(dst, Row{Index: x.ID, Key: oldKey, Was: was})
 		}
-		projected := s.Project(x, new)
-		if bytes.Equal(oldKey, newKey) && bytes.Equal(s.Project(x, old), projected) {
-			continue
+		if newKey != nil {
+			dst = append(dst, Row{Index: x.ID, Key: newKey, Item: is})
 		}
-		dst = append(dst, Row{Index: x.ID, Key: newKey, Item: projected})
 	}
 	return dst
 }

@@ -126,7 +126,7 @@ ConflictResolution: {Mode: LastWriterWins}
 	}
 	for region := range d.clients {
 		desc := d.describe(region, "orders")
-		if len(desc.GlobalSecondaryIndexes) != 2 || *desc.ProvisionedThroughput.WriteCapacityUnits != 7 || desc.BillingModeSummary != nil {
+		if len(desc.GlobalSecondaryIndexes) != 2 || *desc.ProvisionedThroughput.WriteCapacityUnits != 7 || desc.BillingModeSummary.BillingMode != types.BillingModeProvisioned {
 			t.Errorf("region %d has %+v", region, desc)
 		}
 		if got, want := d.tags(region, "orders"), "commutator:conflict-resolution=LastWriterWins"; got != want {

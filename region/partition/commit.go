@@ -78,6 +78,7 @@ func (m *Machine) set(e entry, record []byte, b *storage.Batch) {
 	m.rows = m.schema.Rows(m.rows[:0], e.key, e.old, new)
 	for i := range m.rows {
 		row := &m.rows[i]
+		m.countRow(e.key, row)
 		if row.Item == nil && mutant.On(mutant.IndexRowKept) {
 			continue
 		}

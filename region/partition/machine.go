@@ -14,6 +14,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/commutatordb/commutator/crdt"
 	"github.com/commutatordb/commutator/internal/mutant"
@@ -61,6 +62,7 @@ type State struct {
 	Stable  crdt.HLC // everything up to here is stable (MERGE.md)
 	Items   int64    // visible items
 	Bytes   int64    // their sizes, by item.Item.Size
+	Indexes []IndexState
 }
 
 // Names of a partition's own rows; see keyenc.Meta.
@@ -154,7 +156,11 @@ func mode(m table.Mode) crdt.Mode {
 }
 
 // State returns the partition's state after the last committed batch.
-func (m *Machine) State() State { return m.state }
+func (m *Machine) State() State {
+	s := m.state
+	s.Indexes = slices.Clone(s.Indexes)
+	return s
+}
 
 // Schema returns the schema that the partition follows. It must not be changed.
 func (m *Machine) Schema() *table.Schema { return m.schema }
@@ -229,6 +235,7 @@ func (m *Machine) alter(c *op.Command, b *storage.Batch) op.Result {
 			b.DeleteRange(prefix, keyenc.End(prefix))
 		}
 	}
+	m.countAnew(c.Schema)
 	m.follow(c.Schema)
 	value, err := json.Marshal(c.Schema)
 	if err != nil {
@@ -266,9 +273,9 @@ func (m *Machine) stamp(proposed crdt.HLC) crdt.Dot {
 // observe lifts the clock over a stamp received.
 func (m *Machine) observe(h crdt.HLC) { m.state.Clock = max(m.state.Clock, h) }
 
-const stateSize = 8 * 8
+const stateSize = 8 * 8 // without indexes
 
-// encode draws the state: eight big-endian words, in the order of the struct.
+// encode draws the state: eight big-endian words, in the order of the struct, and its indexes.
 func (s State) encode() []byte {
 	if mutant.On(mutant.AppliedOneTooLow) {
 		s.Applied--
@@ -277,16 +284,28 @@ func (s State) encode() []byte {
 	for _, v := range [...]uint64{s.Applied, uint64(s.Clock), s.Seq, s.Folded, s.Trimmed, uint64(s.Stable), uint64(s.Items), uint64(s.Bytes)} {
 		b = binary.BigEndian.AppendUint64(b, v)
 	}
+	for i := range s.Indexes {
+		b = s.Indexes[i].append(b)
+	}
 	return b
 }
 
 func decodeState(b []byte) (State, error) {
-	if len(b) != stateSize {
+	if len(b) < stateSize {
 		return State{}, fmt.Errorf("partition: a state of %d bytes", len(b))
 	}
 	word := func(i int) uint64 { return binary.BigEndian.Uint64(b[8*i:]) }
-	return State{
+	s := State{
 		Applied: word(0), Clock: crdt.HLC(word(1)), Seq: word(2), Folded: word(3), Trimmed: word(4),
 		Stable: crdt.HLC(word(5)), Items: int64(word(6)), Bytes: int64(word(7)),
-	}, nil
+	}
+	for rest := b[stateSize:]; len(rest) > 0; {
+		var x IndexState
+		var err error
+		if x, rest, err = cutIndexState(rest); err != nil {
+			return State{}, err
+		}
+		s.Indexes = append(s.Indexes, x)
+	}
+	return s, nil
 }

@@ -1,6 +1,7 @@
 package partition
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 
@@ -28,21 +29,32 @@ func (m *Machine) reindex(c *op.Command, b *storage.Batch) op.Result {
 		panic(fmt.Sprintf("partition %d: reindex: %v", m.cfg.ID, err))
 	}
 	defer it.Close()
+	state := m.state.index(x.ID)
 	n := 0
 	for ok := it.First(); ok; ok = it.Next() {
 		key := table.Key(slices.Clone(keyenc.RecordKey(it.Key())))
 		if n == c.Limit {
+			if state != nil && !state.Filled && bytes.Compare(key, state.Reached) > 0 {
+				state.Reached = key
+			}
 			return op.Result{Next: key}
 		}
 		n++
 		item := visible(it.Value())
 		if row := m.schema.RowKey(x, key, item); row != nil {
+			projected := m.schema.Project(x, item)
 			m.scratch = keyenc.Index(m.scratch[:0], m.cfg.Table, x.ID, row)
-			b.Set(m.scratch, m.schema.Project(x, item))
+			b.Set(m.scratch, projected)
+			if state != nil && !state.Filled && bytes.Compare(key, state.Reached) >= 0 {
+				state.count(projected, +1)
+			}
 		}
 	}
 	if err := it.Err(); err != nil {
 		panic(fmt.Sprintf("partition %d: reindex: %v", m.cfg.ID, err))
+	}
+	if state != nil {
+		state.Filled, state.Reached = true, nil
 	}
 	return op.Result{}
 }

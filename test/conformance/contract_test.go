@@ -43,10 +43,14 @@ type exception struct {
 }
 
 var exceptions = []exception{
-	{op: "CreateTable", at: "tableName", what: "too short", text: "at 'tableName' failed to satisfy constraint: Member must have length greater than or equal to 3",
-		reason: "the model's TableName may be an ARN, the name of a table that is to be made may not"},
+	{op: ".*(Table|TimeToLive|ContinuousBackups|ContributorInsights|StreamingDestination|AutoScaling)", at: "tableName", what: "too short", text: "at 'tableName' failed to satisfy constraint: Member must have length greater than or equal to 3",
+		reason: "the model's TableName may be an ARN; what is none is held to a name's length"},
 	{op: ".*", at: "tableName", what: "too long", text: "at 'tableName' failed to satisfy constraint: Member must have length less than or equal to 255",
 		reason: "1024 is for ARNs; what is none is held to a name's length"},
+	{op: "CreateTable|UpdateTable", at: "tableClass", what: "enum.*", text: "Invalid table-class parameter provided.", reason: "the service says so in its own words"},
+	{op: "CreateTable", at: "tags.1.member.*", what: "absent|null|too .*", reason: "the service says so in its own words, behind what else is wrong"},
+	{op: "TagResource", at: "tags.1.member.*", what: "absent|null|too .*", text: "The Tag ", reason: "the service says so in its own words"},
+	{op: "UntagResource", at: "tagKeys", what: "too .*", text: "The Tag Key provided is invalid, Key: ", reason: "the service says so in its own words"},
 	{op: "CreateTable", at: "vectorIndexes.*", what: ".*", text: "VectorIndexes are not supported", reason: "there are no vector indexes", pending: true},
 	{op: "UpdateTable", at: "vectorIndexUpdates.*", what: ".*", text: "VectorIndexUpdates are not supported", reason: "there are no vector indexes", pending: true},
 	{op: "UpdateTable", at: "globalTableWitnessUpdates.*", what: ".*", reason: "there are no witnesses", pending: true},

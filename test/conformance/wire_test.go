@@ -81,7 +81,7 @@ func TestHeadersOfAnswersAndErrors(t *testing.T) {
 		{"Nothing", `{}`, `{"__type":"com.amazon.coral.service#UnknownOperationException"}`, 400},
 		{"Nothing", `{`, `{"__type":"com.amazon.coral.service#SerializationException"}`, 400},
 		{"ListTables", ``, `{"__type":"com.amazon.coral.service#SerializationException"}`, 400},
-		{"TagResource", `{"ResourceArn":"arn:aws:dynamodb:us-east-1:000000000000:table/items","Tags":[]}`, ``, 200},
+		{"TagResource", `{"ResourceArn":"arn:aws:dynamodb:us-east-1:000000000000:table/items","Tags":[{"Key":"a","Value":"b"}]}`, ``, 200},
 	} {
 		resp, body := send(t, server.URL, c.op, strings.NewReader(c.body), nil)
 		if resp.StatusCode != c.status || string(body) != c.want {

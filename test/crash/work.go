@@ -167,7 +167,7 @@ func runTables(ctx context.Context, c *client) error {
 		}
 		s = State{Tables: strings.Replace(c.l.last().Tables, name+":later ", "", 1)}
 		c.l.ask(s)
-		if _, err := c.e.Region.Delete(ctx, name); err != nil {
+		if _, err := c.e.Region.Delete(ctx, name, nil); err != nil {
 			return err
 		}
 		c.l.ack(0)
