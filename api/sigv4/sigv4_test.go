@@ -632,21 +632,31 @@ func anyRegion() *Verifier {
 	return v
 }
 
-func TestWhatTheSDKSignsIsTaken(t *testing.T) {
-	v := anyRegion()
-	rapid.Check(t, func(t *rapid.T) {
+// The differential tests are these two, against the SDK's own signer: more of them with -rapid.checks=1000000, or
+// by the fuzzer.
+func TestWhatTheSDKSignsIsTaken(t *testing.T) { rapid.Check(t, sdkIsTaken(anyRegion())) }
+
+func TestNothingElseThanWhatTheSDKSignedIsTaken(t *testing.T) {
+	rapid.Check(t, nothingElseIsTaken(anyRegion()))
+}
+
+func FuzzSDKIsTaken(f *testing.F) { f.Fuzz(rapid.MakeFuzz(sdkIsTaken(anyRegion()))) }
+
+func FuzzNothingElseIsTaken(f *testing.F) { f.Fuzz(rapid.MakeFuzz(nothingElseIsTaken(anyRegion()))) }
+
+func sdkIsTaken(v *Verifier) func(*rapid.T) {
+	return func(t *rapid.T) {
 		r, body, region := sdkSigned(t)
 		got := received(t, r)
 		id, err := v.Verify(got, []byte(body))
 		if err != nil || id != (Identity{testKey, region}) {
 			t.Fatalf("%s %s %v: %+v, %v", got.Method, got.RequestURI, got.Header, id, err)
 		}
-	})
+	}
 }
 
-func TestNothingElseThanWhatTheSDKSignedIsTaken(t *testing.T) {
-	v := anyRegion()
-	rapid.Check(t, func(t *rapid.T) {
+func nothingElseIsTaken(v *Verifier) func(*rapid.T) {
+	return func(t *rapid.T) {
 		r, body, _ := sdkSigned(t)
 		got := received(t, r)
 		switch rapid.IntRange(0, 6).Draw(t, "what") {
@@ -670,7 +680,7 @@ func TestNothingElseThanWhatTheSDKSignedIsTaken(t *testing.T) {
 		if id, err := v.Verify(got, []byte(body)); err == nil || id != (Identity{}) {
 			t.Fatalf("%s %s %v: taken", got.Method, got.URL, got.Header)
 		}
-	})
+	}
 }
 
 func TestSignRefusesWhatVerifyWould(t *testing.T) {
