@@ -16,7 +16,7 @@ func deleteItem(q *request, ctx context.Context) error {
 	if err := p.checkModel(mKey); err != nil {
 		return err
 	}
-	if err := p.checkMixing([]member{mConditionExpression}, []member{mExpected, mConditionalOperator}); err != nil {
+	if err := p.checkMixing(expressionsOfWrites, legacyOfWrites); err != nil {
 		return err
 	}
 	if err := p.checkItem(); err != nil {

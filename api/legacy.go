@@ -366,9 +366,9 @@ func (p *params) legacyKeyTerms() ([]expr.KeyTerm, error) {
 		if !ok {
 			return nil, invalid("Attempted conditional constraint is not an indexable operation")
 		}
-		t := expr.KeyTerm{Name: c.name, Op: operator, A: c.values[0]}
+		t := expr.KeyTerm{Name: c.name, Op: operator, A: &c.values[0]}
 		if len(c.values) > 1 {
-			t.B = c.values[1]
+			t.B = &c.values[1]
 		}
 		out = append(out, t)
 	}

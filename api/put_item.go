@@ -12,6 +12,12 @@ import (
 const writeMembers = mTableName | mConditionExpression | mNames | mValues | mReturnValues | mReturnOnFailure | mReturnCapacity | mReturnMetrics |
 	mExpected | mConditionalOperator
 
+// What PutItem and DeleteItem have of expressions, and what these replace.
+var (
+	expressionsOfWrites = []member{mConditionExpression}
+	legacyOfWrites      = []member{mExpected, mConditionalOperator}
+)
+
 // putItem answers PutItem.
 func putItem(q *request, ctx context.Context) error {
 	p := &q.params
@@ -19,25 +25,7 @@ func putItem(q *request, ctx context.Context) error {
 	if err := q.read(writeMembers | mItem); err != nil {
 		return err
 	}
-	if err := p.checkModel(mItem); err != nil {
-		return err
-	}
-	if err := p.checkMixing([]member{mConditionExpression}, []member{mExpected, mConditionalOperator}); err != nil {
-		return err
-	}
-	if err := p.checkItem(); err != nil {
-		return err
-	}
-	if err := p.checkReturnValues(); err != nil {
-		return err
-	}
-	if sizeOf(p.item) > op.MaxItemSize {
-		return errItemTooLarge()
-	}
-	if err := p.checkPlaceholders(); err != nil {
-		return err
-	}
-	condition, err := p.parseCondition()
+	condition, err := p.checkPut()
 	if err != nil {
 		return err
 	}
@@ -59,6 +47,29 @@ func putItem(q *request, ctx context.Context) error {
 		}
 	}
 	return q.write(ctx, t, &op.Command{Kind: op.Put, Key: key, Item: p.item, Condition: condition}, p.item)
+}
+
+// checkPut checks a PutItem as far as that goes without the table, and returns its condition, nil for none.
+func (p *params) checkPut() (*expr.Condition, error) {
+	if err := p.checkModel(mItem); err != nil {
+		return nil, err
+	}
+	if err := p.checkMixing(expressionsOfWrites, legacyOfWrites); err != nil {
+		return nil, err
+	}
+	if err := p.checkItem(); err != nil {
+		return nil, err
+	}
+	if err := p.checkReturnValues(); err != nil {
+		return nil, err
+	}
+	if sizeOf(p.item) > op.MaxItemSize {
+		return nil, errItemTooLarge()
+	}
+	if err := p.checkPlaceholders(); err != nil {
+		return nil, err
+	}
+	return p.parseCondition()
 }
 
 func errItemTooLarge() *Error { return invalid("Item size has exceeded the maximum allowed size") }

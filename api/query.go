@@ -16,43 +16,8 @@ func query(q *request, ctx context.Context) error {
 	if err := q.read(searchMembers | mKeyConditionExpression | mKeyConditions | mQueryFilter | mScanIndexForward); err != nil {
 		return err
 	}
-	if err := p.checkModel(0); err != nil {
-		return err
-	}
-	if err := p.checkMixing([]member{mProjectionExpression, mFilterExpression, mKeyConditionExpression},
-		[]member{mAttributesToGet, mQueryFilter, mConditionalOperator, mKeyConditions}); err != nil {
-		return err
-	}
-	filter, err := p.legacyFilter()
+	terms, filter, projection, err := p.checkQuery()
 	if err != nil {
-		return err
-	}
-	if err := p.checkStart(); err != nil {
-		return err
-	}
-	if err := p.checkSelect(); err != nil {
-		return err
-	}
-	if !p.has(mKeyConditions | mKeyConditionExpression) {
-		return invalid("Either the KeyConditions or KeyConditionExpression parameter must be specified in the request.")
-	}
-	if err := p.checkPlaceholders(); err != nil {
-		return err
-	}
-	terms, err := p.parseKeyCondition()
-	if err != nil {
-		return err
-	}
-	if p.has(mFilterExpression) {
-		if filter, err = expr.ParseCondition("FilterExpression", p.filter, &p.placeholders); err != nil {
-			return err
-		}
-	}
-	projection, err := p.parseProjection()
-	if err != nil {
-		return err
-	}
-	if err := p.placeholders.CheckUsed(); err != nil {
 		return err
 	}
 	s, err := q.newSearch(ctx, filter, projection)
@@ -79,6 +44,52 @@ func query(q *request, ctx context.Context) error {
 		return err
 	}
 	return s.run(ctx)
+}
+
+// What Query has of expressions, and what these replace.
+var (
+	expressionsOfQuery = []member{mProjectionExpression, mFilterExpression, mKeyConditionExpression}
+	legacyOfQuery      = []member{mAttributesToGet, mQueryFilter, mConditionalOperator, mKeyConditions}
+)
+
+// checkQuery checks a Query as far as that goes without the table, and returns its key condition, its filter
+// and its projection, nil for none.
+func (p *params) checkQuery() (terms []expr.KeyTerm, filter *expr.Condition, projection *expr.Projection, err error) {
+	if err = p.checkModel(0); err != nil {
+		return
+	}
+	if err = p.checkMixing(expressionsOfQuery, legacyOfQuery); err != nil {
+		return
+	}
+	if filter, err = p.legacyFilter(); err != nil {
+		return
+	}
+	if err = p.checkStart(); err != nil {
+		return
+	}
+	if err = p.checkSelect(); err != nil {
+		return
+	}
+	if !p.has(mKeyConditions | mKeyConditionExpression) {
+		err = invalid("Either the KeyConditions or KeyConditionExpression parameter must be specified in the request.")
+		return
+	}
+	if err = p.checkPlaceholders(); err != nil {
+		return
+	}
+	if terms, err = p.parseKeyCondition(); err != nil {
+		return
+	}
+	if p.has(mFilterExpression) {
+		if filter, err = expr.ParseCondition("FilterExpression", p.filter, &p.placeholders); err != nil {
+			return
+		}
+	}
+	if projection, err = p.parseProjection(); err != nil {
+		return
+	}
+	err = p.placeholders.CheckUsed()
+	return
 }
 
 // parseKeyCondition parses KeyConditionExpression, or KeyConditions.
@@ -167,7 +178,7 @@ func (s *search) bound(terms []expr.KeyTerm) error {
 		if t.Op != expr.OpEQ {
 			return invalid("Query key condition not supported")
 		}
-		values = append(values, t.A)
+		values = append(values, *t.A)
 	}
 	prefix := table.HashKey(values...)
 	s.page.From, s.page.To = prefix, prefix.AfterPrefix()
@@ -199,7 +210,7 @@ func (s *search) bound(terms []expr.KeyTerm) error {
 
 // narrow applies one term to keys that begin with prefix.
 func (s *search) narrow(prefix table.Key, t *expr.KeyTerm) {
-	at := func(v item.Value) table.Key { return v.AppendOrdered(prefix[:len(prefix):len(prefix)]) }
+	at := func(v *item.Value) table.Key { return v.AppendOrdered(prefix[:len(prefix):len(prefix)]) }
 	switch a := at(t.A); t.Op {
 	case expr.OpEQ:
 		s.page.From, s.page.To = a, a.AfterPrefix()
@@ -220,9 +231,9 @@ func (s *search) narrow(prefix table.Key, t *expr.KeyTerm) {
 }
 
 func checkTerm(t *expr.KeyTerm, a table.Attribute) error {
-	for _, v := range [...]item.Value{t.A, t.B} {
+	for _, v := range [...]*item.Value{t.A, t.B} {
 		switch {
-		case v.IsAbsent():
+		case v == nil:
 		case v.Kind() != a.Kind:
 			return invalid("One or more parameter values were invalid: Condition parameter type does not match schema type")
 		case v.Kind() == item.KindN && t.Op == expr.OpBeginsWith:

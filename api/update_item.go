@@ -17,23 +17,7 @@ func updateItem(q *request, ctx context.Context) error {
 	if err := q.read(writeMembers | mKey | mUpdateExpression | mAttributeUpdates); err != nil {
 		return err
 	}
-	if err := p.checkModel(mKey); err != nil {
-		return err
-	}
-	if err := p.checkMixing([]member{mUpdateExpression, mConditionExpression}, []member{mAttributeUpdates, mExpected, mConditionalOperator}); err != nil {
-		return err
-	}
-	if err := p.checkItem(); err != nil {
-		return err
-	}
-	if err := p.checkPlaceholders(); err != nil {
-		return err
-	}
-	update, err := p.parseUpdate()
-	if err != nil {
-		return err
-	}
-	condition, err := p.parseCondition()
+	update, condition, err := p.checkUpdate()
 	if err != nil {
 		return err
 	}
@@ -77,6 +61,35 @@ func updateItem(q *request, ctx context.Context) error {
 	q.written(t, c, result, used, p.key)
 	q.close()
 	return nil
+}
+
+// What UpdateItem has of expressions, and what these replace.
+var (
+	expressionsOfUpdates = []member{mUpdateExpression, mConditionExpression}
+	legacyOfUpdates      = []member{mAttributeUpdates, mExpected, mConditionalOperator}
+)
+
+// checkUpdate checks an UpdateItem as far as that goes without the table, and returns its update and its
+// condition, nil for none.
+func (p *params) checkUpdate() (*expr.Update, *expr.Condition, error) {
+	if err := p.checkModel(mKey); err != nil {
+		return nil, nil, err
+	}
+	if err := p.checkMixing(expressionsOfUpdates, legacyOfUpdates); err != nil {
+		return nil, nil, err
+	}
+	if err := p.checkItem(); err != nil {
+		return nil, nil, err
+	}
+	if err := p.checkPlaceholders(); err != nil {
+		return nil, nil, err
+	}
+	update, err := p.parseUpdate()
+	if err != nil {
+		return nil, nil, err
+	}
+	condition, err := p.parseCondition()
+	return update, condition, err
 }
 
 // updateError words what an update was refused for: an update expression and AttributeUpdates say the same

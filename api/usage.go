@@ -126,7 +126,7 @@ func (u *usage) accessPage(x *table.Index, terms []expr.KeyTerm) error {
 	var hash []item.Value
 	for _, a := range of {
 		if i := slices.IndexFunc(terms, func(t expr.KeyTerm) bool { return t.Name == a.Name }); i >= 0 {
-			hash = append(hash, terms[i].A)
+			hash = append(hash, *terms[i].A)
 		}
 	}
 	return u.access(x, false, hash, nil)

@@ -3,6 +3,7 @@ package api
 import (
 	"errors"
 	"fmt"
+	"math/bits"
 	"strconv"
 	"strings"
 
@@ -248,27 +249,23 @@ func (p *params) checkMixing(expressions, legacy []member) error {
 	if p.given&^(mTableName|mItem|mKey|mConsistentRead|mReturnValues|mReturnOnFailure|mReturnCapacity|mReturnMetrics) == 0 {
 		return nil // as most requests for one item are
 	}
-	used, _ := p.names(expressions)
-	if len(used) > 0 {
-		if p.has(mKeyConditions) && !p.has(mKeyConditionExpression) {
-			legacy = without(legacy, mKeyConditions)
-		}
-		if old, _ := p.names(legacy); len(old) > 0 {
-			return p.misuse("Can not use both expression and non-expression parameters in the same request: Non-expression parameters: {%s} Expression parameters: {%s}", strings.Join(old, ", "), strings.Join(used, ", "))
-		}
+	used, old := p.given&all(expressions), p.given&all(legacy)
+	if old&mKeyConditions != 0 && used&mKeyConditionExpression == 0 {
+		old &^= mKeyConditions // they go with expressions of other kinds
 	}
-	if p.has(mNames) && len(used) == 0 {
+	if used != 0 && old != 0 {
+		return p.misuse("Can not use both expression and non-expression parameters in the same request: Non-expression parameters: {%s} Expression parameters: {%s}",
+			joined(legacy, old, ", "), joined(expressions, used, ", "))
+	}
+	if p.has(mNames) && used == 0 {
 		return p.misuse("ExpressionAttributeNames can only be specified when using expressions")
 	}
-	if p.has(mValues) { // a projection has no values
-		used, missing := p.names(without(expressions, mProjectionExpression))
-		switch {
-		case len(used) > 0:
-		case len(missing) == 1:
-			return p.misuse("ExpressionAttributeValues can only be specified when using expressions: %s is null", missing[0])
-		default:
-			return p.misuse("ExpressionAttributeValues can only be specified when using expressions: %s are null", strings.Join(missing, " and "))
+	if valued := all(expressions) &^ mProjectionExpression; p.has(mValues) && used&valued == 0 {
+		are := "are"
+		if bits.OnesCount64(uint64(valued)) == 1 {
+			are = "is"
 		}
+		return p.misuse("ExpressionAttributeValues can only be specified when using expressions: %s %s null", joined(expressions, valued, " and "), are)
 	}
 	return nil
 }
@@ -301,26 +298,22 @@ func (p *params) checkPlaceholders() error {
 	return nil
 }
 
-func without(list []member, m member) []member {
-	var out []member
-	for _, x := range list {
-		if x != m {
-			out = append(out, x)
-		}
+func all(list []member) (set member) {
+	for _, m := range list {
+		set |= m
 	}
-	return out
+	return set
 }
 
-// names returns which of the members were given and which were not.
-func (p *params) names(list []member) (given, missing []string) {
+// joined returns the names of those in list that are in set, joined.
+func joined(list []member, set member, by string) string {
+	var out []string
 	for _, m := range list {
-		if p.has(m) {
-			given = append(given, memberNames[m])
-		} else {
-			missing = append(missing, memberNames[m])
+		if set&m != 0 {
+			out = append(out, memberNames[m])
 		}
 	}
-	return given, missing
+	return strings.Join(out, by)
 }
 
 func isPlaceholder(s string, first byte) bool {

@@ -60,7 +60,7 @@ func DecodeUpdate(b []byte) (u *Update, rest []byte, err error) {
 			a.value = d.node(0)
 			ok := a.value.isUpdateValue()
 			if a.section != sectionSet {
-				k := a.value.value.Kind()
+				k := a.value.kind()
 				ok = a.value.op == opValue && (k.IsSet() || a.section == sectionAdd && k == item.KindN)
 			}
 			d.bad = d.bad || !ok
@@ -79,7 +79,7 @@ func (n *node) append(dst []byte) []byte {
 	case opPath:
 		return appendPath(dst, n.path)
 	case opValue:
-		v := item.AppendValue(nil, n.value)
+		v := item.AppendValue(nil, *n.value)
 		dst = binary.AppendUvarint(dst, uint64(len(v)))
 		return append(dst, v...)
 	}
@@ -219,7 +219,7 @@ func (d *decoder) node(depth int) node {
 		if err != nil {
 			d.bad = true
 		}
-		n.value = v
+		n.value = &v
 	default:
 		for k := d.count(); k > 0 && !d.bad; k-- {
 			n.kids = append(n.kids, d.node(depth+1))

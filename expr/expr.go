@@ -74,8 +74,8 @@ var opNames = map[Op]string{
 // node is one point of a parsed expression.
 type node struct {
 	op    Op
-	path  item.Path  // opPath
-	value item.Value // opValue
+	path  item.Path   // opPath
+	value *item.Value // opValue; it may be the placeholder's own
 	kids  []node
 }
 
@@ -174,7 +174,7 @@ func (n *node) operand(it item.Item) item.Value {
 	case opPath:
 		return it.Lookup(n.path)
 	case opValue:
-		return n.value
+		return *n.value
 	case opSize:
 		v := n.kids[0].operand(it)
 		switch v.Kind() {

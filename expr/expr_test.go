@@ -246,15 +246,15 @@ func TestProjectionGivesTheNamedParts(t *testing.T) {
 
 func TestKeyConditionsBecomeTerms(t *testing.T) {
 	for src, want := range map[string][]KeyTerm{
-		"pk = :s":                               {{"pk", OpEQ, item.S("abc"), item.Value{}}},
-		"pk = :s AND sk BETWEEN :one AND :two":  {{"pk", OpEQ, item.S("abc"), item.Value{}}, {"sk", OpBetween, num("1"), num("2")}},
-		"(pk = :s) AND (begins_with(sk, :ab))":  {{"pk", OpEQ, item.S("abc"), item.Value{}}, {"sk", OpBeginsWith, item.S("ab"), item.Value{}}},
-		":one < sk AND :s = pk":                 {{"sk", OpGT, num("1"), item.Value{}}, {"pk", OpEQ, item.S("abc"), item.Value{}}},
-		"pk = :s AND sk >= :one and #n = :zero": {{"pk", OpEQ, item.S("abc"), item.Value{}}, {"sk", OpGE, num("1"), item.Value{}}, {"name", OpEQ, num("0"), item.Value{}}},
+		"pk = :s":                               {{"pk", OpEQ, new(item.S("abc")), nil}},
+		"pk = :s AND sk BETWEEN :one AND :two":  {{"pk", OpEQ, new(item.S("abc")), nil}, {"sk", OpBetween, new(num("1")), new(num("2"))}},
+		"(pk = :s) AND (begins_with(sk, :ab))":  {{"pk", OpEQ, new(item.S("abc")), nil}, {"sk", OpBeginsWith, new(item.S("ab")), nil}},
+		":one < sk AND :s = pk":                 {{"sk", OpGT, new(num("1")), nil}, {"pk", OpEQ, new(item.S("abc")), nil}},
+		"pk = :s AND sk >= :one and #n = :zero": {{"pk", OpEQ, new(item.S("abc")), nil}, {"sk", OpGE, new(num("1")), nil}, {"name", OpEQ, new(num("0")), nil}},
 	} {
 		got, err := ParseKeyCondition(src, placeholders())
 		if err != nil || !slices.EqualFunc(got, want, func(a, b KeyTerm) bool {
-			return a.Name == b.Name && a.Op == b.Op && item.Equal(a.A, b.A) && item.Equal(a.B, b.B)
+			return a.Name == b.Name && a.Op == b.Op && item.Equal(*a.A, *b.A) && (a.B == nil) == (b.B == nil) && (a.B == nil || item.Equal(*a.B, *b.B))
 		}) {
 			t.Errorf("%s: %v, %v", src, got, err)
 		}

@@ -9,19 +9,19 @@ import (
 // KeyTerm is one part of a key condition: an attribute against one value, or two for BETWEEN.
 type KeyTerm struct {
 	Name string
-	Op   Op // OpEQ, OpLT, OpLE, OpGT, OpGE, OpBetween or OpBeginsWith
-	A, B item.Value
+	Op   Op          // OpEQ, OpLT, OpLE, OpGT, OpGE, OpBetween or OpBeginsWith
+	A, B *item.Value // B: of OpBetween, else nil
 }
 
 // Holds tells whether the term holds for the attribute's value.
 func (t *KeyTerm) Holds(v item.Value) bool {
 	switch t.Op {
 	case OpBetween:
-		return compare(OpGE, v, t.A) && compare(OpLE, v, t.B)
+		return compare(OpGE, v, *t.A) && compare(OpLE, v, *t.B)
 	case OpBeginsWith:
 		return v.Kind() == t.A.Kind() && strings.HasPrefix(v.Str(), t.A.Str())
 	}
-	return compare(t.Op, v, t.A)
+	return compare(t.Op, v, *t.A)
 }
 
 // ParseKeyCondition parses a key-condition expression into its terms, which all must hold. It shares
@@ -32,7 +32,7 @@ func ParseKeyCondition(source string, ph *Placeholders) ([]KeyTerm, error) {
 	if err != nil {
 		return nil, err
 	}
-	var terms []KeyTerm
+	terms := make([]KeyTerm, 0, 2)
 	if err := keyTerms(&terms, &root); err != nil {
 		return nil, err
 	}
@@ -71,8 +71,10 @@ func keyTerms(terms *[]KeyTerm, n *node) error {
 	if at < 0 {
 		return &Error{"Invalid condition in KeyConditionExpression: No key attribute specified"}
 	}
-	t := KeyTerm{Name: n.kids[at].path[0].Name, Op: n.op, A: n.kids[1].value}
-	if at == 1 {
+	t := KeyTerm{Name: n.kids[at].path[0].Name, Op: n.op}
+	if at == 0 {
+		t.A = n.kids[1].value
+	} else {
 		t.Op, t.A = flipped(n.op), n.kids[0].value
 	}
 	if len(n.kids) == 3 {

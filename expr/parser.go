@@ -20,13 +20,9 @@ type parser struct {
 	tok, prev token // the token to come and the one before it
 	depth     int
 	operators int
-	faults    [faultKinds]error // the first of each kind
+	faults    *[faultKinds]error // the first of each kind; nil while there is none
 
 	group struct{ from, to int } // where the parentheses that closed last stand
-
-	// Memory for operands and paths, which the expression keeps. Each is given out once.
-	nodes []node
-	steps []item.Step
 }
 
 // faultKind is a kind of fault that is no error of syntax.
@@ -51,6 +47,9 @@ const (
 )
 
 func (p *parser) note(kind faultKind, format string, args ...any) {
+	if p.faults == nil {
+		p.faults = new([faultKinds]error)
+	}
 	if p.faults[kind] == nil {
 		p.faults[kind] = p.errorf(format, args...)
 	}
@@ -58,6 +57,9 @@ func (p *parser) note(kind faultKind, format string, args ...any) {
 
 // fault returns the first fault there is, of kinds in their order.
 func (p *parser) fault(kinds ...faultKind) error {
+	if p.faults == nil {
+		return nil
+	}
 	for _, k := range kinds {
 		if p.faults[k] != nil {
 			return p.faults[k]
@@ -159,12 +161,13 @@ func (p *parser) operator() error {
 
 // operands returns memory for some nodes.
 func (p *parser) operands(kids ...node) []node {
-	if cap(p.nodes)-len(p.nodes) < len(kids) {
-		p.nodes = make([]node, 0, max(6, len(kids)))
+	m := &p.ph.memory
+	if cap(m.nodes)-len(m.nodes) < len(kids) {
+		m.nodes = make([]node, 0, max(8, len(kids)))
 	}
-	at := len(p.nodes)
-	p.nodes = append(p.nodes, kids...)
-	return p.nodes[at:len(p.nodes):len(p.nodes)]
+	at := len(m.nodes)
+	m.nodes = append(m.nodes, kids...)
+	return m.nodes[at:len(m.nodes):len(m.nodes)]
 }
 
 // condition parses a whole condition expression.
@@ -364,7 +367,7 @@ func (p *parser) predicate(bare bool) (node, error) {
 
 // endCondition makes the first condition that has a fault the one that is complained of.
 func (p *parser) endCondition() {
-	if p.faults[faultCondition] == nil {
+	if p.faults != nil && p.faults[faultCondition] == nil {
 		p.faults[faultCondition] = p.fault(faultName, faultArity, faultDistinct, faultType)
 	}
 }
@@ -474,8 +477,9 @@ func (p *parser) arguments(first ...node) ([]node, error) {
 // value parses a placeholder of a value. undefined is what it is a fault of when there is none.
 func (p *parser) value(undefined faultKind) (node, error) {
 	text := p.text(p.tok)
-	v, ok := p.ph.value(text)
-	if !ok {
+	v := p.ph.value(text)
+	if v == nil {
+		v = new(item.Value)
 		p.note(undefined, "An expression attribute value used in expression is not defined; attribute value: %s", text)
 	}
 	p.next()
@@ -484,16 +488,17 @@ func (p *parser) value(undefined faultKind) (node, error) {
 
 // path parses a document path: name(.name|[index])*.
 func (p *parser) path() (item.Path, error) {
-	if cap(p.steps)-len(p.steps) < 1 {
-		p.steps = make([]item.Step, 0, 6)
+	m := &p.ph.memory
+	if len(m.steps) == cap(m.steps) {
+		m.steps = make([]item.Step, 0, 8)
 	}
-	at := len(p.steps)
+	at := len(m.steps)
 	for {
 		name, err := p.pathName()
 		if err != nil {
 			return nil, err
 		}
-		at = p.step(at, item.Named(name))
+		at = m.step(at, item.Named(name))
 		for p.is('[') {
 			p.next()
 			if p.tok.kind != tokIndex {
@@ -508,13 +513,13 @@ func (p *parser) path() (item.Path, error) {
 			if err := p.expect(']'); err != nil {
 				return nil, err
 			}
-			at = p.step(at, item.At(index))
+			at = m.step(at, item.At(index))
 		}
 		if !p.take('.') {
 			break
 		}
 	}
-	path := item.Path(p.steps[at:len(p.steps):len(p.steps)])
+	path := item.Path(m.steps[at:len(m.steps):len(m.steps)])
 	if len(path) > maxPath {
 		return nil, p.errorf("The document path has too many nesting elements; nesting levels: %d", len(path))
 	}
@@ -524,14 +529,14 @@ func (p *parser) path() (item.Path, error) {
 // maxPath is how many steps a path has at most: as deep as an item goes.
 const maxPath = 32
 
-// step adds a step to the path that begins at p.steps[at], and returns where it begins now.
-func (p *parser) step(at int, s item.Step) int {
-	if len(p.steps) == cap(p.steps) { // the paths before this one stay where they are
-		path := p.steps[at:]
-		p.steps = append(make([]item.Step, 0, 2*len(path)+6), path...)
+// step adds a step to the path that begins at steps[at], and returns where it begins now.
+func (m *memory) step(at int, s item.Step) int {
+	if len(m.steps) == cap(m.steps) { // the paths before this one stay where they are
+		path := m.steps[at:]
+		m.steps = append(make([]item.Step, 0, 2*len(path)+8), path...)
 		at = 0
 	}
-	p.steps = append(p.steps, s)
+	m.steps = append(m.steps, s)
 	return at
 }
 
@@ -593,7 +598,7 @@ func (p *parser) checkCondition(n *node) {
 			}
 		}
 		if n.op == OpBetween && n.kids[1].op == opValue && n.kids[2].op == opValue {
-			p.checkBounds(n.kids[1].value, n.kids[2].value)
+			p.checkBounds(*n.kids[1].value, *n.kids[2].value)
 		}
 	}
 }

@@ -15,6 +15,14 @@ type Placeholders struct {
 	Values []Value
 
 	byName map[string]int // where each is, once there are many; Values behind Names
+	memory memory
+}
+
+// memory is what parsed expressions are made of, those of one request together. They keep it, and each part
+// of it is given out once.
+type memory struct {
+	nodes []node
+	steps []item.Step
 }
 
 // Given returns placeholders of maps, as a program that writes expressions of its own has them.
@@ -63,23 +71,24 @@ func (p *Placeholders) name(placeholder string) (string, bool) {
 	return "", false
 }
 
-func (p *Placeholders) value(placeholder string) (item.Value, bool) {
+// value returns what a placeholder stands for, nil for nothing. It belongs to p and never changes.
+func (p *Placeholders) value(placeholder string) *item.Value {
 	if len(p.Values) > many {
 		i, ok := p.index()[placeholder]
 		if !ok {
-			return item.Value{}, false
+			return nil
 		}
 		v := &p.Values[i-len(p.Names)]
 		v.used = true
-		return v.Value, true
+		return &v.Value
 	}
 	for i := range p.Values {
 		if v := &p.Values[i]; v.Placeholder == placeholder {
 			v.used = true
-			return v.Value, true
+			return &v.Value
 		}
 	}
-	return item.Value{}, false
+	return nil
 }
 
 // index tells where each placeholder is: # and : keep names and values apart.

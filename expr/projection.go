@@ -1,22 +1,22 @@
 package expr
 
 import (
-	"slices"
-
 	"github.com/commutatordb/commutator/item"
 )
 
-// Projection is a parsed projection expression: the part of an item that its paths name.
+// Projection is a parsed projection expression: the part of an item that its paths name. It is not for
+// concurrent use.
 type Projection struct {
 	paths []item.Path
-	root  branch
+	root  branch // made of paths by the first Apply: many requests find nothing to project
 }
 
 // branch is a tree of the projected paths: what is wanted below one point of an item.
 type branch struct {
-	whole   bool
-	names   map[string]*branch
-	indexes map[int]*branch
+	step   item.Step // how it is reached from the point above
+	whole  bool
+	kids   []branch
+	byStep map[item.Step]int // where each of kids is, once there are many
 }
 
 // ParseProjection parses a projection expression.
@@ -50,34 +50,52 @@ func ParseProjection(source string, ph *Placeholders) (*Projection, error) {
 
 // NewProjection makes a projection of paths. Paths that overlap count once, as the shorter.
 func NewProjection(paths []item.Path) *Projection {
-	pr := &Projection{paths: paths}
-	for _, path := range paths {
+	return &Projection{paths: paths}
+}
+
+func (pr *Projection) plant() {
+	pr.root.kids = make([]branch, 0, len(pr.paths))
+	for _, path := range pr.paths {
 		b := &pr.root
 		for _, s := range path {
-			b = b.step(s)
+			b = b.grow(s)
 		}
 		b.whole = true
 	}
-	return pr
 }
 
-func (b *branch) step(s item.Step) *branch {
-	if s.Index >= 0 {
-		if b.indexes == nil {
-			b.indexes = make(map[int]*branch)
+// find returns the branch one step below, nil for none.
+func (b *branch) find(s item.Step) *branch {
+	if b.byStep != nil {
+		if i, ok := b.byStep[s]; ok {
+			return &b.kids[i]
 		}
-		if b.indexes[s.Index] == nil {
-			b.indexes[s.Index] = &branch{}
+		return nil
+	}
+	for i := range b.kids {
+		if b.kids[i].step == s {
+			return &b.kids[i]
 		}
-		return b.indexes[s.Index]
 	}
-	if b.names == nil {
-		b.names = make(map[string]*branch)
+	return nil
+}
+
+// grow is find, of a branch that is made if there is none.
+func (b *branch) grow(s item.Step) *branch {
+	if found := b.find(s); found != nil {
+		return found
 	}
-	if b.names[s.Name] == nil {
-		b.names[s.Name] = &branch{}
+	b.kids = append(b.kids, branch{step: s})
+	switch {
+	case b.byStep != nil:
+		b.byStep[s] = len(b.kids) - 1
+	case len(b.kids) > many:
+		b.byStep = make(map[item.Step]int, 2*many)
+		for i := range b.kids {
+			b.byStep[b.kids[i].step] = i
+		}
 	}
-	return b.names[s.Name]
+	return &b.kids[len(b.kids)-1]
 }
 
 // Paths calls yield with the projected paths, in the order of the expression, until it returns false. A nil
@@ -96,6 +114,9 @@ func (pr *Projection) Paths(yield func(item.Path) bool) {
 // Apply returns the projected part of an item. List elements that are named come back side by side, in
 // rising order of their index; what is not there is left out.
 func (pr *Projection) Apply(it item.Item) item.Item {
+	if pr.root.kids == nil {
+		pr.plant()
+	}
 	v := pr.root.apply(it.AsMap())
 	return v.AsItem()
 }
@@ -104,11 +125,11 @@ func (b *branch) apply(v item.Value) item.Value {
 	switch {
 	case b.whole:
 		return v
-	case v.Kind() == item.KindM && b.names != nil:
+	case v.Kind() == item.KindM:
 		var fields []item.Field
 		for _, f := range v.Fields() {
-			inner, ok := b.names[f.Name]
-			if !ok {
+			inner := b.find(item.Named(f.Name))
+			if inner == nil {
 				continue
 			}
 			if part := inner.apply(f.Value); !part.IsAbsent() {
@@ -119,18 +140,14 @@ func (b *branch) apply(v item.Value) item.Value {
 			return item.Value{}
 		}
 		return item.M(fields...)
-	case v.Kind() == item.KindL && b.indexes != nil:
-		indexes := make([]int, 0, len(b.indexes))
-		for i := range b.indexes {
-			indexes = append(indexes, i)
-		}
-		slices.Sort(indexes)
+	case v.Kind() == item.KindL:
 		var elems []item.Value
-		for _, i := range indexes {
-			if i >= v.Len() {
-				break
+		for i, e := range v.Elems() {
+			inner := b.find(item.At(i))
+			if inner == nil {
+				continue
 			}
-			if part := b.indexes[i].apply(v.Elems()[i]); !part.IsAbsent() {
+			if part := inner.apply(e); !part.IsAbsent() {
 				elems = append(elems, part)
 			}
 		}

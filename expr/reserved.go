@@ -5,7 +5,7 @@ import "strings"
 // Reserved tells whether a word may not stand for an attribute in an expression, whatever its case.
 // Source: Developer Guide, "Reserved words in DynamoDB".
 func Reserved(word string) bool {
-	if len(word) > 16 { // longer than the longest of them
+	if word == "" || len(word) > 16 || lengths[word[0]&31]>>len(word)&1 == 0 {
 		return false
 	}
 	var upper [16]byte
@@ -25,6 +25,15 @@ var reserved = func() map[string]struct{} {
 		m[w] = struct{}{}
 	}
 	return m
+}()
+
+// lengths has, for each first letter, a bit for each length that reserved words of that letter have: most names
+// need no closer look. The longest has 16 letters.
+var lengths = func() (l [32]uint32) {
+	for w := range reserved {
+		l[w[0]&31] |= 1 << len(w)
+	}
+	return l
 }()
 
 const reservedWords = `

@@ -347,9 +347,9 @@ func (u *Update) Apply(old item.Item, exists bool) (item.Item, []item.Change, er
 		case sectionSet:
 			values[i], err = a.value.updateValue(old)
 		case sectionAdd:
-			values[i], err = added(old.Lookup(a.path), a.value.value)
+			values[i], err = added(old.Lookup(a.path), *a.value.value)
 		case sectionDelete:
-			values[i], err = deleted(old.Lookup(a.path), a.value.value)
+			values[i], err = deleted(old.Lookup(a.path), *a.value.value)
 		}
 		if err != nil {
 			return nil, nil, err
@@ -416,7 +416,7 @@ func (n *node) updateValue(it item.Item) (item.Value, error) {
 		}
 		return v, nil
 	case opValue:
-		return n.value, nil
+		return *n.value, nil
 	case opIfNotExists:
 		if v := it.Lookup(n.kids[0].path); !v.IsAbsent() {
 			return v, nil
@@ -599,11 +599,11 @@ func (a *action) edit(old item.Item) (item.Change, bool) {
 	switch a.section {
 	case sectionAdd:
 		if a.value.value.Kind() == item.KindN {
-			return item.Change{Kind: item.Increment, Value: a.value.value}, true
+			return item.Change{Kind: item.Increment, Value: *a.value.value}, true
 		}
-		return item.Change{Kind: item.AddElements, Value: a.value.value}, true
+		return item.Change{Kind: item.AddElements, Value: *a.value.value}, true
 	case sectionDelete:
-		return item.Change{Kind: item.RemoveElements, Value: a.value.value}, true
+		return item.Change{Kind: item.RemoveElements, Value: *a.value.value}, true
 	case sectionSet:
 	default:
 		return item.Change{}, false
