@@ -242,7 +242,7 @@ const errBatchDuplicates = "Provided list of item keys contains duplicates"
 // resolve finds the table and the keys in it.
 func (g *batchGet) resolve(q *request, ctx context.Context) error {
 	var err error
-	if g.t, err = q.h.table(ctx, g.tableName); err != nil {
+	if g.t, err = q.caughtUpTable(ctx, g.tableName); err != nil {
 		return err
 	}
 	for _, stored := range g.keys {

@@ -70,6 +70,11 @@ func batchWriteItem(q *request, ctx context.Context) error {
 	if !slices.ContainsFunc(writes, (*batchWrite).done) {
 		return writes[0].err
 	}
+	for _, w := range writes {
+		if w.done() {
+			q.wroteAt(w.t.Schema(), w.result.Dot.HLC)
+		}
+	}
 	q.open()
 	q.member("UnprocessedItems")
 	if err := q.unprocessedItems(writes); err != nil {
@@ -201,7 +206,7 @@ func (q *request) resolveBatchWrite(ctx context.Context, writes []*batchWrite) e
 	seen := make(map[string]bool, len(writes))
 	for _, w := range writes {
 		var err error
-		if w.t, err = q.h.table(ctx, w.table); err != nil {
+		if w.t, err = q.caughtUpTable(ctx, w.table); err != nil {
 			return err
 		}
 		s := w.t.Schema()

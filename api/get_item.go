@@ -75,7 +75,16 @@ func getItem(q *request, ctx context.Context) error {
 
 // table returns the request's table.
 func (q *request) table(ctx context.Context) (*region.Table, error) {
-	return q.h.table(ctx, q.params.givenTable)
+	return q.caughtUpTable(ctx, q.params.givenTable)
+}
+
+// caughtUpTable returns a table once it has what the request's session knows of it.
+func (q *request) caughtUpTable(ctx context.Context, given string) (*region.Table, error) {
+	t, err := q.h.table(ctx, given)
+	if err == nil && len(q.sessions) > 0 {
+		err = q.catchUp(ctx, t)
+	}
+	return t, err
 }
 
 // table returns the table with a name or an ARN. An ARN of another region or account names no table here.
@@ -90,7 +99,7 @@ func (h *Handler) table(ctx context.Context, given string) (*region.Table, error
 // lost explains an error of reading or writing the request's table: it may be that the table has gone
 // meanwhile, which is no fault of the region.
 func (q *request) lost(ctx context.Context, err error) error {
-	if _, gone := q.table(ctx); gone != nil {
+	if _, gone := q.h.table(ctx, q.params.givenTable); gone != nil {
 		return gone
 	}
 	return err

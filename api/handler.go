@@ -65,6 +65,10 @@ type Config struct {
 	// it capacity is kept and shown, and limits nothing.
 	EnforceThroughput bool
 
+	// Seen returns once this region has all that another had written to the table with this global id, up to a moment,
+	// or an error when that cannot be known: ErrLost, or ctx's. nil: there are no other regions.
+	Seen func(ctx context.Context, globalID string, w SessionWrite) error
+
 	// Operator answers requests whose target begins with Commutator_ (op is what follows), after their
 	// signature was verified. nil refuses them. An error is answered as a ValidationException with its
 	// text.
@@ -133,6 +137,10 @@ type request struct {
 	w http.ResponseWriter // set while the body is read
 	r *http.Request
 
+	sessions []session     // what the client knows of; see session.go
+	wait     time.Duration // how long to wait for it
+	wrote    []session     // what this request has written
+
 	params params
 	key    []byte // memory for params.key
 	start  []byte // memory for params.startKey
@@ -149,6 +157,7 @@ func (h *Handler) release(q *request) {
 	q.body = nil
 	q.reader.Reset(nil)
 	q.params = params{}
+	q.sessions, q.wrote = q.sessions[:0], q.wrote[:0]
 	q.unhold()
 	q.w, q.r = nil, nil
 	h.pending.Put(q)
@@ -256,6 +265,9 @@ func (h *Handler) serve(q *request, r *http.Request, id string) (err error) {
 		q.out = append(q.out, answer...)
 		return nil
 	}
+	if err := q.readSessions(r.Header); err != nil {
+		return err
+	}
 	q.reader.Reset(q.body)
 	if operation.run == nil {
 		return notYet(name, operation.missing)
@@ -334,6 +346,9 @@ func (q *request) answer(w http.ResponseWriter, r *http.Request, status int, con
 	header["x-amzn-RequestId"] = values[0:1:1]
 	header["x-amz-crc32"] = values[1:2:2]
 	header["Content-Length"] = values[2:3:3]
+	if token := q.sessionToken(); token != "" {
+		header[sessionHeader] = []string{token}
+	}
 	w.WriteHeader(status)
 	if r.Method == http.MethodHead {
 		return

@@ -102,6 +102,7 @@ type replicated struct {
 	members   []string                     // that stability counts
 	acked     map[string]map[uint64]uint64 // region -> own partition -> seq
 	lag       map[string]time.Duration     // region -> age of the newest progress when it arrived
+	waiting   []chan struct{}              // sessions that wait for progress
 	told      map[string]crdt.HLC          // what the followers have been woken to hear of what was applied
 }
 
@@ -858,6 +859,9 @@ func (k *sink) Progress(p replication.Progress) {
 	if t := k.r.tables[k.s.table]; t != nil {
 		t.stability.Heard(k.s.peer, k.s.partition, p)
 		t.lag[k.s.peer] = k.r.now().Sub(time.Unix(0, p.SentAt))
+		for _, c := range t.waiting {
+			task.Poke(c)
+		}
 	}
 }
 

@@ -20,6 +20,8 @@ var house = []Room{
 	{7, "cmd/...", []string{"node", "admin/...", "api/...", "region/...", "replication/...", "backup/...", "storage/...", "expr", "table", "crdt", "item"},
 		"flags, files and exit codes; it may look at anything, but wiring stands in node and wire forms stay at the edges"},
 
+	{7, "session", nil, "what a client program adds to its AWS SDK: it knows a header, and nothing of the server"},
+
 	{6, "node", []string{"admin/...", "api/...", "region/...", "replication/...", "backup/...", "storage/...", "expr", "table", "crdt", "item"},
 		"the composition root: it sees every package so that no other has to; it does not know flags"},
 
@@ -58,7 +60,7 @@ var house = []Room{
 
 	{0, "internal/...", []string{"internal/..."}, "tools for every package; if they knew one, they would carry it everywhere"},
 
-	{8, "test/...", []string{"test/...", "node", "admin/...", "api/...", "region/...", "replication/...", "backup/...", "storage/...", "expr", "table", "crdt", "item", "proto/..."},
+	{8, "test/...", []string{"test/...", "session", "node", "admin/...", "api/...", "region/...", "replication/...", "backup/...", "storage/...", "expr", "table", "crdt", "item", "proto/..."},
 		"conformance, simulation, drills and benchmarks see everything but the command line, which they run as a program"},
 }
 

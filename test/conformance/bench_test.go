@@ -14,9 +14,16 @@ import (
 
 // post sends one operation to the handler without a network between.
 func post(h http.Handler, op, body string) *httptest.ResponseRecorder {
+	return postWith(h, op, body, nil)
+}
+
+func postWith(h http.Handler, op, body string, headers map[string]string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(body))
 	r.Header.Set("X-Amz-Target", "DynamoDB_20120810."+op)
 	r.Header.Set("Content-Type", "application/x-amz-json-1.0")
+	for name, value := range headers {
+		r.Header.Set(name, value)
+	}
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)
 	return w
