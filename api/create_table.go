@@ -24,6 +24,7 @@ type createTableInput struct {
 	TableClass                                    *string
 	DeletionProtectionEnabled                     *bool
 	ResourcePolicy, GlobalTableSourceArn          *string
+	GlobalTableSettingsReplicationMode            *string // of several accounts; there is one
 	VectorIndexes                                 []struct{}
 }
 
@@ -134,6 +135,7 @@ func (in *createTableInput) checkModel() error {
 	}
 	c.stream(in.StreamSpecification)
 	c.sse(in.SSESpecification)
+	c.replicationMode(in.GlobalTableSettingsReplicationMode)
 	return c.err()
 }
 

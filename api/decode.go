@@ -25,7 +25,7 @@ func (q *request) decodeValue(v reflect.Value) error {
 	case reflect.Struct:
 		return r.Object(func(name []byte) error {
 			f := v.FieldByName(string(name))
-			if !f.IsValid() {
+			if !f.IsValid() || !f.CanSet() { // not exported: no member
 				return r.Skip()
 			}
 			if r.Null() {

@@ -26,8 +26,11 @@ type updateTableInput struct {
 	TableClass                  *string
 	DeletionProtectionEnabled   *bool
 	MultiRegionConsistency      *string
-	GlobalTableWitnessUpdates   []struct{}
-	VectorIndexUpdates          []struct{}
+	GlobalTableWitnessUpdates   []struct {
+		Create, Delete *struct{ RegionName *string }
+	}
+	GlobalTableSettingsReplicationMode *string // of several accounts; there is one
+	VectorIndexUpdates                 []struct{}
 }
 
 type indexUpdate struct {
@@ -42,15 +45,26 @@ type indexUpdate struct {
 }
 
 type replicaUpdate struct {
-	Create, Update *struct {
-		RegionName                    *string
-		KMSMasterKeyId                *string
-		ProvisionedThroughputOverride *struct{ ReadCapacityUnits *int64 }
-		OnDemandThroughputOverride    *onDemandShape
-		GlobalSecondaryIndexes        []struct{}
-		TableClassOverride            *string
-	}
+	Create, Update       *replicaShape
 	Delete, Disassociate *struct{ RegionName *string }
+}
+
+// replicaShape is a replica that is to be made or changed. Its overrides are read and not kept.
+type replicaShape struct {
+	RegionName     *string
+	KMSMasterKeyId *string
+	readOverride
+	GlobalSecondaryIndexes []struct {
+		IndexName *string
+		readOverride
+	}
+	TableClassOverride *string
+}
+
+// readOverride is what a replica may have other than the table's.
+type readOverride struct {
+	ProvisionedThroughputOverride *struct{ ReadCapacityUnits *int64 }
+	OnDemandThroughputOverride    *struct{ MaxReadRequestUnits *int64 }
 }
 
 // updateTable answers UpdateTable. All that one request asks for is done in one change, or none of it.
@@ -112,17 +126,60 @@ func (in *updateTableInput) checkModel() error {
 	for i := range in.ReplicaUpdates {
 		u := &in.ReplicaUpdates[i]
 		at := fmt.Sprintf("replicaUpdates.%d.member.", i+1)
+		c.replica(u.Create, at+"create.")
+		c.replica(u.Update, at+"update.")
+		if u.Delete != nil && u.Delete.RegionName == nil {
+			c.required(at + "delete.regionName")
+		}
+	}
+	if in.GlobalTableWitnessUpdates != nil {
+		c.count(len(in.GlobalTableWitnessUpdates), "globalTableWitnessUpdates", 1, 1)
+	}
+	for i, u := range in.GlobalTableWitnessUpdates {
+		at := fmt.Sprintf("globalTableWitnessUpdates.%d.member.", i+1)
 		if u.Create != nil && u.Create.RegionName == nil {
 			c.required(at + "create.regionName")
-		}
-		if u.Update != nil && u.Update.RegionName == nil {
-			c.required(at + "update.regionName")
 		}
 		if u.Delete != nil && u.Delete.RegionName == nil {
 			c.required(at + "delete.regionName")
 		}
 	}
+	c.replicationMode(in.GlobalTableSettingsReplicationMode)
 	return c.err()
+}
+
+// replica checks a replica that is to be made or changed; nil is none.
+func (c *constraints) replica(r *replicaShape, at string) {
+	if r == nil {
+		return
+	}
+	if r.RegionName == nil {
+		c.required(at + "regionName")
+	}
+	c.override(&r.readOverride, at)
+	if r.GlobalSecondaryIndexes != nil {
+		c.count(len(r.GlobalSecondaryIndexes), at+"globalSecondaryIndexes", 1, 0)
+	}
+	for i := range r.GlobalSecondaryIndexes {
+		at := fmt.Sprintf("%sglobalSecondaryIndexes.%d.member.", at, i+1)
+		c.indexName(r.GlobalSecondaryIndexes[i].IndexName, at+"indexName")
+		c.override(&r.GlobalSecondaryIndexes[i].readOverride, at)
+	}
+	if r.TableClassOverride != nil {
+		c.enum(*r.TableClassOverride, at+"tableClassOverride", "STANDARD", "STANDARD_INFREQUENT_ACCESS")
+	}
+}
+
+func (c *constraints) override(o *readOverride, at string) {
+	if p := o.ProvisionedThroughputOverride; p != nil && p.ReadCapacityUnits != nil {
+		c.atLeast(*p.ReadCapacityUnits, at+"provisionedThroughputOverride.readCapacityUnits", 1)
+	}
+}
+
+func (c *constraints) replicationMode(mode *string) {
+	if mode != nil {
+		c.enum(*mode, "globalTableSettingsReplicationMode", "ENABLED", "DISABLED", "ENABLED_WITH_OVERRIDES")
+	}
 }
 
 // The kinds of change that one request may ask for. Most must come alone.

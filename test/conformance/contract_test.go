@@ -53,9 +53,7 @@ var exceptions = []exception{
 	{op: "UntagResource", at: "tagKeys", what: "too .*", text: "The Tag Key provided is invalid, Key: ", reason: "the service says so in its own words"},
 	{op: "CreateTable", at: "vectorIndexes.*", what: ".*", text: "VectorIndexes are not supported", reason: "there are no vector indexes", pending: true},
 	{op: "UpdateTable", at: "vectorIndexUpdates.*", what: ".*", text: "VectorIndexUpdates are not supported", reason: "there are no vector indexes", pending: true},
-	{op: "UpdateTable", at: "globalTableWitnessUpdates.*", what: ".*", reason: "there are no witnesses", pending: true},
 	{op: "CreateTable", at: "globalTableSourceArn", what: ".*", text: "GlobalTableSourceArn is not supported", reason: "there is one account", pending: true},
-	{op: "CreateTable|UpdateTable", at: "globalTableSettingsReplicationMode|.*[wW]armThroughput.*|replicaUpdates.*", what: ".*", reason: "it is read and not kept", pending: true},
 }
 
 // TestContract is generated from the model.

@@ -28,6 +28,7 @@ var seeds = []struct{ op, body string }{
 	{"UpdateTable", `{"TableName":"fuzz","BillingMode":"PROVISIONED","ProvisionedThroughput":{"ReadCapacityUnits":1,"WriteCapacityUnits":1},"GlobalSecondaryIndexUpdates":[{"Update":{"IndexName":"new","ProvisionedThroughput":{"ReadCapacityUnits":1,"WriteCapacityUnits":1}}}],"StreamSpecification":{"StreamEnabled":false}}`},
 	{"UpdateTable", `{"TableName":"fuzz","ReplicaUpdates":[{"Create":{"RegionName":"eu-west-1"}}]}`},
 	{"UpdateTable", `{"TableName":"fuzz","ReplicaUpdates":[{"Update":{"RegionName":"eu-west-1"}},{"Delete":{"RegionName":"eu-west-1"}}],"DeletionProtectionEnabled":true}`},
+	{"UpdateTable", `{"TableName":"fuzz","ReplicaUpdates":[{"Create":{"RegionName":"eu-west-1","readOverride":{},"GlobalSecondaryIndexes":[{"IndexName":"abc","readOverride":1}]}}]}`},
 	{"DeleteTable", `{"TableName":"made"}`},
 	{"PutItem", `{"TableName":"fuzz","Item":{"pk":{"S":"a"},"n":{"N":"1e3"},"l":{"L":[{"M":{"x":{"NULL":true}}},{"BOOL":true}]},"s":{"SS":["a","b"]},"b":{"BS":["AAA="]}},"ConditionExpression":"attribute_not_exists(pk) OR #n > :n","ExpressionAttributeNames":{"#n":"n"},"ExpressionAttributeValues":{":n":{"N":"1"}},"ReturnValues":"ALL_OLD","ReturnConsumedCapacity":"INDEXES","ReturnItemCollectionMetrics":"SIZE","ReturnValuesOnConditionCheckFailure":"ALL_OLD"}`},
 	{"PutItem", `{"TableName":"fuzz","Item":{"pk":{"S":"a"}},"Expected":{"n":{"ComparisonOperator":"BETWEEN","AttributeValueList":[{"N":"1"},{"N":"2"}]},"m":{"Exists":false},"o":{"Value":{"S":"x"}}},"ConditionalOperator":"OR"}`},
