@@ -104,11 +104,8 @@ func (o *Operator) show(d *table.Definition, c op.Conflict) (Conflict, error) {
 		ID: hex.EncodeToString(c.ID[:]), TableName: d.Schema.Name, Path: c.Conflict.Path, Class: c.Conflict.Class, Rule: c.Conflict.Rule,
 		DetectedAt: time.UnixMilli(c.Detected.Millis()).UTC(), DetectedIn: o.Region.Name(),
 	}
-	key, err := d.Schema.KeyItem(c.Key)
-	if err != nil {
-		return out, err
-	}
-	if out.Key, err = wire.AppendItem(nil, key); err != nil {
+	var err error
+	if out.Key, err = keyOf(&d.Schema, c.Key); err != nil {
 		return out, err
 	}
 	if out.Winner, err = o.side(d, c.Conflict.Winner); err != nil {

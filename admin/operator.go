@@ -81,6 +81,7 @@ func (o *Operator) Handle(ctx context.Context, target string, body []byte) ([]by
 var operations = map[string]func(context.Context, *Operator, []byte) (any, error){
 	"Status":        typed((*Operator).status),
 	"ListConflicts": typed((*Operator).listConflicts),
+	"CheckIndexes":  typed((*Operator).checkIndexes),
 	"Contributors":  typed((*Operator).contributors),
 
 	"CreateBackup":   typed((*Operator).createBackup),

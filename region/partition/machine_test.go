@@ -200,6 +200,9 @@ func (d *disk) check() {
 	if s := d.m.State(); s.Items != int64(page.Looked) || s.Bytes != int64(page.LookedAt) {
 		d.t.Fatalf("%d items of %d bytes counted, there are %d of %d", s.Items, s.Bytes, page.Looked, page.LookedAt)
 	}
+	if found := d.differences(); len(found) > 0 {
+		d.t.Fatalf("the check of indexes finds %+v", found)
+	}
 	d.log()
 }
 
@@ -514,7 +517,7 @@ func TestAnIndexThatGoesTakesItsRowsAndANewOneIsFilled(t *testing.T) {
 		t.Fatalf("rows of no index: %q", got)
 	}
 	again := alter(true)
-	again.Schema.Indexes[0].ID = 2
+	again.Schema.Indexes[0].ID, again.Schema.Indexes[0].Backfilling = 2, true
 	d.run(again, put(20, "9", "closed"))
 	steps := 0
 	for next := table.Key(nil); steps == 0 || next != nil; steps++ {

@@ -13,6 +13,8 @@ import (
 	"github.com/anishathalye/porcupine"
 
 	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/region/op"
+	"github.com/commutatordb/commutator/region/partition"
 	"github.com/commutatordb/commutator/storage/keyenc"
 	"github.com/commutatordb/commutator/table"
 )
@@ -227,6 +229,10 @@ func (w *world) checkReplicas() {
 			}
 			if k := differs(want, got); k != "" {
 				w.violate("%s: the index of %s is not what its items make: row %s is %q, want %q", m.name, name, k, got[k], want[k])
+			}
+			found, err := partition.CheckIndexes(partition.Config{ID: d.Partitions[0].ID, Table: d.ID, Store: m.engine.Store()}, op.IndexCheck{Limit: 1 << 30})
+			if err != nil || len(found.Differences) > 0 {
+				w.violate("%s: the check of %s's indexes finds %+v, %v", m.name, name, found.Differences, err)
 			}
 			for _, t := range m.engine.Region().Tables() {
 				if n, _ := t.Stats(); t.ID == d.ID && n != int64(len(items)) {
