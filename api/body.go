@@ -21,8 +21,8 @@ import (
 const compressFrom = 4 << 10
 
 const (
-	// promised is how much memory a Content-Length alone may ask for, in bytes; what is more grows with
-	// the bytes that arrive.
+	// promised is how much memory a Content-Length alone may ask for, and how much a stranger may send, in bytes;
+	// what is more grows with the bytes that arrive, of requests that could be verified.
 	promised = 64 << 10
 	// largeBody is the size from which a body, as sent or inflated, counts among the large ones, in bytes:
 	// more than any item, so that only batches wait for each other.
@@ -65,6 +65,11 @@ func (q *request) readBody(r *http.Request) error {
 // not known.
 func (q *request) readAll(ctx context.Context, dst []byte, r io.Reader, size int) ([]byte, error) {
 	for {
+		if len(dst) >= promised {
+			if err := q.admit(); err != nil {
+				return dst, err
+			}
+		}
 		if len(dst) >= largeBody {
 			if err := q.hold(ctx); err != nil {
 				return dst, err
@@ -87,16 +92,23 @@ func (q *request) readAll(ctx context.Context, dst []byte, r io.Reader, size int
 	}
 }
 
-// hold waits until q may be one of the requests with a large body; unhold ends it. Strangers may not: what
-// could not be verified, whatever its body, is refused here.
+// admit refuses what could not be verified, whatever its body is.
+func (q *request) admit() error {
+	v := q.h.cfg.Verifier
+	if v == nil || q.admitted {
+		return nil
+	}
+	q.admitted = true
+	if err := v.Admit(q.r); err != nil {
+		return authError(err)
+	}
+	return nil
+}
+
+// hold waits until q may be one of the requests with a large body; unhold ends it.
 func (q *request) hold(ctx context.Context) error {
 	if q.large {
 		return nil
-	}
-	if v := q.h.cfg.Verifier; v != nil && q.r != nil {
-		if err := v.Admit(q.r); err != nil {
-			return authError(err)
-		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, q.h.cfg.Timeout)
 	defer cancel()

@@ -134,8 +134,9 @@ type request struct {
 	packed []byte // the answer's body, compressed
 	large  bool   // the body is large: see request.hold
 
-	w http.ResponseWriter // set while the body is read
-	r *http.Request
+	w        http.ResponseWriter
+	r        *http.Request
+	admitted bool // see request.admit
 
 	sessions []session     // what the client knows of; see session.go
 	wait     time.Duration // how long to wait for it
@@ -159,7 +160,7 @@ func (h *Handler) release(q *request) {
 	q.params = params{}
 	q.sessions, q.wrote = q.sessions[:0], q.wrote[:0]
 	q.unhold()
-	q.w, q.r = nil, nil
+	q.w, q.r, q.admitted = nil, nil, false
 	h.pending.Put(q)
 }
 
@@ -243,6 +244,9 @@ func (h *Handler) serve(q *request, r *http.Request, id string) (err error) {
 	name, isOperator, operation, ok := h.find(r.Header.Get("X-Amz-Target"))
 	if err := q.readBody(r); err != nil {
 		return err
+	}
+	if isOperator && h.cfg.Verifier == nil && r.Header["Origin"] != nil {
+		ok = false // a page in a browser of this machine: it may use tables, as with other emulators, and not restore backups
 	}
 	if !ok {
 		return q.refuse(r, errUnknownOperation())

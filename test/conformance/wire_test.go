@@ -344,8 +344,11 @@ func TestOperatorRequests(t *testing.T) {
 			return append([]byte(op+" "), body...), nil
 		}
 	})
-	call := func(op string) (int, string) {
+	call := func(op string, header ...string) (int, string) {
 		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader("{}"))
+		for _, name := range header {
+			r.Header.Set(name, "http://page.example")
+		}
 		r.Header.Set("X-Amz-Target", "Commutator_"+op)
 		r.Header.Set("Content-Type", "application/x-amz-json-1.0")
 		w := httptest.NewRecorder()
@@ -354,6 +357,9 @@ func TestOperatorRequests(t *testing.T) {
 	}
 	if status, body := call("20260101.Status"); status != 200 || body != "20260101.Status {}" {
 		t.Errorf("%d %s", status, body)
+	}
+	if status, body := call("20260101.Status", "Origin"); status != 400 || !strings.Contains(body, "#UnknownOperationException") {
+		t.Errorf("an unsigned one of a browser's page: %d %s", status, body)
 	}
 	if status, body := call("Fail"); status != 500 || !strings.Contains(body, "it failed") {
 		t.Errorf("%d %s", status, body)
