@@ -15,7 +15,8 @@ func listTables(q *request, _ context.Context) error {
 	after, limit := "", int64(100)
 	if in.ExclusiveStartTableName != nil {
 		after = *in.ExclusiveStartTableName
-		c.wholeName(after, "exclusiveStartTableName")
+		c.letters(after, "exclusiveStartTableName")
+		c.length(after, "exclusiveStartTableName", 3, 255)
 	}
 	if in.Limit != nil {
 		limit = *in.Limit

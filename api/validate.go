@@ -99,9 +99,14 @@ func (c *constraints) pattern(value, at string) {
 	}
 }
 
-// wholeName checks the name of a table or an index where it may not be an ARN. Unlike name, it takes no letters for wrong ones.
+// wholeName checks the name of a table or an index where it may not be an ARN.
 func (c *constraints) wholeName(value, at string) {
 	c.length(value, at, 3, 255)
+	c.letters(value, at)
+}
+
+// letters is pattern for where no letters are wrong ones too.
+func (c *constraints) letters(value, at string) {
 	if value == "" {
 		c.breaks("''", at, "Member must satisfy regular expression pattern: [a-zA-Z0-9_.-]+")
 	}

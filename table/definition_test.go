@@ -217,3 +217,22 @@ func TestReplicasStandInOrderAndTheirVersionsRise(t *testing.T) {
 		t.Error("a replica in a region without one")
 	}
 }
+
+// A region that has removed an index that is going does not get it back from one that has not, and what is only going tells two
+// definitions of one version apart as little as what is only being filled.
+func TestAnIndexThatGoesIsRemovedByEachRegionItself(t *testing.T) {
+	kept, going := Index{ID: 1, Name: "kept"}, Index{ID: 2, Name: "going", Deleting: true}
+	ours := &Definition{Version: 1, Schema: Schema{Indexes: []Index{kept, {ID: 2, Name: "going"}}}}
+	theirs := &Definition{Version: 2, Schema: Schema{Indexes: []Index{kept, going}}}
+	if !ours.Take("eu-west-1", theirs) || !reflect.DeepEqual(ours.Schema.Indexes, []Index{kept, going}) {
+		t.Fatalf("told that it goes: %+v", ours.Schema.Indexes)
+	}
+	ours.Schema.Indexes = []Index{kept} // carried out
+	if ours.Take("eu-west-1", theirs) || theirs.Take("us-east-1", ours) {
+		t.Error("regions that differ only in how far they are take from each other")
+	}
+	theirs.Version, theirs.Billing = 3, OnDemand
+	if !ours.Take("eu-west-1", theirs) || !reflect.DeepEqual(ours.Schema.Indexes, []Index{kept}) {
+		t.Errorf("told something else: %+v", ours.Schema.Indexes)
+	}
+}
