@@ -4,12 +4,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // The contract: for every operation of the model and every member of its input, wherever it stands, requests
@@ -84,8 +86,7 @@ func contract(t *testing.T, m *model, table string, used []bool) {
 				return
 			}
 			if table != "" {
-				post(h, "CreateTable", `{"TableName":"`+table+`","BillingMode":"PAY_PER_REQUEST","KeySchema":[{"AttributeName":"aaa","KeyType":"HASH"}],"AttributeDefinitions":[{"AttributeName":"aaa","AttributeType":"S"}]}`) // unless it is there
-				rawAwait(t, h, table)
+				ensureTable(t, h, table)
 			}
 			g := generator{model: m}
 			body, err := json.Marshal(g.least(input))
@@ -117,6 +118,21 @@ func contract(t *testing.T, m *model, table string, used []bool) {
 				t.Errorf("%s: %s:\n%.300s\nis answered\n%d %.500s", c.at, c.what, body, w.Code, answer)
 			}
 		})
+	}
+}
+
+// ensureTable waits until the table is there and active; one that is being deleted has to be gone first.
+func ensureTable(t *testing.T, h http.Handler, name string) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		post(h, "CreateTable", `{"TableName":"`+name+`","BillingMode":"PAY_PER_REQUEST","KeySchema":[{"AttributeName":"aaa","KeyType":"HASH"}],"AttributeDefinitions":[{"AttributeName":"aaa","AttributeType":"S"}]}`)
+		w := post(h, "DescribeTable", `{"TableName":"`+name+`"}`)
+		if strings.Contains(w.Body.String(), `"TableStatus":"ACTIVE"`) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("table %s: %s", name, w.Body)
+		}
 	}
 }
 
