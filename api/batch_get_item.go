@@ -122,14 +122,14 @@ func (q *request) readBatchGet() ([]*batchGet, error) {
 	r, p := &q.reader, &q.params
 	var gets []*batchGet
 	given := false
-	err := r.Object(func(name []byte) error {
+	err := r.MapValue("KeysAndAttributes", func(name []byte) error {
 		if r.Null() {
 			return nil
 		}
 		switch m := membersByName[string(name)]; {
 		case string(name) == "RequestItems":
 			given = true
-			return r.Object(func(name []byte) error {
+			return r.Map("KeysAndAttributes", func(name []byte) error {
 				g := &batchGet{params: params{tableName: string(name)}}
 				gets = append(gets, g)
 				return q.readBatchGetTable(g)

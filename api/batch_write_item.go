@@ -101,7 +101,7 @@ func (q *request) readBatchWrite() (tables map[string]int, writes []*batchWrite,
 		case string(name) == "RequestItems":
 			given = true
 			tables = map[string]int{}
-			return r.Object(func(name []byte) error {
+			return r.Map("java.util.List<com.amazonaws.dynamodb.v20120810.WriteRequest>", func(name []byte) error {
 				t := string(name)
 				tables[t] = 0
 				return r.Array(func() error {
@@ -131,7 +131,7 @@ func (q *request) readBatchWrite() (tables map[string]int, writes []*batchWrite,
 
 func (q *request) readBatchWriteRequest(w *batchWrite) error {
 	r := &q.reader
-	return r.Object(func(name []byte) error {
+	return r.MapValue("WriteRequest", func(name []byte) error {
 		member := ""
 		switch string(name) {
 		case "PutRequest":
@@ -148,7 +148,7 @@ func (q *request) readBatchWriteRequest(w *batchWrite) error {
 		w.given++
 		w.put = member == "Item"
 		w.missing = camel(string(name)) + "." + camel(member)
-		return r.Object(func(name []byte) (err error) {
+		return r.Structure(string(name), func(name []byte) (err error) {
 			if string(name) != member {
 				return r.Skip()
 			}

@@ -31,13 +31,13 @@ type legacyUpdate struct {
 	value        item.Value // absent for none
 }
 
-// readLegacyConditions reads a map of conditions by attribute name.
-func (q *request) readLegacyConditions() ([]legacyCondition, error) {
+// readLegacyConditions reads a map of conditions by attribute name. class is what the model calls them.
+func (q *request) readLegacyConditions(class string) ([]legacyCondition, error) {
 	r := &q.reader
 	var out []legacyCondition
-	err := r.Object(func(name []byte) error {
+	err := r.Map(class, func(name []byte) error {
 		c := legacyCondition{name: string(name)}
-		err := r.Object(func(name []byte) error {
+		err := r.MapValue(class, func(name []byte) error {
 			member := string(name)
 			if r.Null() {
 				return nil
@@ -76,9 +76,9 @@ func (q *request) readLegacyConditions() ([]legacyCondition, error) {
 func (q *request) readAttributeUpdates() ([]legacyUpdate, error) {
 	r := &q.reader
 	var out []legacyUpdate
-	err := r.Object(func(name []byte) error {
+	err := r.Map("AttributeValueUpdate", func(name []byte) error {
 		u := legacyUpdate{name: string(name), action: "PUT"}
-		err := r.Object(func(name []byte) error {
+		err := r.MapValue("AttributeValueUpdate", func(name []byte) error {
 			member := string(name)
 			if r.Null() {
 				return nil

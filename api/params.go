@@ -136,14 +136,14 @@ func (q *request) readMember(m member) (err error) {
 		p.forward, err = r.Bool()
 	case mNames:
 		p.placeholders.Names = make([]expr.Name, 0, 4)
-		err = r.Object(func(name []byte) error {
+		err = r.Map("java.lang.String", func(name []byte) error {
 			s, err := r.String()
 			p.placeholders.Names = append(p.placeholders.Names, expr.Name{Placeholder: string(name), Name: s})
 			return err
 		})
 	case mValues:
 		p.placeholders.Values = make([]expr.Value, 0, 4)
-		err = r.Object(func(name []byte) error {
+		err = r.Map("AttributeValue", func(name []byte) error {
 			v, err := r.Value()
 			if e := (*wire.ValidationError)(nil); errors.As(err, &e) {
 				if p.valuesErr == nil {
@@ -167,11 +167,11 @@ func (q *request) readMember(m member) (err error) {
 			return err
 		})
 	case mExpected:
-		p.expected, err = q.readLegacyConditions()
+		p.expected, err = q.readLegacyConditions("ExpectedAttributeValue")
 	case mKeyConditions:
-		p.keyConditions, err = q.readLegacyConditions()
+		p.keyConditions, err = q.readLegacyConditions("Condition")
 	case mQueryFilter, mScanFilter:
-		p.legacyFilters, err = q.readLegacyConditions()
+		p.legacyFilters, err = q.readLegacyConditions("Condition")
 	case mAttributeUpdates:
 		p.attributeUpdates, err = q.readAttributeUpdates()
 	default:

@@ -16,7 +16,7 @@ func TestNumberParsesAndPrintsAsTheServiceDoes(t *testing.T) {
 		in, out string
 		size    int
 	}{
-		{"0", "0", 1}, {"-0", "0", 1}, {"000", "0", 1}, {"0.0", "0", 1}, {"0e5", "0", 1}, {"0.0e126", "0", 1},
+		{"0", "0", 1}, {"-0", "0", 1}, {"000", "0", 1}, {"0.0", "0", 1}, {"0e5", "0", 1}, {"0.0e126", "0", 1}, {"0e125", "0", 1},
 		{"1", "1", 2}, {"-1", "-1", 3}, {"+7", "7", 2}, {"007", "7", 2}, {"1.5E2", "150", 2}, {"150", "150", 2},
 		{"1.50", "1.5", 3}, {"100", "100", 2}, {"12345", "12345", 4}, {".5", "0.5", 2}, {"5.", "5", 2},
 		{"0.001", "0.001", 2}, {"-0.001", "-0.001", 3}, {"1e-3", "0.001", 2},
@@ -45,7 +45,7 @@ func TestNumberRefusesWhatTheServiceRefuses(t *testing.T) {
 		"": ErrNumberSyntax, "-": ErrNumberSyntax, ".": ErrNumberSyntax, " 1": ErrNumberSyntax, "1 ": ErrNumberSyntax,
 		"1e": ErrNumberSyntax, "1e+": ErrNumberSyntax, "NaN": ErrNumberSyntax, "Infinity": ErrNumberSyntax, "0x1": ErrNumberSyntax,
 		"1.2.3": ErrNumberSyntax, "1,0": ErrNumberSyntax, "--1": ErrNumberSyntax,
-		"1e126": ErrNumberOverflow, "1e999999999999999999999": ErrNumberOverflow, "-1e126": ErrNumberOverflow,
+		"1e126": ErrNumberOverflow, "0e126": ErrNumberOverflow, "0.0e127": ErrNumberOverflow, "1e999999999999999999999": ErrNumberOverflow, "-1e126": ErrNumberOverflow,
 		"1e-131": ErrNumberUnderflow, "1e-99999999999999": ErrNumberUnderflow,
 		"123456789012345678901234567890123456789": ErrNumberDigits,
 	} {

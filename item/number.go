@@ -119,6 +119,7 @@ func parseDecimal[T string | []byte](s T, buf []byte) (decimal, error) {
 		i++
 	}
 	seen, point, pending := false, false, 0 // pending: zeros that count only if a digit follows
+	behind := 0                             // digits behind the point
 	tooLong := false
 	for ; i < len(s); i++ {
 		c := s[i]
@@ -130,6 +131,9 @@ func parseDecimal[T string | []byte](s T, buf []byte) (decimal, error) {
 			break
 		}
 		seen = true
+		if point {
+			behind++
+		}
 		switch {
 		case c == '0' && len(d.digits) == 0:
 			if point {
@@ -183,6 +187,8 @@ func parseDecimal[T string | []byte](s T, buf []byte) (decimal, error) {
 		}
 		if len(d.digits) > 0 || tooLong {
 			d.e += exp
+		} else if exp-behind >= maxExponent {
+			return d, ErrNumberOverflow // 0e126, as the service has it, but not 0.0e126
 		}
 	}
 	if tooLong {

@@ -448,6 +448,10 @@ func (r *Reader) numeric(dst, s []byte) (out []byte, key int, err error) {
 	return dst, key, nil
 }
 
+func isBase64(c byte) bool {
+	return c|0x20 >= 'a' && c|0x20 <= 'z' || c-'0' <= 9 || c == '+' || c == '/' || c == '='
+}
+
 // strictBase64 wants padding, and zeros in the bits that the last character has too many.
 var strictBase64 = base64.StdEncoding.Strict()
 
@@ -463,6 +467,11 @@ func (r *Reader) binary(dst, s []byte) (out []byte, key int, err error) {
 	key = len(dst)
 	dst, err = strictBase64.AppendDecode(dst, s)
 	if err != nil || len(dst)-key != size { // the decoder alone would skip line ends
+		for i, c := range s {
+			if !isBase64(c) || c == '=' && i+1 < len(s) && s[i+1] != '=' {
+				return dst, 0, r.mistyped("Invalid Base64 character: '" + string(rune(c)) + "'")
+			}
+		}
 		return dst, 0, r.mistyped("Invalid last non-pad Base64 character dectected")
 	}
 	return dst, key, nil

@@ -135,6 +135,53 @@ func (r *Reader) Kind() Kind {
 // Object reads an object and calls field for each member, in the document's order. field must consume
 // the member's value, by Skip if it does not know the name. name is good until the object ends.
 func (r *Reader) Object(field func(name []byte) error) error {
+	return r.object(field)
+}
+
+// Map is Object for a map whose values are of a class of the protocol, such as AttributeValue.
+func (r *Reader) Map(class string, field func(name []byte) error) error {
+	if k := r.Kind(); k != Object {
+		return r.wrongClass(k, "java.util.Map<java.lang.String, "+className(class)+">", "Unexpected field type")
+	}
+	return r.object(field)
+}
+
+// MapValue is Object for a structure of a class that stands in a map or a list.
+func (r *Reader) MapValue(class string, field func(name []byte) error) error {
+	if k := r.Kind(); k != Object {
+		return r.wrongClass(k, "class "+className(class), "Unexpected value type in payload")
+	}
+	return r.object(field)
+}
+
+// Structure is Object for a structure of a class that is a member of another.
+func (r *Reader) Structure(class string, field func(name []byte) error) error {
+	if k := r.Kind(); k != Object {
+		return r.wrongClass(k, "class "+className(class), "Unexpected field type")
+	}
+	return r.object(field)
+}
+
+func className(class string) string {
+	if strings.Contains(class, ".") {
+		return class
+	}
+	return "com.amazonaws.dynamodb.v20120810." + class
+}
+
+// wrongClass returns the error for a value of kind k where an object of a class belongs: scalar is what is
+// said of a string, a number or a boolean.
+func (r *Reader) wrongClass(k Kind, class, scalar string) error {
+	switch k {
+	case Invalid:
+		return r.syntax("a value is missing")
+	case Array:
+		return r.mistyped("Unrecognized collection type " + class)
+	}
+	return r.mistyped(scalar)
+}
+
+func (r *Reader) object(field func(name []byte) error) error {
 	if err := r.open(Object, "structure"); err != nil {
 		return err
 	}
