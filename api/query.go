@@ -156,6 +156,9 @@ func (s *search) bound(terms []expr.KeyTerm) error {
 	if s.index != nil {
 		hash, sort = s.index.Hash, s.index.Range
 	}
+	if n := len(terms); n == 0 || n > 2 && len(hash)+len(sort) <= 2 {
+		return invalid("Conditions can be of length 1 or 2 only")
+	}
 	used := 0
 	find := func(a table.Attribute) *expr.KeyTerm {
 		for i := range terms {
