@@ -122,7 +122,7 @@ func (q *request) readBatchGet() ([]*batchGet, error) {
 	r, p := &q.reader, &q.params
 	var gets []*batchGet
 	given := false
-	err := r.MapValue("KeysAndAttributes", func(name []byte) error {
+	err := r.Object(func(name []byte) error {
 		if r.Null() {
 			return nil
 		}
@@ -159,7 +159,7 @@ func (q *request) readBatchGetTable(g *batchGet) error {
 	outer := q.params
 	defer func() { q.params = outer }()
 	q.params = g.params
-	err := r.Object(func(name []byte) error {
+	err := r.MapValue("KeysAndAttributes", func(name []byte) error {
 		if r.Null() {
 			return nil
 		}
