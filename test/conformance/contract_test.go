@@ -89,11 +89,10 @@ func contract(t *testing.T, m *model, table string, used []bool) {
 				ensureTable(t, h, table)
 			}
 			g := generator{model: m}
-			body, err := json.Marshal(g.least(input))
+			least, err := json.Marshal(g.least(input))
 			if err != nil {
 				t.Fatal(err)
 			}
-			least := post(h, op, string(body)).Body.String()
 			for _, c := range g.trials(input, "") {
 				body, err := json.Marshal(c.value)
 				if err != nil {
@@ -103,8 +102,8 @@ func contract(t *testing.T, m *model, table string, used []bool) {
 				m.checkAnswer(t, op, w.Code, w.Body.Bytes())
 				answer := w.Body.String()
 				if c.kept(w.Code, answer) {
-					if c.what == "null" && c.want == accepted && table == "" && !strings.Contains(c.at, ".") && answer != least {
-						t.Errorf("%s: null is not as absent:\n%s\n%s", c.at, answer, least)
+					if c.what == "null" && c.want == accepted && table == "" && !strings.Contains(c.at, ".") && !sameAnswer(h, op, body, least) {
+						t.Errorf("%s: null is not as absent: %s", c.at, answer)
 					}
 					continue
 				}
@@ -119,6 +118,17 @@ func contract(t *testing.T, m *model, table string, used []bool) {
 			}
 		})
 	}
+}
+
+// sameAnswer tells whether two requests are answered alike. A table may come or go in between, so they are asked
+// some times.
+func sameAnswer(h http.Handler, op string, a, b []byte) bool {
+	for range 5 {
+		if post(h, op, string(a)).Body.String() == post(h, op, string(b)).Body.String() {
+			return true
+		}
+	}
+	return false
 }
 
 // ensureTable waits until the table is there and active; one that is being deleted has to be gone first.
