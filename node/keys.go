@@ -34,6 +34,7 @@ type keyring struct {
 	logger *slog.Logger
 
 	pairs atomic.Pointer[map[string]string]
+	ask   chan struct{} // to look at the file now; one question waits at most
 
 	// Of the last look at the file; watch's alone.
 	seen fs.FileInfo // nil: it was not there
@@ -42,7 +43,7 @@ type keyring struct {
 
 // openKeyring reads the file, which has to be good now. Later a bad one changes nothing.
 func openKeyring(fixed []Credential, path string, logger *slog.Logger) (*keyring, error) {
-	k := &keyring{fixed: fixed, path: path, logger: logger}
+	k := &keyring{fixed: fixed, path: path, logger: logger, ask: make(chan struct{}, 1)}
 	k.seen, _ = os.Stat(path) // before it is read: a change in between is seen later
 	pairs, err := k.read()
 	if err != nil {
@@ -70,8 +71,18 @@ func (k *keyring) watch(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			k.reread()
+		case <-k.ask:
+			k.seen = nil // whatever it looks like
 		}
+		k.reread()
+	}
+}
+
+// readNow has watch read the file, changed or not.
+func (k *keyring) readNow() {
+	select {
+	case k.ask <- struct{}{}:
+	default: // it is about to
 	}
 }
 

@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"context"
 	"log/slog"
 	"maps"
 	"os"
@@ -80,6 +81,33 @@ func TestKeysChangeWhileANodeRuns(t *testing.T) {
 		t.Errorf("a secret in the log: %s", &log)
 	}
 }
+
+func TestTheFileIsReadWhenSomebodyAsks(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.yaml")
+	write(t, path, "- {accessKey: a, secretKey: x}\n")
+	log := make(lines, 10)
+	k, err := openKeyring(nil, path, slog.New(slog.NewTextHandler(log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- k.watch(ctx) }()
+	k.readNow()
+	k.readNow()
+	if line := <-log; !strings.Contains(line, "keys=1") {
+		t.Errorf("%q", line)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// lines are what is logged.
+type lines chan string
+
+func (l lines) Write(b []byte) (int, error) { l <- string(b); return len(b), nil }
 
 func TestAFileWrittenInPlaceIsSeen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.yaml")

@@ -207,6 +207,9 @@ func served(err error) error {
 	return err
 }
 
+// ReadKeys has the keys file read again now, while Run runs; it is read in any case when it changes.
+func (n *Node) ReadKeys() { n.keys.readNow() }
+
 // Close closes what Open has opened. Run must have returned, or never been called.
 func (n *Node) Close() error {
 	var errs []error

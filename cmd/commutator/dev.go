@@ -92,16 +92,7 @@ func greet(out io.Writer, d *node.Dev, cfg node.DevConfig) {
 		fmt.Fprintf(w, "%s\thttp://%s\n", n.Region().Name(), n.HTTPAddr())
 	}
 	w.Flush()
-	key := node.Credential{AccessKey: "ANY", SecretKey: "ANY"}
-	switch {
-	case cfg.Auth == "off":
-	case len(cfg.Credentials) == 0:
-		key = node.Credential{AccessKey: "'one of " + cfg.Keys + "'", SecretKey: "'its secret'"}
-	case cfg.Credentials[0].SecretKey != devKey:
-		key = node.Credential{AccessKey: cfg.Credentials[0].AccessKey, SecretKey: "'its secret'"}
-	default:
-		key = cfg.Credentials[0]
-	}
+	key := shownKey(cfg)
 	fmt.Fprintf(out, `
 export AWS_ACCESS_KEY_ID=%s AWS_SECRET_ACCESS_KEY=%s
 
@@ -111,6 +102,19 @@ aws dynamodb put-item --region %s --endpoint-url http://%s --table-name hello --
 aws dynamodb scan --region %s --endpoint-url http://%s --table-name hello
 `, key.AccessKey, key.SecretKey, first.Region().Name(), first.HTTPAddr(), first.Region().Name(), first.HTTPAddr(), first.Region().Name(), first.HTTPAddr())
 	fmt.Fprintln(out, "\nready")
+}
+
+// shownKey is the key pair that the greeting tells people to sign with. A secret of theirs is not shown.
+func shownKey(cfg node.DevConfig) node.Credential {
+	switch {
+	case cfg.Auth == "off":
+		return node.Credential{AccessKey: "any", SecretKey: "any"}
+	case len(cfg.Credentials) == 0:
+		return node.Credential{AccessKey: "'one of " + cfg.Keys + "'", SecretKey: "'its secret'"}
+	case cfg.Credentials[0].SecretKey != devKey:
+		return node.Credential{AccessKey: cfg.Credentials[0].AccessKey, SecretKey: "'its secret'"}
+	}
+	return cfg.Credentials[0]
 }
 
 // controlCommand is a command to a running dev.

@@ -233,3 +233,22 @@ func TestWithTheWrongKeyPairTheErrorSaysWhatToDo(t *testing.T) {
 		}
 	}
 }
+
+func TestDevShowsNoSecretButItsOwn(t *testing.T) {
+	own := []node.Credential{{AccessKey: devKey, SecretKey: devKey}}
+	theirs := []node.Credential{{AccessKey: "app", SecretKey: "s3cr3t"}}
+	for _, c := range []struct {
+		cfg  node.DevConfig
+		want node.Credential
+	}{
+		{node.DevConfig{Credentials: own}, own[0]},
+		{node.DevConfig{Credentials: own, Keys: "keys.yaml"}, own[0]},
+		{node.DevConfig{Credentials: theirs}, node.Credential{AccessKey: "app", SecretKey: "'its secret'"}},
+		{node.DevConfig{Keys: "keys.yaml"}, node.Credential{AccessKey: "'one of keys.yaml'", SecretKey: "'its secret'"}},
+		{node.DevConfig{Credentials: theirs, Auth: "off"}, node.Credential{AccessKey: "any", SecretKey: "any"}},
+	} {
+		if got := shownKey(c.cfg); got != c.want {
+			t.Errorf("%+v: %+v, want %+v", c.cfg, got, c.want)
+		}
+	}
+}

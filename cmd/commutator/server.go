@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -41,6 +44,7 @@ func serverCommand() *cobra.Command {
 				return err
 			}
 			defer func() { err = errors.Join(err, n.Close()) }()
+			defer onHangup(n.ReadKeys)()
 			cfg.Logger.Info("serving", "http", n.HTTPAddr().String(), "data", cfg.Data)
 			return n.Run(c.Context())
 		},
@@ -48,6 +52,24 @@ func serverCommand() *cobra.Command {
 	c.Flags().StringVar(&path, "config", "", "the node's configuration file")
 	c.Flags().BoolVar(&verbose, "verbose", false, "log details")
 	return c
+}
+
+// onHangup calls do for each SIGHUP, which would end the process, until stop is called.
+func onHangup(do func()) (stop func()) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range signals {
+			do()
+		}
+	}()
+	return func() {
+		signal.Stop(signals)
+		close(signals)
+		<-done
+	}
 }
 
 func healthcheckCommand() *cobra.Command {
