@@ -57,7 +57,9 @@ func (q *request) readLegacyConditions(class string) ([]legacyCondition, error) 
 				})
 			case "Value":
 				var err error
-				c.value, err = q.legacyValue()
+				if err = r.Field("AttributeValue"); err == nil {
+					c.value, err = q.legacyValue()
+				}
 				return err
 			case "Exists":
 				yes, err := r.Bool()
@@ -88,7 +90,9 @@ func (q *request) readAttributeUpdates() ([]legacyUpdate, error) {
 			case "Action":
 				u.action, err = r.String()
 			case "Value":
-				u.value, err = q.legacyValue()
+				if err = r.Field("AttributeValue"); err == nil {
+					u.value, err = q.legacyValue()
+				}
 			default:
 				err = r.Skip()
 			}

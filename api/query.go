@@ -175,7 +175,7 @@ func (s *search) bound(terms []expr.KeyTerm) error {
 		if t == nil {
 			return invalid("Query condition missed key schema element: %s", a.Name)
 		}
-		if err := checkTerm(t, a); err != nil {
+		if err := checkTerm(t, a, table.MaxPartitionKey); err != nil {
 			return err
 		}
 		if t.Op != expr.OpEQ {
@@ -193,7 +193,7 @@ func (s *search) bound(terms []expr.KeyTerm) error {
 			}
 			return nil
 		}
-		if err := checkTerm(t, a); err != nil {
+		if err := checkTerm(t, a, table.MaxSortKey); err != nil {
 			return err
 		}
 		s.narrow(prefix, t)
@@ -233,7 +233,8 @@ func (s *search) narrow(prefix table.Key, t *expr.KeyTerm) {
 	}
 }
 
-func checkTerm(t *expr.KeyTerm, a table.Attribute) error {
+// checkTerm checks that a term's values are such as the key attribute may have, of at most limit bytes.
+func checkTerm(t *expr.KeyTerm, a table.Attribute, limit int) error {
 	for _, v := range [...]*item.Value{t.A, t.B} {
 		switch {
 		case v == nil:
@@ -247,6 +248,8 @@ func checkTerm(t *expr.KeyTerm, a table.Attribute) error {
 				kind = "binary"
 			}
 			return invalid("One or more parameter values are not valid. The AttributeValue for a key attribute cannot contain an empty %s value. Key: %s", kind, a.Name)
+		case v.Kind() != item.KindN && v.Len() > limit:
+			return table.KeyTooLong(limit)
 		}
 	}
 	return nil

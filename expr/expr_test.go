@@ -2,6 +2,7 @@ package expr
 
 import (
 	"bytes"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -286,21 +287,45 @@ func TestReservedWordsAreAllThere(t *testing.T) {
 	}
 }
 
+// FuzzExpressions: whatever is written, parsing and evaluating end, with the service's own errors; and what is
+// taken can be stored and read back.
 func FuzzExpressions(fz *testing.F) {
 	fz.Add("SET a = a + :one REMOVE l[0]", "NOT (a = :one) AND size(b) > :two OR c IN (:s)")
+	fz.Add("SET m.b = if_not_exists(#n, :zero) - (:one), l[1] = list_append(l, :list) ADD n :two DELETE tags :x", "((n) = :one) and (contains(tags, :xs) or not n between :one and :ten)")
+	fz.Add("set _a = :nope, a = :one, a[0] = :one", "((a = a)) AND foo(status, #x) = :nope")
+	fz.Add("REMOVE a.b[0].c, #dot", "pk = :s AND begins_with(sk, :ab)")
 	fz.Fuzz(func(t *testing.T, update, condition string) {
-		if u, err := ParseUpdate(update, placeholders()); err == nil {
-			if _, _, err := u.Apply(thing, true); err != nil {
-				if _, ok := err.(*Error); !ok {
-					t.Fatalf("%q: %T %v", update, err, err)
-				}
+		ours := func(source string, err error) {
+			if e := (*Error)(nil); err != nil && !errors.As(err, &e) {
+				t.Fatalf("%q: %T %v", source, err, err)
 			}
 		}
-		if c, err := ParseCondition("FilterExpression", condition, placeholders()); err == nil {
-			c.Eval(thing)
+		u, err := ParseUpdate(update, placeholders())
+		ours(update, err)
+		if err == nil {
+			_, _, err = u.Apply(thing, true)
+			ours(update, err)
+			b := u.Append(nil)
+			if again, rest, err := DecodeUpdate(b); err != nil || len(rest) > 0 || !bytes.Equal(again.Append(nil), b) {
+				t.Fatalf("%q: stored and read back: %x, %v", update, rest, err)
+			}
 		}
-		ParseKeyCondition(condition, placeholders())
-		ParseProjection(condition, placeholders())
+		c, err := ParseCondition("FilterExpression", condition, placeholders())
+		ours(condition, err)
+		if err == nil {
+			holds := c.Eval(thing)
+			again, rest, err := DecodeCondition(c.Append(nil))
+			if err != nil || len(rest) > 0 || again.Eval(thing) != holds {
+				t.Fatalf("%q: stored and read back: %x, %v", condition, rest, err)
+			}
+		}
+		_, err = ParseKeyCondition(condition, placeholders())
+		ours(condition, err)
+		p, err := ParseProjection(condition, placeholders())
+		ours(condition, err)
+		if err == nil {
+			p.Apply(thing)
+		}
 	})
 }
 

@@ -127,13 +127,18 @@ func appendPart(key Key, stored []byte, a Attribute, limit int) (Key, error) {
 			return nil, keyErrorf("One or more parameter values are not valid. The AttributeValue for a key attribute cannot contain an empty %s value. Key: %s", emptyName(a.Kind), a.Name)
 		}
 		if len(text) > limit {
-			if limit == MaxPartitionKey {
-				return nil, keyErrorf("One or more parameter values were invalid: Size of hashkey has exceeded the maximum size limit of%d bytes", limit)
-			}
-			return nil, keyErrorf("One or more parameter values were invalid: Aggregated size of all range keys has exceeded the size limit of %d bytes", limit)
+			return nil, KeyTooLong(limit)
 		}
 	}
 	return item.AppendRawOrdered(key, value)
+}
+
+// KeyTooLong is the KeyError for a partition key, or a sort key, that is longer than its limit.
+func KeyTooLong(limit int) error {
+	if limit == MaxPartitionKey {
+		return keyErrorf("One or more parameter values were invalid: Size of hashkey has exceeded the maximum size limit of%d bytes", limit)
+	}
+	return keyErrorf("One or more parameter values were invalid: Aggregated size of all range keys has exceeded the size limit of %d bytes", limit)
 }
 
 func emptyName(k item.Kind) string {

@@ -156,10 +156,19 @@ func (r *Reader) MapValue(class string, field func(name []byte) error) error {
 
 // Structure is Object for a structure of a class that is a member of another.
 func (r *Reader) Structure(class string, field func(name []byte) error) error {
+	if err := r.Field(class); err != nil {
+		return err
+	}
+	return r.object(field)
+}
+
+// Field checks that the next value can be a structure of a class that is a member of another, as Structure
+// does, and consumes nothing.
+func (r *Reader) Field(class string) error {
 	if k := r.Kind(); k != Object {
 		return r.wrongClass(k, "class "+className(class), "Unexpected field type")
 	}
-	return r.object(field)
+	return nil
 }
 
 func className(class string) string {
