@@ -11,7 +11,6 @@ import (
 	"github.com/commutatordb/commutator/crdt"
 	"github.com/commutatordb/commutator/region"
 	"github.com/commutatordb/commutator/region/op"
-	"github.com/commutatordb/commutator/table"
 )
 
 // ListConflictsRequest asks for the conflicts whose losing write was acknowledged in this region, from
@@ -78,7 +77,7 @@ func (o *Operator) listConflicts(ctx context.Context, q *ListConflictsRequest) (
 		var failed error
 		found := 0
 		err := t.Conflicts(func(c op.Conflict) bool {
-			shown, err := o.show(t.Definition(), c)
+			shown, err := o.show(t, c)
 			if failed = err; err != nil {
 				return false
 			}
@@ -99,45 +98,32 @@ func (o *Operator) listConflicts(ctx context.Context, q *ListConflictsRequest) (
 	return list, nil
 }
 
-func (o *Operator) show(d *table.Definition, c op.Conflict) (Conflict, error) {
+func (o *Operator) show(t *region.Table, c op.Conflict) (Conflict, error) {
+	s := t.Schema()
 	out := Conflict{
-		ID: hex.EncodeToString(c.ID[:]), TableName: d.Schema.Name, Path: c.Conflict.Path, Class: c.Conflict.Class, Rule: c.Conflict.Rule,
+		ID: hex.EncodeToString(c.ID[:]), TableName: s.Name, Path: c.Conflict.Path, Class: c.Conflict.Class, Rule: c.Conflict.Rule,
 		DetectedAt: time.UnixMilli(c.Detected.Millis()).UTC(), DetectedIn: o.Region.Name(),
 	}
 	var err error
-	if out.Key, err = keyOf(&d.Schema, c.Key); err != nil {
+	if out.Key, err = keyOf(s, c.Key); err != nil {
 		return out, err
 	}
-	if out.Winner, err = o.side(d, c.Conflict.Winner); err != nil {
+	if out.Winner, err = side(t, c.Conflict.Winner); err != nil {
 		return out, err
 	}
-	if out.Loser, err = o.side(d, c.Conflict.Loser); err != nil {
+	if out.Loser, err = side(t, c.Conflict.Loser); err != nil {
 		return out, err
 	}
 	out.Stands, err = value(c.Conflict.Stands)
 	return out, err
 }
 
-func (o *Operator) side(d *table.Definition, s crdt.Side) (Side, error) {
+func side(t *region.Table, s crdt.Side) (Side, error) {
 	v, err := value(s.Value)
 	return Side{
-		Region: o.regionOf(d, s.Dot.Actor), Time: time.UnixMilli(s.Dot.HLC.Millis()).UTC(), HLC: s.Dot.HLC,
+		Region: t.RegionOf(s.Dot.Actor), Time: time.UnixMilli(s.Dot.HLC.Millis()).UTC(), HLC: s.Dot.HLC,
 		Operation: s.Op.String(), Conditional: s.Conditional, Value: v,
 	}, err
-}
-
-// regionOf names the region of an actor, which only carries a hash of it.
-func (o *Operator) regionOf(d *table.Definition, a crdt.Actor) string {
-	names := []string{o.Region.Name()}
-	for _, r := range d.Replicas {
-		names = append(names, r.Region)
-	}
-	for _, name := range names {
-		if crdt.NewActor(name, 0).Region() == a.Region() {
-			return name
-		}
-	}
-	return a.String()
 }
 
 // value writes a stored value as DynamoDB does; nothing for an absent one.

@@ -79,10 +79,12 @@ func (o *Operator) Handle(ctx context.Context, target string, body []byte) ([]by
 
 // operations is the operator API.
 var operations = map[string]func(context.Context, *Operator, []byte) (any, error){
-	"Status":        typed((*Operator).status),
-	"ListConflicts": typed((*Operator).listConflicts),
-	"CheckIndexes":  typed((*Operator).checkIndexes),
-	"Contributors":  typed((*Operator).contributors),
+	"Status":           typed((*Operator).status),
+	"ListConflicts":    typed((*Operator).listConflicts),
+	"DescribeConflict": typed((*Operator).describeConflict),
+	"ReplayConflict":   typed((*Operator).replayConflict),
+	"CheckIndexes":     typed((*Operator).checkIndexes),
+	"Contributors":     typed((*Operator).contributors),
 
 	"CreateBackup":   typed((*Operator).createBackup),
 	"RestoreBackup":  typed((*Operator).restoreBackup),

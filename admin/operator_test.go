@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/commutatordb/commutator/api/wire"
 	"github.com/commutatordb/commutator/backup"
 	"github.com/commutatordb/commutator/crdt"
 	"github.com/commutatordb/commutator/item"
@@ -185,8 +187,8 @@ func TestConflictsAreListedUpToTheLimit(t *testing.T) {
 		key, _ := tab.Schema().KeyOf(stored)
 		dot := crdt.Dot{HLC: crdt.At(now.UnixMilli()+60_000, 0), Actor: crdt.NewActor("eu-west-1", 2)}
 		delta := (&crdt.Record{}).Write(crdt.Write{Dot: dot, Origin: crdt.Origin{Op: crdt.Put}, Item: stored})
-		if _, n, err := tab.Merge(t.Context(), op.Cursor{}, 0, []op.Delta{{Key: key, State: delta.Append(nil)}}); err != nil || n != 1 {
-			t.Fatal(n, err)
+		if err := tab.Merge(t.Context(), op.Cursor{}, 0, []op.Delta{{Key: key, State: delta.Append(nil)}}); err != nil {
+			t.Fatal(err)
 		}
 	}
 	l := ask[ConflictList](t, o, "ListConflicts", `{"TableName": "orders"}`)
@@ -202,6 +204,56 @@ func TestConflictsAreListedUpToTheLimit(t *testing.T) {
 	if l := ask[ConflictList](t, o, "ListConflicts", `{"Limit": 2}`); len(l.Conflicts) != 2 {
 		t.Errorf("limit 2: %d", len(l.Conflicts))
 	}
+	if ts := ask[Status](t, o, "Status", "{}").Tables[0]; ts.Conflicts != 3 || ts.ConflictsKept != 3 || ts.ConflictsShed != 0 {
+		t.Errorf("%+v", ts)
+	}
+	lost := l.Conflicts[0]
+	if c := ask[Conflict](t, o, "DescribeConflict", `{"ID": "`+lost.ID+`"}`); !reflect.DeepEqual(c, lost) {
+		t.Errorf("%+v, want %+v", c, lost)
+	}
+	v := func() string {
+		t.Helper()
+		it, err := item.DecodeItem(mustGet(t, tab, lost.Key))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return it.Get("v").Str()
+	}
+	if r := ask[Replay](t, o, "ReplayConflict", `{"ID": "`+lost.ID+`", "DryRun": true}`); r.Written || r.Operation != "PutItem" || v() != "theirs" {
+		t.Errorf("dry run: %+v; the item has %q", r, v())
+	}
+	if r := ask[Replay](t, o, "ReplayConflict", `{"ID": "`+lost.ID+`"}`); !r.Written || v() != "ours" {
+		t.Errorf("replay: %+v; the item has %q", r, v())
+	}
+	for what, q := range map[string][2]string{
+		"what has changed since": {`{"ID": "` + lost.ID + `"}`, "changed since"},
+		"no id":                  {`{"ID": "zz"}`, "no conflict's id"},
+		"an id of nothing":       {`{"ID": "00000000000000000000000000000000"}`, "kept where the losing write was acknowledged"},
+	} {
+		if _, err := o.Handle(t.Context(), version+"ReplayConflict", []byte(q[0])); err == nil || !strings.Contains(err.Error(), q[1]) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if r := ask[Replay](t, o, "ReplayConflict", `{"ID": "`+lost.ID+`", "Force": true}`); !r.Written {
+		t.Errorf("forced: %+v", r)
+	}
+}
+
+// mustGet returns the item whose key is written as DynamoDB writes it, stored form.
+func mustGet(t *testing.T, tab *region.Table, written []byte) []byte {
+	t.Helper()
+	stored, err := wire.NewReader(written).Item(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := tab.Schema().KeyOf(stored)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stored, err = tab.Get(t.Context(), key, true); err != nil || stored == nil {
+		t.Fatal(stored, err)
+	}
+	return stored
 }
 
 func TestDamagedBackupsAreToldBesideTheOthers(t *testing.T) {

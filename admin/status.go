@@ -24,8 +24,11 @@ type TableStatus struct {
 	Version   uint64 // of its definition: equal in all regions once they agree
 	Items     int64
 	Bytes     int64
-	Conflicts int64           // found here since the node's start, those that other regions keep among them
-	Replicas  []ReplicaStatus `json:",omitempty"`
+	Conflicts int64 // found here since the node's start, those that other regions keep among them
+	// ConflictsKept are the conflict records this region has, and ConflictsShed those that it has no more, or never had, for
+	// want of room.
+	ConflictsKept, ConflictsShed uint64
+	Replicas                     []ReplicaStatus `json:",omitempty"`
 }
 
 // ReplicaStatus is one region's replica as this region knows it.
@@ -48,7 +51,11 @@ func (o *Operator) status(_ context.Context, _ *StatusRequest) (*Status, error) 
 	for _, t := range o.Region.Tables() {
 		d := t.Definition()
 		items, bytes := t.Stats()
-		ts := TableStatus{Name: d.Schema.Name, Status: d.Status, Version: d.Version, Items: items, Bytes: bytes, Conflicts: t.ConflictsFound()}
+		ts := TableStatus{Name: d.Schema.Name, Status: d.Status, Version: d.Version, Items: items, Bytes: bytes}
+		for _, n := range t.ConflictsFound() {
+			ts.Conflicts += n
+		}
+		ts.ConflictsKept, ts.ConflictsShed = t.ConflictsKept()
 		lag := o.Links.Lag(d.GlobalID)
 		for _, r := range d.Replicas {
 			if r.Status != table.Gone {

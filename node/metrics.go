@@ -33,14 +33,16 @@ type tableCollector struct{ n *Node }
 var (
 	itemsDesc     = prometheus.NewDesc("commutator_table_items", "Items of a table in this region.", []string{"table"}, nil)
 	bytesDesc     = prometheus.NewDesc("commutator_table_bytes", "Size of a table's items in this region.", []string{"table"}, nil)
-	conflictsDesc = prometheus.NewDesc("commutator_conflicts_total", "Conflicts found when joining other regions' writes, since the start.", []string{"table"}, nil)
+	conflictsDesc = prometheus.NewDesc("commutator_conflicts_total", "Conflicts found when joining other regions' writes, since the start.", []string{"table", "class", "winner", "loser"}, nil)
+	keptDesc      = prometheus.NewDesc("commutator_conflict_records", "Conflict records that this region has.", []string{"table"}, nil)
+	shedDesc      = prometheus.NewDesc("commutator_conflict_records_shed_total", "Conflicts of which this region has no record for want of room.", []string{"table"}, nil)
 	lagDesc       = prometheus.NewDesc("commutator_replication_lag_seconds", "Age of the newest word of another region when it arrived.", []string{"table", "from"}, nil)
 	linkDesc      = prometheus.NewDesc("commutator_region_reachable", "1 when the last exchange with another region succeeded.", []string{"region"}, nil)
 )
 
 // Describe is prometheus.Collector's.
 func (c tableCollector) Describe(descs chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{itemsDesc, bytesDesc, conflictsDesc, lagDesc, linkDesc} {
+	for _, d := range []*prometheus.Desc{itemsDesc, bytesDesc, conflictsDesc, keptDesc, shedDesc, lagDesc, linkDesc} {
 		descs <- d
 	}
 }
@@ -53,7 +55,12 @@ func (c tableCollector) Collect(metrics chan<- prometheus.Metric) {
 		name := d.Schema.Name
 		metrics <- prometheus.MustNewConstMetric(itemsDesc, prometheus.GaugeValue, float64(items), name)
 		metrics <- prometheus.MustNewConstMetric(bytesDesc, prometheus.GaugeValue, float64(bytes), name)
-		metrics <- prometheus.MustNewConstMetric(conflictsDesc, prometheus.CounterValue, float64(t.ConflictsFound()), name)
+		for loss, n := range t.ConflictsFound() {
+			metrics <- prometheus.MustNewConstMetric(conflictsDesc, prometheus.CounterValue, float64(n), name, string(loss.Class), loss.Winner, loss.Loser)
+		}
+		kept, shed := t.ConflictsKept()
+		metrics <- prometheus.MustNewConstMetric(keptDesc, prometheus.GaugeValue, float64(kept), name)
+		metrics <- prometheus.MustNewConstMetric(shedDesc, prometheus.CounterValue, float64(shed), name)
 		for from, lag := range c.n.rep.Lag(d.GlobalID) {
 			metrics <- prometheus.MustNewConstMetric(lagDesc, prometheus.GaugeValue, lag.Seconds(), name, from)
 		}

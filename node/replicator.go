@@ -676,13 +676,13 @@ func (r *replicator) seed(ctx context.Context, p *peer, id string, t *region.Tab
 		err := p.client.Seed(ctx, r.self, id, part.ID, func(s replication.SeedPart) error {
 			if !s.Done {
 				items += len(s.Items)
-				_, _, err := t.Merge(ctx, op.Cursor{}, 0, deltas(s.Items))
+				err := t.Merge(ctx, op.Cursor{}, 0, deltas(s.Items))
 				return err
 			}
-			_, _, err := t.Merge(ctx, op.Cursor{Stream: replication.StreamName(p.name, instance, part.ID), Seq: s.Seq}, s.Clock, nil)
+			err := t.Merge(ctx, op.Cursor{Stream: replication.StreamName(p.name, instance, part.ID), Seq: s.Seq}, s.Clock, nil)
 			for _, stream := range slices.Sorted(maps.Keys(s.Cursors)) {
 				if err == nil {
-					_, _, err = t.Merge(ctx, op.Cursor{Stream: stream, Seq: s.Cursors[stream]}, 0, nil)
+					err = t.Merge(ctx, op.Cursor{Stream: stream, Seq: s.Cursors[stream]}, 0, nil)
 				}
 			}
 			return err
@@ -823,7 +823,7 @@ func (k *sink) Apply(ctx context.Context, b replication.Batch) error {
 	if err := k.hold(ctx, b); err != nil {
 		return err
 	}
-	_, _, err := k.t.Merge(ctx, op.Cursor{Stream: k.stream, Seq: b.Seq}, 0, deltas(b.Changes))
+	err := k.t.Merge(ctx, op.Cursor{Stream: k.stream, Seq: b.Seq}, 0, deltas(b.Changes))
 	return err
 }
 

@@ -65,7 +65,7 @@ func (p *Partition) Changes(after uint64, maxBytes int) (changes []partition.Cha
 // Merge applies deltas or whole states of another region, in order. source says how far that brings its
 // stream ("" for none); clock, when not 0, is the other region's, above which this one's is lifted. It
 // returns once all of it is durable.
-func (t *Table) Merge(ctx context.Context, source op.Cursor, clock crdt.HLC, deltas []op.Delta) (applied, conflicts int, err error) {
+func (t *Table) Merge(ctx context.Context, source op.Cursor, clock crdt.HLC, deltas []op.Delta) error {
 	by := map[*Partition][]op.Delta{}
 	for _, d := range deltas {
 		p := t.of(d.Key)
@@ -75,13 +75,11 @@ func (t *Table) Merge(ctx context.Context, source op.Cursor, clock crdt.HLC, del
 		c := &op.Command{Kind: op.Merge, Observe: clock, Deltas: by[p], Source: source}
 		result, err := p.group.Propose(ctx, c)
 		if err = errors.Join(err, result.Err); err != nil {
-			return applied, conflicts, err
+			return err
 		}
-		applied += result.Applied
-		conflicts += result.Conflicts
+		t.conflicts.add(result.Conflicts)
 	}
-	t.conflicts.Add(int64(conflicts))
-	return applied, conflicts, nil
+	return nil
 }
 
 // Restore writes whole items, as this region's own, in stored form.
@@ -126,7 +124,8 @@ func (p *Partition) Fold(ctx context.Context, stable crdt.HLC, trim uint64) erro
 		if err != nil {
 			return err
 		}
-		if !foldable && min(trim, state.Folded) <= state.Trimmed {
+		now := crdt.At(p.table.region.cfg.Now().UnixMilli(), 0)
+		if !foldable && min(trim, state.Folded) <= state.Trimmed && !state.Overdue(now) {
 			return nil
 		}
 		result, err := p.group.Propose(ctx, &op.Command{Kind: op.Fold, Stable: stable, Trim: trim, Limit: foldPerStep})
@@ -211,28 +210,4 @@ func (p *Partition) end() []byte {
 		}
 	}
 	return keyenc.End(keyenc.Record(nil, p.table.ID, nil))
-}
-
-// ConflictsFound returns how many conflicts Merge has found since the node's start, those kept by other
-// regions among them.
-func (t *Table) ConflictsFound() int64 { return t.conflicts.Load() }
-
-// Conflicts calls yield with the table's conflict records from the newest on, until it returns false.
-func (t *Table) Conflicts(yield func(op.Conflict) bool) error {
-	prefix := keyenc.Conflicts(nil, t.ID)
-	it, err := t.region.cfg.Store.Iter(prefix, keyenc.End(prefix))
-	if err != nil {
-		return err
-	}
-	defer it.Close()
-	for ok := it.Last(); ok; ok = it.Prev() {
-		c, err := op.DecodeConflict(it.Value())
-		if err != nil {
-			return fmt.Errorf("region: conflict record %x: %w", it.Key(), err)
-		}
-		if !yield(c) {
-			return nil
-		}
-	}
-	return it.Err()
 }

@@ -194,8 +194,8 @@ type Table struct {
 	region     *Region
 	def        atomic.Pointer[table.Definition]
 	partitions []*Partition // in key order, as the definition has them
-	conflicts  atomic.Int64 // found by Merge since the start
-	revision   uint64       // of the definition in force; of reconcile alone
+	conflicts  losses
+	revision   uint64 // of the definition in force; of reconcile alone
 }
 
 // CatchUp waits until this node shows every write to the table that was acknowledged before the call, by whichever
@@ -479,10 +479,10 @@ var (
 	rowsOfTables = []func(table uint32) []byte{
 		func(id uint32) []byte { return keyenc.Record(nil, id, nil) },
 		func(id uint32) []byte { return keyenc.Indexes(nil, id) },
-		func(id uint32) []byte { return keyenc.Conflicts(nil, id) },
 	}
 	rowsOfPartitions = []func(partition uint64) []byte{
 		func(id uint64) []byte { return keyenc.LogOf(nil, id) },
+		func(id uint64) []byte { return keyenc.Conflicts(nil, id) },
 		func(id uint64) []byte { return keyenc.Meta(nil, id, "") },
 	}
 )

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -14,17 +15,29 @@ import (
 )
 
 func conflictsCommand() *cobra.Command {
+	c := conflictsListCommand()
+	c.Use, c.Short = "conflicts", "List, show and replay writes that lost against a write of another region"
+	c.Example = `  commutator conflicts
+  commutator conflicts --table orders --limit 20
+  commutator conflicts show 0f3c5a0e6d2b4f7a8c9d0e1f2a3b4c5d
+  commutator conflicts replay 0f3c5a0e6d2b4f7a8c9d0e1f2a3b4c5d --dry-run`
+	c.AddCommand(conflictsListCommand(), conflictsShowCommand(), conflictsReplayCommand())
+	return c
+}
+
+func conflictsListCommand() *cobra.Command {
 	q := &admin.ListConflictsRequest{}
 	var f *clientFlags
 	c := &cobra.Command{
-		Use:   "conflicts",
+		Use:   "list",
 		Short: "List writes that lost against a write of another region",
 		Long: `List writes that lost against a write of another region, newest first: what won, what lost, and
-what stands now. Each conflict is kept in the region that had acknowledged the losing write, so ask
-all regions to see all.`,
-		Example: `  commutator conflicts
-  commutator conflicts --table orders --limit 20
-  commutator conflicts --endpoint http://127.0.0.1:8000,http://127.0.0.1:8001 -o json`,
+what stands now. Each conflict is kept in the region that had acknowledged the losing write, for 30
+days, so ask all regions to see all. When there are too many to keep, the oldest go first, and
+` + "`commutator status`" + ` tells how many have gone.`,
+		Example: `  commutator conflicts list
+  commutator conflicts list --table orders --limit 20
+  commutator conflicts list --endpoint http://127.0.0.1:8000,http://127.0.0.1:8001 -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if q.Limit < 1 || q.Limit > admin.MaxConflicts {
@@ -50,18 +63,119 @@ all regions to see all.`,
 	return c
 }
 
+// askForConflict asks every region for something about a conflict, which one of them has.
+func askForConflict[A any](c *cobra.Command, f *clientFlags, operation string, in any) (*A, error) {
+	up, down, err := f.connect(c.Context())
+	if err != nil {
+		return nil, err
+	}
+	errs := []error{down}
+	for _, region := range up {
+		out := new(A)
+		err := region.operator(c.Context(), operation, in, out)
+		if err == nil {
+			return out, nil
+		}
+		if e := (*operatorError)(nil); !errors.As(err, &e) || e.code != "ResourceNotFoundException" {
+			return nil, err // the region has it, and will not
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
+}
+
+func conflictsShowCommand() *cobra.Command {
+	var f *clientFlags
+	c := &cobra.Command{
+		Use:     "show ID",
+		Short:   "Show one conflict whole",
+		Long:    "Show one conflict whole: both writes with their times and values, the rule, and what stood after it.",
+		Example: `  commutator conflicts show 0f3c5a0e6d2b4f7a8c9d0e1f2a3b4c5d`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			found, err := askForConflict[admin.Conflict](c, f, "DescribeConflict", admin.DescribeConflictRequest{ID: args[0]})
+			if err != nil {
+				return err
+			}
+			return show(c, found, func(w io.Writer) { conflictWhole(w, found) })
+		},
+	}
+	f = addClientFlags(c)
+	addOutputFlag(c)
+	return c
+}
+
+func conflictWhole(w io.Writer, c *admin.Conflict) {
+	path := strings.Join(c.Path, ".")
+	if path == "" {
+		path = "(item)"
+	}
+	row := func(name, value string) { fmt.Fprintf(w, "%s\t%s\n", name, value) }
+	side := func(name string, s admin.Side) {
+		row(name, fmt.Sprintf("%s by %s at %s", s.Operation, s.Region, s.Time.UTC().Format(time.RFC3339Nano)))
+		if s.Conditional {
+			row("", "under a condition")
+		}
+		row("", plainValue(s.Value))
+	}
+	row("conflict", c.ID)
+	row("table", c.TableName)
+	row("key", plainAttributes(c.Key))
+	row("path", path)
+	row("class", string(c.Class))
+	row("rule", c.Rule)
+	side("winner", c.Winner)
+	side("loser", c.Loser)
+	row("stands", plainValue(c.Stands))
+	row("detected", c.DetectedAt.UTC().Format(time.RFC3339Nano)+" in "+c.DetectedIn)
+}
+
+func conflictsReplayCommand() *cobra.Command {
+	var f *clientFlags
+	q := admin.ReplayConflictRequest{}
+	c := &cobra.Command{
+		Use:   "replay ID",
+		Short: "Make the write that lost again",
+		Long: `Make the write that lost again, as a new write of the region that has the conflict: its value is put, set
+or removed where it was written, and reaches all regions like any write. A replay over something that
+has been written since is refused unless --force is given.`,
+		Example: `  commutator conflicts replay 0f3c5a0e6d2b4f7a8c9d0e1f2a3b4c5d --dry-run
+  commutator conflicts replay 0f3c5a0e6d2b4f7a8c9d0e1f2a3b4c5d`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			q.ID = args[0]
+			done, err := askForConflict[admin.Replay](c, f, "ReplayConflict", q)
+			if err != nil {
+				return err
+			}
+			return show(c, done, func(w io.Writer) {
+				verb := "written"
+				if !done.Written {
+					verb = "would be written"
+				}
+				fmt.Fprintf(w, "%s\t%s %s %s\t%s\t%s\n", verb, done.Operation, done.Conflict.TableName, plainAttributes(done.Conflict.Key), done.Text, plainValue(done.Conflict.Loser.Value))
+			})
+		},
+	}
+	f = addClientFlags(c)
+	c.Flags().BoolVar(&q.DryRun, "dry-run", false, "only say what would be written")
+	c.Flags().BoolVar(&q.Force, "force", false, "even over what has been written since")
+	addOutputFlag(c)
+	return c
+}
+
 func conflictRows(w io.Writer, list []admin.Conflict) {
 	if len(list) == 0 {
 		fmt.Fprintln(w, "no conflicts")
 		return
 	}
-	fmt.Fprintln(w, "DETECTED\tTABLE\tKEY\tPATH\tCLASS\tWINNER\tLOSER\tSTANDS")
+	fmt.Fprintln(w, "ID\tDETECTED\tTABLE\tKEY\tPATH\tCLASS\tWINNER\tLOSER\tSTANDS")
 	for _, c := range list {
 		path := strings.Join(c.Path, ".")
 		if path == "" {
 			path = "(item)"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", c.DetectedAt.UTC().Format("2006-01-02T15:04:05.000Z"), c.TableName,
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", c.ID, c.DetectedAt.UTC().Format("2006-01-02T15:04:05.000Z"), c.TableName,
 			cell(plainAttributes(c.Key)), cell(path), c.Class, plainSide(c.Winner), plainSide(c.Loser), cell(plainValue(c.Stands)))
 	}
 }

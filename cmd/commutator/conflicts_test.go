@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"github.com/commutatordb/commutator/admin"
 	"github.com/commutatordb/commutator/table"
@@ -56,6 +58,25 @@ func TestConflictsShowWhatWonAndWhatLost(t *testing.T) {
 		}
 	}
 	d.refused([]string{"conflicts", "--table", "none"}, "not found")
+	if stdout, _ := d.run("conflicts", "show", c.ID); !strings.Contains(stdout, "loser     Update by "+c.Loser.Region) || !strings.Contains(stdout, plainValue(c.Loser.Value)) {
+		t.Errorf("show says\n%s", stdout)
+	}
+	if stdout, _ := d.run("conflicts", "replay", c.ID, "--dry-run"); !strings.Contains(stdout, "would be written  UpdateItem notes") || !strings.Contains(stdout, "SET colour = :lost") {
+		t.Errorf("a dry run says\n%s", stdout)
+	}
+	if stdout, _ := d.run("conflicts", "replay", c.ID); !strings.HasPrefix(stdout, "written") {
+		t.Errorf("replay says\n%s", stdout)
+	}
+	d.eventually("the losing value in both regions", func() bool {
+		for i := range 2 {
+			if v, ok := d.get(i, "notes", "a")["colour"].(*types.AttributeValueMemberS); !ok || strconv.Quote(v.Value) != plainValue(c.Loser.Value) {
+				return false
+			}
+		}
+		return true
+	})
+	d.refused([]string{"conflicts", "replay", c.ID}, "changed since")
+	d.refused([]string{"conflicts", "show", "00000000000000000000000000000000"}, "kept where the losing write was acknowledged")
 	if stdout, _ := d.run("lag", "--table", "notes"); strings.Count(stdout, "notes") != 2 {
 		t.Errorf("lag says\n%s", stdout)
 	}

@@ -17,10 +17,16 @@ type Result struct {
 	Dot      crdt.Dot // of the write
 
 	Applied   int       // Merge: deltas that were new
-	Conflicts int       // Merge: conflicts found
+	Conflicts []Loss    // Merge: conflicts found
 	More      bool      // Fold: there is more to fold at this stable time
 	Next      table.Key // Reindex: where to go on, nil at the end
 	Revision  uint64    // Catalog: the row's new revision
+}
+
+// Loss tells of a conflict who lost what against whom.
+type Loss struct {
+	Class         crdt.Class
+	Winner, Loser crdt.Actor
 }
 
 // ConditionFailed says that a command's condition did not hold.

@@ -40,7 +40,9 @@ func (m *Machine) merge(c *op.Command, b *storage.Batch) op.Result {
 		r.ShowKey(m.schema.Hash.Name, func() []byte { return m.keyItem(e.key) })
 		m.commit(e, r.Append(nil), c.Deltas[i].State, remote, b)
 		result.Applied++
-		result.Conflicts += len(conflicts)
+		for i := range conflicts {
+			result.Conflicts = append(result.Conflicts, op.Loss{Class: conflicts[i].Class, Winner: conflicts[i].Winner.Dot.Actor, Loser: conflicts[i].Loser.Dot.Actor})
+		}
 		m.keep(c.HLC, e.key, conflicts, b)
 	}
 	if c.Source.Stream != "" && c.Source.Seq > m.cursors[c.Source.Stream] {
@@ -66,7 +68,7 @@ func (m *Machine) restore(c *op.Command, b *storage.Batch) op.Result {
 
 // fold takes a new stable time and walks the change log from where it last stopped: the items whose
 // newest write is stable fold, and those deleted by it are gone. It also lets go of the change log's
-// entries that nobody needs.
+// entries that nobody needs, and of conflict records that are too many or too old.
 func (m *Machine) fold(c *op.Command, b *storage.Batch) op.Result {
 	m.state.Stable = max(m.state.Stable, c.Stable)
 	it, err := m.cfg.Store.Iter(keyenc.Log(nil, m.cfg.ID, m.state.Folded+1), keyenc.Log(nil, m.cfg.ID, m.state.Seq+1))
@@ -116,5 +118,6 @@ func (m *Machine) fold(c *op.Command, b *storage.Batch) op.Result {
 		b.DeleteRange(keyenc.Log(nil, m.cfg.ID, m.state.Trimmed+1), keyenc.Log(nil, m.cfg.ID, trim+1))
 		m.state.Trimmed = trim
 	}
+	m.evict(c.HLC, c.Limit, b)
 	return op.Result{More: n == c.Limit}
 }

@@ -2,7 +2,9 @@ package partition
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"time"
 
 	"github.com/commutatordb/commutator/crdt"
 	"github.com/commutatordb/commutator/internal/mutant"
@@ -12,6 +14,15 @@ import (
 	"github.com/commutatordb/commutator/table"
 )
 
+// Bounds of a partition's conflict records. Beyond the first two the oldest go, some with every fold; beyond twice as much, which
+// only a flood between two folds can come to, new ones are not kept. Either way they are counted as shed. Source of the
+// age: DESIGN.md §7.
+const (
+	maxConflicts     = 20_000
+	maxConflictBytes = 64 << 20
+	maxConflictAge   = 30 * 24 * time.Hour
+)
+
 // keep keeps the conflicts whose losing write was acknowledged by this region; the others are kept where
 // theirs was.
 func (m *Machine) keep(now crdt.HLC, key table.Key, conflicts []crdt.Conflict, b *storage.Batch) {
@@ -19,11 +30,74 @@ func (m *Machine) keep(now crdt.HLC, key table.Key, conflicts []crdt.Conflict, b
 		if conflicts[i].Loser.Dot.Actor != m.cfg.Actor || mutant.On(mutant.ConflictsForgotten) {
 			continue
 		}
+		if m.state.Conflicts >= 2*maxConflicts || m.state.ConflictBytes >= 2*maxConflictBytes {
+			m.state.Shed++
+			continue
+		}
 		c := op.Conflict{ID: conflicts[i].ID(key), Key: key, Detected: now, Conflict: conflicts[i]}
 		value, err := json.Marshal(c)
 		if err != nil {
 			panic(fmt.Sprintf("partition %d: conflict: %v", m.cfg.ID, err)) // plain data only
 		}
-		b.Set(keyenc.Conflict(nil, m.cfg.Table, uint64(c.Detected), c.ID[:]), value)
+		at := keyenc.Conflict(nil, m.cfg.ID, uint64(c.Detected), c.ID[:])
+		if m.kept[string(at)] || m.has(at) {
+			continue // found twice at one moment
+		}
+		m.kept[string(at)] = true
+		b.Set(at, value)
+		m.state.Conflicts++
+		m.state.ConflictBytes += uint64(len(value))
+		if m.state.Oldest == 0 || now < m.state.Oldest {
+			m.state.Oldest = now
+		}
+	}
+}
+
+func (m *Machine) has(key []byte) bool {
+	_, err := m.cfg.Store.Get(nil, key)
+	if err != nil && !errors.Is(err, storage.ErrNotFound) {
+		panic(fmt.Sprintf("partition %d: read %x: %v", m.cfg.ID, key, err))
+	}
+	return err == nil
+}
+
+// Overdue tells whether conflict records have grown too many or, at the time now, too old.
+func (s *State) Overdue(now crdt.HLC) bool {
+	return s.Conflicts > maxConflicts || s.ConflictBytes > maxConflictBytes || s.Oldest != 0 && s.Oldest < aged(now)
+}
+
+func aged(now crdt.HLC) crdt.HLC {
+	return crdt.At(max(0, now.Millis()-maxConflictAge.Milliseconds()), 0)
+}
+
+// evict takes conflict records away that are too old, or too many, the oldest first, so many at most. The store shows all there
+// are: a fold begins a run of its own.
+func (m *Machine) evict(now crdt.HLC, limit int, b *storage.Batch) {
+	if !m.state.Overdue(now) {
+		return
+	}
+	prefix := keyenc.Conflicts(nil, m.cfg.ID)
+	it, err := m.cfg.Store.Iter(prefix, keyenc.End(prefix))
+	if err != nil {
+		panic(fmt.Sprintf("partition %d: conflicts: %v", m.cfg.ID, err))
+	}
+	defer it.Close()
+	m.state.Oldest = 0
+	for ok := it.First(); ok; ok = it.Next() {
+		m.state.Oldest = crdt.HLC(keyenc.ConflictTime(it.Key()))
+		if limit == 0 || !m.state.Overdue(now) {
+			break
+		}
+		if m.state.Oldest >= aged(now) {
+			m.state.Shed++ // there was no room for it; what is too old was kept as long as it was to be
+		}
+		b.Delete(it.Key())
+		m.state.Conflicts--
+		m.state.ConflictBytes -= uint64(len(it.Value()))
+		m.state.Oldest = 0
+		limit--
+	}
+	if err := it.Err(); err != nil {
+		panic(fmt.Sprintf("partition %d: conflicts: %v", m.cfg.ID, err))
 	}
 }

@@ -48,6 +48,8 @@ type Machine struct {
 	// the store does not show yet; nil for one deleted.
 	written map[string][]byte
 
+	kept map[string]bool // the keys of conflict records that this run has put in the batch
+
 	rows    []table.Row // scratch
 	scratch []byte
 }
@@ -63,6 +65,12 @@ type State struct {
 	Items   int64    // visible items
 	Bytes   int64    // their sizes, by item.Item.Size
 	Indexes []IndexState
+
+	// Of the conflict records, which stand beside the items:
+	Conflicts     uint64   // how many there are
+	ConflictBytes uint64   // their values' size
+	Shed          uint64   // conflicts that are kept no more, or never were, for want of room
+	Oldest        crdt.HLC // when the oldest of them was detected; 0 for none
 }
 
 // Names of a partition's own rows; see keyenc.Meta.
@@ -88,6 +96,7 @@ func Open(cfg Config) (*Machine, error) {
 func (m *Machine) Reload() error {
 	m.schema, m.revision, m.modes, m.state = &table.Schema{}, 0, crdt.Modes{}, State{}
 	m.cursors, m.written = map[string]uint64{}, map[string][]byte{}
+	m.kept = map[string]bool{}
 	prefix := keyenc.Meta(nil, m.cfg.ID, "")
 	it, err := m.cfg.Store.Iter(prefix, keyenc.End(prefix))
 	if err != nil {
@@ -130,7 +139,7 @@ func (m *Machine) Ranges() [][2][]byte {
 	var out [][2][]byte
 	for _, prefix := range [][]byte{
 		keyenc.Meta(nil, m.cfg.ID, ""), keyenc.LogOf(nil, m.cfg.ID),
-		keyenc.Record(nil, m.cfg.Table, nil), keyenc.Indexes(nil, m.cfg.Table), keyenc.Conflicts(nil, m.cfg.Table),
+		keyenc.Record(nil, m.cfg.Table, nil), keyenc.Indexes(nil, m.cfg.Table), keyenc.Conflicts(nil, m.cfg.ID),
 	} {
 		out = append(out, [2][]byte{prefix, keyenc.End(prefix)})
 	}
@@ -221,7 +230,10 @@ func (m *Machine) Finish(b *storage.Batch) {
 }
 
 // Committed tells the machine that the store shows all that it has written.
-func (m *Machine) Committed() { clear(m.written) }
+func (m *Machine) Committed() {
+	clear(m.written)
+	clear(m.kept)
+}
 
 // alter takes over another schema. Nodes propose it, and one may do so with a definition that has been changed
 // since: going back to that would undo what the newer one has begun, such as filling an index.
@@ -273,15 +285,16 @@ func (m *Machine) stamp(proposed crdt.HLC) crdt.Dot {
 // observe lifts the clock over a stamp received.
 func (m *Machine) observe(h crdt.HLC) { m.state.Clock = max(m.state.Clock, h) }
 
-const stateSize = 8 * 8 // without indexes
+const stateSize = 12 * 8 // without indexes
 
-// encode draws the state: eight big-endian words, in the order of the struct, and its indexes.
+// encode draws the state: twelve big-endian words, in the order of the struct, and its indexes.
 func (s State) encode() []byte {
 	if mutant.On(mutant.AppliedOneTooLow) {
 		s.Applied--
 	}
 	b := make([]byte, 0, stateSize)
-	for _, v := range [...]uint64{s.Applied, uint64(s.Clock), s.Seq, s.Folded, s.Trimmed, uint64(s.Stable), uint64(s.Items), uint64(s.Bytes)} {
+	for _, v := range [...]uint64{s.Applied, uint64(s.Clock), s.Seq, s.Folded, s.Trimmed, uint64(s.Stable), uint64(s.Items), uint64(s.Bytes),
+		s.Conflicts, s.ConflictBytes, s.Shed, uint64(s.Oldest)} {
 		b = binary.BigEndian.AppendUint64(b, v)
 	}
 	for i := range s.Indexes {
@@ -298,6 +311,7 @@ func decodeState(b []byte) (State, error) {
 	s := State{
 		Applied: word(0), Clock: crdt.HLC(word(1)), Seq: word(2), Folded: word(3), Trimmed: word(4),
 		Stable: crdt.HLC(word(5)), Items: int64(word(6)), Bytes: int64(word(7)),
+		Conflicts: word(8), ConflictBytes: word(9), Shed: word(10), Oldest: crdt.HLC(word(11)),
 	}
 	for rest := b[stateSize:]; len(rest) > 0; {
 		var x IndexState

@@ -393,7 +393,7 @@ func TestMergingAgainChangesNothing(t *testing.T) {
 	}
 	records, state := eu.rows("R"), eu.m.State()
 	for name, again := range map[string]*op.Command{"whole": c, "an old part": {Kind: op.Merge, Deltas: c.Deltas[:2], Source: op.Cursor{Stream: "us/0/5", Seq: 2}}} {
-		if r := eu.one(again); r.Err != nil || r.Applied != 0 || r.Conflicts != 0 {
+		if r := eu.one(again); r.Err != nil || r.Applied != 0 || len(r.Conflicts) != 0 {
 			t.Errorf("%s: %+v", name, r)
 		}
 	}
@@ -570,12 +570,61 @@ func TestConflictsAreKeptWhereTheLosingWriteWasAcknowledged(t *testing.T) {
 	eu.run(alter(false), put(20, "a", "closed"))
 	fromUs, fromEu := us.shipped("us"), eu.shipped("eu")
 	fromUs.HLC, fromEu.HLC = 30, 30
-	if r := eu.one(fromUs); r.Conflicts != 1 || len(eu.rows("F")) != 0 {
+	if r := eu.one(fromUs); len(r.Conflicts) != 1 || len(eu.rows("F")) != 0 {
 		t.Errorf("eu, which won: %+v, %q", r, eu.rows("F"))
 	}
-	if r := us.one(fromEu); r.Conflicts != 1 || len(us.rows("F")) != 1 {
+	if r := us.one(fromEu); len(r.Conflicts) != 1 || len(us.rows("F")) != 1 {
 		t.Errorf("us, which lost: %+v, %q", r, us.rows("F"))
 	}
+}
+
+func TestConflictRecordsAreBoundedAndWhatIsShedIsCounted(t *testing.T) {
+	d := newDisk(t, "us-east-1")
+	defer d.close()
+	d.run(alter(false))
+	at := func(hours int64) crdt.HLC { return crdt.At(1_000_000+hours*3_600_000, 0) }
+	lose := func(from, to int, detected crdt.HLC) {
+		merge := &op.Command{Kind: op.Merge, HLC: detected}
+		var puts []*op.Command
+		for n := from; n < to; n++ {
+			pk := fmt.Sprint(n)
+			puts = append(puts, put(10, pk, "open"))
+			w := crdt.Write{Dot: crdt.Dot{HLC: detected, Actor: crdt.NewActor("eu-west-1", 0)}, Origin: crdt.Origin{Op: crdt.Put}, Item: stored(pk, "closed")}
+			merge.Deltas = append(merge.Deltas, op.Delta{Key: key(pk), State: (&crdt.Record{}).Write(w).Append(nil)})
+		}
+		d.run(puts...)
+		if r := d.one(merge); r.Err != nil || len(r.Conflicts) != to-from {
+			t.Fatal(r.Err, len(r.Conflicts))
+		}
+	}
+	says := func(when string, kept, shed uint64, oldest crdt.HLC) {
+		t.Helper()
+		s := d.m.State()
+		if s.Conflicts != kept || s.Shed != shed || s.Oldest != oldest || uint64(len(d.rows("F"))) != kept || (s.ConflictBytes == 0) != (kept == 0) {
+			t.Fatalf("%s: %d records of %d bytes, shed %d, oldest %v; rows %d", when, s.Conflicts, s.ConflictBytes, s.Shed, s.Oldest, len(d.rows("F")))
+		}
+	}
+	lose(0, 10, at(1))
+	lose(10, maxConflicts, at(2))
+	says("with room", maxConflicts, 0, at(1))
+	fold := func(now crdt.HLC) { d.run(&op.Command{Kind: op.Fold, HLC: now, Limit: 2048}) }
+	fold(at(2))
+	says("folded with room", maxConflicts, 0, at(1))
+	lose(maxConflicts, 2*maxConflicts+500, at(3))
+	says("in a flood", 2*maxConflicts, 500, at(1))
+	for s := d.m.State(); s.Overdue(at(3)); s = d.m.State() {
+		fold(at(3))
+	}
+	says("after it", maxConflicts, 500+maxConflicts, at(3))
+	d.reopen()
+	says("after a restart", maxConflicts, 500+maxConflicts, at(3))
+	if s := d.m.State(); s.Overdue(at(3+30*24)) || !s.Overdue(at(4+30*24)) {
+		t.Error("not overdue after 30 days, or before")
+	}
+	for s := d.m.State(); s.Overdue(at(4 + 30*24)); s = d.m.State() {
+		fold(at(4 + 30*24))
+	}
+	says("30 days later", 0, 500+maxConflicts, 0)
 }
 
 func TestCommandsBehindTheStateAreAFault(t *testing.T) {
@@ -654,7 +703,7 @@ func TestRunsAndRestartsMakeNoDifference(t *testing.T) {
 		commands := history(t)
 		text := func(results []op.Result) (out []string) {
 			for _, r := range results {
-				out = append(out, fmt.Sprintf("%v old=%x new=%x %v %d %d %v %x", r.Err, r.Old, r.New, r.Dot, r.Applied, r.Conflicts, r.More, r.Next))
+				out = append(out, fmt.Sprintf("%v old=%x new=%x %v %d %v %v %x", r.Err, r.Old, r.New, r.Dot, r.Applied, r.Conflicts, r.More, r.Next))
 			}
 			return out
 		}

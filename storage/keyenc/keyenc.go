@@ -7,7 +7,7 @@
 //	'I' table(4) index(4) key             row of a secondary index     key: table.Key of the index
 //	'L' partition(8) seq(8)               change-log entry
 //	'P' partition(8) name                 a partition's own state      name: see Meta...
-//	'F' table(4) hlc(8) id(16)            conflict record, oldest first
+//	'F' partition(8) hlc(8) id(16)        conflict record, oldest first
 //	'K' name                              the region's catalog
 //	'G' group(8)                          the snapshot that a Raft group's state came from last
 package keyenc
@@ -67,8 +67,8 @@ func Meta(dst []byte, partition uint64, name string) []byte {
 func MetaName(b []byte) string { return string(b[9:]) }
 
 // Conflict appends the key of a conflict record.
-func Conflict(dst []byte, table uint32, hlc uint64, id []byte) []byte {
-	dst = binary.BigEndian.AppendUint32(append(dst, tagConflict), table)
+func Conflict(dst []byte, partition, hlc uint64, id []byte) []byte {
+	dst = Conflicts(dst, partition)
 	dst = binary.BigEndian.AppendUint64(dst, hlc)
 	return append(dst, id...)
 }
@@ -103,7 +103,13 @@ func Indexes(dst []byte, table uint32) []byte {
 	return binary.BigEndian.AppendUint32(append(dst, tagIndex), table)
 }
 
-// Conflicts appends the prefix of all conflict records of a table.
-func Conflicts(dst []byte, table uint32) []byte {
-	return binary.BigEndian.AppendUint32(append(dst, tagConflict), table)
+// Conflicts appends the prefix of all conflict records of a partition.
+func Conflicts(dst []byte, partition uint64) []byte {
+	return binary.BigEndian.AppendUint64(append(dst, tagConflict), partition)
 }
+
+// ConflictTime returns the clock reading within a conflict record's key.
+func ConflictTime(b []byte) uint64 { return binary.BigEndian.Uint64(b[ConflictAt:]) }
+
+// ConflictAt is where the time begins within a conflict record's key, behind which follows the id.
+const ConflictAt = 9

@@ -335,7 +335,7 @@ func (w *Workload) runMerger(ctx context.Context, c *client) error {
 			deltas = append(deltas, op.Delta{Key: key, State: w.merged[name].Write(write).Append(nil)})
 		}
 		number := c.l.ask(next)
-		if _, _, err := t.Merge(ctx, op.Cursor{Stream: mergeStream, Seq: uint64(number)}, stamp, deltas); err != nil {
+		if err := t.Merge(ctx, op.Cursor{Stream: mergeStream, Seq: uint64(number)}, stamp, deltas); err != nil {
 			return err
 		}
 		c.l.ack(stamp)
