@@ -12,8 +12,9 @@ import (
 
 func indexCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "index",
-		Short: "Check secondary indexes",
+		Use:     "index",
+		Short:   "Check secondary indexes",
+		Example: "  commutator index check orders",
 	}
 	c.AddCommand(indexCheckCommand())
 	return c
