@@ -312,6 +312,9 @@ func (p *params) legacyUpdate() (*expr.Update, error) {
 	b := newBuilder()
 	sections := map[string][]string{}
 	for _, u := range p.attributeUpdates {
+		if why := badName(u.name); why != "" {
+			return nil, invalid("%s", why)
+		}
 		name := b.name(u.name)
 		kind := u.value.Kind()
 		switch u.action {

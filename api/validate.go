@@ -286,6 +286,12 @@ func (p *params) checkPlaceholders() error {
 				return p.misuse("ExpressionAttributeNames contains invalid key: Syntax error; key: \"%s\"", shorten(n.Placeholder))
 			}
 		}
+		for i := range p.placeholders.Names {
+			n := &p.placeholders.Names[i]
+			if why := badName(n.Name); why != "" {
+				return p.misuse("ExpressionAttributeNames contains invalid value: %s for key %s", why, shorten(n.Placeholder))
+			}
+		}
 	}
 	if p.has(mValues) {
 		if len(p.placeholders.Values) == 0 {
@@ -320,6 +326,20 @@ func joined(list []member, set member, by string) string {
 	}
 	return strings.Join(out, by)
 }
+
+// badName says what is wrong with an attribute's name, "" for nothing.
+func badName(name string) string {
+	switch {
+	case name == "":
+		return "One or more parameter values were invalid: An attribute name may not be empty"
+	case len(name) > maxName:
+		return "One or more parameter values were invalid: An attribute name may not be longer than 65535 bytes"
+	}
+	return ""
+}
+
+// maxName is the length of the longest attribute name, in bytes.
+const maxName = 65535
 
 func isPlaceholder(s string, first byte) bool {
 	if len(s) < 2 || s[0] != first {

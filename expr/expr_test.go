@@ -211,6 +211,24 @@ func TestBadUpdatesAreRefused(t *testing.T) {
 			t.Errorf("%s: %v, want %v", src, err, want)
 		}
 	}
+	// What an update makes is no deeper and no longer than an item may be.
+	deep := item.L()
+	for range maxPath - 2 { // with the list around them, and the attribute on the first level
+		deep = item.L(deep)
+	}
+	ph := Given(nil, map[string]item.Value{":deep": deep, ":many": item.L(slices.Repeat([]item.Value{item.Null()}, 150000)...)})
+	for src, want := range map[string]error{
+		"SET q = :deep": nil, "SET m.a = :deep": nil, "SET m.b.c = :deep": errNesting, "SET l[2].deep = :deep": errNesting,
+		"SET q = list_append(:many, :many)": nil, "SET q = list_append(:many, list_append(:many, :many))": errTooLarge, "SET a1 = :many, a2 = :many, a3 = :many": errTooLarge,
+	} {
+		u, err := ParseUpdate(src, &ph)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := u.Apply(thing, true); err != want {
+			t.Errorf("%s: %v, want %v", src, err, want)
+		}
+	}
 	u, err := ParseUpdate("REMOVE a.b", &Placeholders{})
 	if err != nil {
 		t.Fatal(err)

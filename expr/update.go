@@ -301,6 +301,8 @@ func comparePaths(a, b item.Path) int {
 var (
 	errNoAttribute = &Error{"The provided expression refers to an attribute that does not exist in the item"}
 	errPath        = &Error{"The document path provided in the update expression is invalid for update"}
+	errTooLarge    = &Error{"Item size to update has exceeded the maximum allowed size"}
+	errNesting     = &Error{"Nesting Levels have exceeded supported limits: Attributes in the item have nested levels beyond supported limit"}
 
 	// ErrOperandType: what the item has is of a type that the action cannot work on.
 	ErrOperandType = &Error{"An operand in the update expression has an incorrect data type"}
@@ -340,6 +342,7 @@ func (u *Update) Clauses() (actions, removes int) {
 // *Error when the update does not fit the item.
 func (u *Update) Apply(old item.Item, exists bool) (item.Item, []item.Change, error) {
 	values := make([]item.Value, len(u.actions))
+	elements := 0
 	for i := range u.actions {
 		a := &u.actions[i]
 		var err error
@@ -353,6 +356,14 @@ func (u *Update) Apply(old item.Item, exists bool) (item.Item, []item.Change, er
 		}
 		if err != nil {
 			return nil, nil, err
+		}
+		if values[i].Kind() == item.KindL {
+			if elements += values[i].Len(); elements > maxElements {
+				return nil, nil, errTooLarge
+			}
+		}
+		if !shallow(values[i], maxPath-len(a.path)+1) {
+			return nil, nil, errNesting
 		}
 	}
 	root := old.AsMap()
@@ -377,6 +388,32 @@ func (u *Update) Apply(old item.Item, exists bool) (item.Item, []item.Change, er
 	}
 	new := root.AsItem()
 	return new, u.changes(old, new), nil
+}
+
+// maxElements is more elements than the lists of one item can have, at two bytes each. Longer ones are not
+// even made: list_append could be told to make any number of them.
+const maxElements = 400 << 10
+
+// shallow tells whether a value has at most so many levels. An attribute is on an item's first.
+func shallow(v item.Value, levels int) bool {
+	if levels == 0 {
+		return false
+	}
+	switch v.Kind() {
+	case item.KindL:
+		for _, e := range v.Elems() {
+			if !shallow(e, levels-1) {
+				return false
+			}
+		}
+	case item.KindM:
+		for _, f := range v.Fields() {
+			if !shallow(f.Value, levels-1) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // order is the order in which actions are carried out: writes first, those into one list by rising
@@ -434,6 +471,9 @@ func (n *node) updateValue(it item.Item) (item.Value, error) {
 	if n.op == opListAppend {
 		if a.Kind() != item.KindL || b.Kind() != item.KindL {
 			return a, ErrOperandType
+		}
+		if a.Len()+b.Len() > maxElements {
+			return a, errTooLarge
 		}
 		return item.L(slices.Concat(a.Elems(), b.Elems())...), nil
 	}
