@@ -303,15 +303,18 @@ func (o *onDemandShape) echo(shown *onDemandShape) *onDemandShape {
 	return shown
 }
 
-// describeReplicas shows what regions have the table, while it is not this one alone.
+// describeReplicas shows what other regions have the table. The region that is asked is not among them, and what a replica has not for
+// itself is not shown of it.
 func (h *Handler) describeReplicas(out *tableDescription, d *table.Definition) {
-	if len(d.Others(h.cfg.Region.Name())) == 0 {
+	own := h.cfg.Region.Name()
+	if len(d.Others(own)) == 0 {
 		return
 	}
-	out.GlobalTableVersion = "2019.11.21"
+	const mode = "ENABLED_WITH_OVERRIDES"
+	out.GlobalTableVersion, out.GlobalTableSettingsReplicationMode = "2019.11.21", mode
 	for _, r := range d.Replicas {
-		if r.Status != table.Gone {
-			out.Replicas = append(out.Replicas, replicaDescription{r.Region, string(r.Status), h.tableARN(r.Region, d.Schema.Name)})
+		if r.Region != own && r.Status != table.Gone {
+			out.Replicas = append(out.Replicas, replicaDescription{r.Region, string(r.Status), out.WarmThroughput, mode})
 		}
 	}
 }

@@ -43,30 +43,31 @@ type indexShape struct {
 }
 
 type tableDescription struct {
-	AttributeDefinitions      []attributeDefinition
-	TableName                 string
-	KeySchema                 []keySchemaElement
-	TableStatus               string
-	CreationDateTime          seconds
-	ProvisionedThroughput     throughputDescription
-	TableSizeBytes            int64
-	ItemCount                 int64
-	TableArn                  string
-	TableId                   string
-	BillingModeSummary        *billingSummary      `json:",omitempty"`
-	LocalSecondaryIndexes     []indexDescription   `json:",omitempty"`
-	GlobalSecondaryIndexes    []indexDescription   `json:",omitempty"`
-	StreamSpecification       *streamShape         `json:",omitempty"`
-	LatestStreamLabel         string               `json:",omitempty"`
-	LatestStreamArn           string               `json:",omitempty"`
-	GlobalTableVersion        string               `json:",omitempty"`
-	Replicas                  []replicaDescription `json:",omitempty"`
-	RestoreSummary            *restoreDescription  `json:",omitempty"`
-	SSEDescription            *sseDescription      `json:",omitempty"`
-	TableClassSummary         *tableClassSummary   `json:",omitempty"`
-	OnDemandThroughput        *onDemandShape       `json:",omitempty"`
-	WarmThroughput            *warmShape           `json:",omitempty"`
-	DeletionProtectionEnabled bool
+	AttributeDefinitions               []attributeDefinition
+	TableName                          string
+	KeySchema                          []keySchemaElement
+	TableStatus                        string
+	CreationDateTime                   seconds
+	ProvisionedThroughput              throughputDescription
+	TableSizeBytes                     int64
+	ItemCount                          int64
+	TableArn                           string
+	TableId                            string
+	BillingModeSummary                 *billingSummary      `json:",omitempty"`
+	LocalSecondaryIndexes              []indexDescription   `json:",omitempty"`
+	GlobalSecondaryIndexes             []indexDescription   `json:",omitempty"`
+	StreamSpecification                *streamShape         `json:",omitempty"`
+	LatestStreamLabel                  string               `json:",omitempty"`
+	LatestStreamArn                    string               `json:",omitempty"`
+	GlobalTableVersion                 string               `json:",omitempty"`
+	GlobalTableSettingsReplicationMode string               `json:",omitempty"`
+	Replicas                           []replicaDescription `json:",omitempty"`
+	RestoreSummary                     *restoreDescription  `json:",omitempty"`
+	SSEDescription                     *sseDescription      `json:",omitempty"`
+	TableClassSummary                  *tableClassSummary   `json:",omitempty"`
+	OnDemandThroughput                 *onDemandShape       `json:",omitempty"`
+	WarmThroughput                     *warmShape           `json:",omitempty"`
+	DeletionProtectionEnabled          bool
 }
 
 type throughputDescription struct {
@@ -95,9 +96,11 @@ type indexDescription struct {
 }
 
 type replicaDescription struct {
-	RegionName    string
-	ReplicaStatus string
-	ReplicaArn    string
+	RegionName     string
+	ReplicaStatus  string
+	WarmThroughput *warmShape
+
+	GlobalTableSettingsReplicationMode string
 }
 
 type restoreDescription struct {
