@@ -130,6 +130,9 @@ func (q *request) readBatchGet() ([]*batchGet, error) {
 		case string(name) == "RequestItems":
 			given = true
 			return r.Map("KeysAndAttributes", func(name []byte) error {
+				if len(gets) == maxElements {
+					return r.Skip()
+				}
 				g := &batchGet{params: params{tableName: string(name)}}
 				gets = append(gets, g)
 				return q.readBatchGetTable(g)
@@ -166,6 +169,9 @@ func (q *request) readBatchGetTable(g *batchGet) error {
 		if string(name) == "Keys" {
 			q.params.given |= mKey
 			return r.Array(func() error {
+				if len(g.keys) == maxElements {
+					return r.Skip()
+				}
 				key, err := r.Item(nil)
 				g.keys = append(g.keys, key)
 				return putAside(&q.params.itemErr, err)

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -102,9 +103,15 @@ func (q *request) readBatchWrite() (tables map[string]int, writes []*batchWrite,
 			given = true
 			tables = map[string]int{}
 			return r.Map("java.util.List<com.amazonaws.dynamodb.v20120810.WriteRequest>", func(name []byte) error {
+				if len(tables) == maxElements {
+					return r.Skip()
+				}
 				t := string(name)
 				tables[t] = 0
 				return r.Array(func() error {
+					if len(writes) == maxElements {
+						return r.Skip()
+					}
 					tables[t]++
 					w := &batchWrite{table: t, at: tables[t]}
 					writes = append(writes, w)
@@ -174,11 +181,10 @@ func (q *request) checkBatchWrite(tables map[string]int, writes []*batchWrite) e
 		c.enum(p.returnMetrics, "returnItemCollectionMetrics", "SIZE", "NONE")
 	}
 	c.countMap(len(tables), "requestItems", 1, maxBatchWrite)
-	for t, n := range tables {
+	for _, t := range slices.Sorted(maps.Keys(tables)) {
 		c.tableKey(t)
-		c.count(n, "requestItems."+shorten(t)+".member", 1, maxBatchWrite)
+		c.count(tables[t], "requestItems."+shorten(t)+".member", 1, maxBatchWrite)
 	}
-	slices.Sort(c.broken)
 	for _, w := range writes {
 		if w.missing != "" {
 			c.required("requestItems." + shorten(w.table) + ".member." + strconv.Itoa(w.at) + ".member." + w.missing)

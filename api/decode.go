@@ -16,6 +16,10 @@ func (q *request) decode(into any) error {
 	return q.reader.End()
 }
 
+// maxElements is how many elements of a list are kept: more than any may have, so that a list of millions is too
+// long and takes no memory.
+const maxElements = 4096
+
 func (q *request) decodeValue(v reflect.Value) error {
 	r := &q.reader
 	switch v.Kind() {
@@ -36,6 +40,9 @@ func (q *request) decodeValue(v reflect.Value) error {
 	case reflect.Slice:
 		v.Set(reflect.MakeSlice(v.Type(), 0, 1)) // an empty list is not a missing one
 		return r.Array(func() error {
+			if v.Len() == maxElements {
+				return r.Skip()
+			}
 			e := reflect.New(v.Type().Elem()).Elem()
 			err := q.decodeValue(e)
 			v.Set(reflect.Append(v, e))

@@ -14,10 +14,16 @@ import (
 )
 
 // constraints gathers what a request breaks of the model's constraints (lengths, ranges, patterns,
-// enums). The service reports all of them at once.
+// enums). The service reports them at once, the first ten.
 type constraints struct{ broken []string }
 
+// maxBroken is how many broken constraints are reported: a request of 16 MB can break millions.
+const maxBroken = 10
+
 func (c *constraints) breaks(value, at, rule string) {
+	if len(c.broken) == maxBroken {
+		return
+	}
 	c.broken = append(c.broken, fmt.Sprintf("Value %s at '%s' failed to satisfy constraint: %s", value, at, rule))
 }
 
