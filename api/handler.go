@@ -142,9 +142,10 @@ type request struct {
 	wait     time.Duration // how long to wait for it
 	wrote    []session     // what this request has written
 
-	params params
-	key    []byte // memory for params.key
-	start  []byte // memory for params.startKey
+	params  params
+	entries int    // see request.another
+	key     []byte // memory for params.key
+	start   []byte // memory for params.startKey
 }
 
 // release gives q back for the next request. What it holds of this one is dropped.
@@ -160,7 +161,7 @@ func (h *Handler) release(q *request) {
 	q.params = params{}
 	q.sessions, q.wrote = q.sessions[:0], q.wrote[:0]
 	q.unhold()
-	q.w, q.r, q.admitted = nil, nil, false
+	q.w, q.r, q.admitted, q.entries = nil, nil, false, 0
 	h.pending.Put(q)
 }
 

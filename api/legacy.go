@@ -69,6 +69,9 @@ func (q *request) readLegacyConditions(class string) ([]legacyCondition, error) 
 			return r.Skip()
 		})
 		out = append(out, c)
+		if err == nil {
+			err = q.another()
+		}
 		return err
 	})
 	return out, err
@@ -99,6 +102,9 @@ func (q *request) readAttributeUpdates() ([]legacyUpdate, error) {
 			return err
 		})
 		out = append(out, u)
+		if err == nil {
+			err = q.another()
+		}
 		return err
 	})
 	return out, err

@@ -138,6 +138,9 @@ func (q *request) readMember(m member) (err error) {
 		p.placeholders.Names = make([]expr.Name, 0, 4)
 		err = r.Map("java.lang.String", func(name []byte) error {
 			s, err := r.String()
+			if err == nil {
+				err = q.another()
+			}
 			p.placeholders.Names = append(p.placeholders.Names, expr.Name{Placeholder: string(name), Name: s})
 			return err
 		})
@@ -151,6 +154,9 @@ func (q *request) readMember(m member) (err error) {
 				}
 				err = nil
 			}
+			if err == nil {
+				err = q.another()
+			}
 			p.placeholders.Values = append(p.placeholders.Values, expr.Value{Placeholder: string(name), Value: v})
 			return err
 		})
@@ -163,6 +169,9 @@ func (q *request) readMember(m member) (err error) {
 	case mAttributesToGet:
 		err = r.Array(func() error {
 			s, err := r.String()
+			if err == nil {
+				err = q.another()
+			}
 			p.attributesToGet = append(p.attributesToGet, s)
 			return err
 		})
@@ -178,6 +187,16 @@ func (q *request) readMember(m member) (err error) {
 		*p.text(m), err = r.String()
 	}
 	return err
+}
+
+// another counts one more entry of those lists and maps that have no limit of their own, or none that is known:
+// what is taken apart is many times as large as it was.
+func (q *request) another() error {
+	const most = 100_000 // more than an item has attributes
+	if q.entries++; q.entries > most {
+		return invalid("One or more parameter values were invalid: there are more than %d elements in the request", most)
+	}
+	return nil
 }
 
 // text is where a member that is a string goes.

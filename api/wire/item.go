@@ -57,8 +57,15 @@ func (r *Reader) Value() (item.Value, error) {
 		return item.Value{}, err
 	}
 	r.value = out
+	if r.taken += len(out); r.taken > maxValues {
+		return item.Value{}, &ValidationError{"The values of a request have exceeded the maximum allowed size"}
+	}
 	return item.DecodeValue(out)
 }
+
+// maxValues bounds what Value takes from one document, in bytes as stored: as trees, values are many times as
+// large. Source: Developer Guide, "Quotas", all substitution variables of an expression.
+const maxValues = 2 << 20
 
 // refuse notes a broken rule; the first one counts. Reading goes on, so that what is no JSON at all is
 // still found and complained of first, as the service does.

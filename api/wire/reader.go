@@ -85,6 +85,7 @@ type Reader struct {
 	moved []byte   // scratch for bringing them into order
 	value []byte   // scratch for Value
 
+	taken   int   // by Value, in bytes as stored
 	invalid error // the first ValidationError within the current Item or Value
 }
 
@@ -102,7 +103,7 @@ func NewReader(b []byte) *Reader {
 // Reset makes r read the document b from its start. Reset(nil) lets go of the last document.
 func (r *Reader) Reset(b []byte) {
 	clear(r.names[:cap(r.names)]) // they alias the last document
-	r.b, r.i, r.depth, r.invalid = b, 0, 0, nil
+	r.b, r.i, r.depth, r.taken, r.invalid = b, 0, 0, 0, nil
 	r.names = reuse(r.names)
 	r.text = reuse(r.text)
 	r.spans = reuse(r.spans)
