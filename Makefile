@@ -92,6 +92,10 @@ image: $(IMAGES)/minio/minio ## the container images commutator:dev and commutat
 	@deploy/engine.sh check
 	mkdir -p $(IMAGES)/commutator/data
 	GOOS=linux GOARCH=$(ARCH) $(GO) build -trimpath -ldflags '-s -w' -o $(IMAGES)/commutator/commutator ./cmd/commutator
+	rm -rf $(IMAGES)/tls
+	$(GO) run ./cmd/commutator certs --dir $(IMAGES)/tls $(foreach r,us-east-1 eu-west-1 ap-northeast-1,$(r)/$(r)-a)
+	@# For trying things out: the container's user, who is not this one, reads its key. The authority's is for nobody.
+	rm $(IMAGES)/tls/ca-key.pem && chmod 0755 $(IMAGES)/tls && chmod 0644 $(IMAGES)/tls/*.pem
 	docker build -q -t commutator:dev -f deploy/Dockerfile $(IMAGES)/commutator
 	docker build -q -t commutator-minio:dev -f deploy/Dockerfile.minio $(IMAGES)/minio
 

@@ -39,6 +39,8 @@ type Config struct {
 	Auth        string       `yaml:"auth"`     // "on" (default), or "off": any signature passes, and none does
 	Insecure    bool         `yaml:"insecure"` // auth may be off where others than this machine can connect
 	Backup      Backup       `yaml:"backup"`
+	TLS         TLS          `yaml:"tls"`       // between regions
+	GossipKey   string       `yaml:"gossipKey"` // base64 of 32 bytes; "": gossip is in the clear
 	// EnforceThroughput refuses what is beyond a table's capacity; without it capacity is a number that is shown.
 	EnforceThroughput bool `yaml:"enforceThroughput"`
 
@@ -225,6 +227,15 @@ func (c *Config) Validate() error {
 	}
 	if c.Auth == "off" && !c.Insecure && !c.isLocal() {
 		wrong("auth: off lets everybody who can connect to %s do everything; listen on this machine alone, as 127.0.0.1, or say insecure: true", c.Listen.HTTP)
+	}
+	if err := c.TLS.validate(c); err != nil {
+		errs = append(errs, err)
+	}
+	if _, err := gossipKey(c.GossipKey); err != nil {
+		errs = append(errs, err)
+	}
+	if c.Listen.GRPC != "" && !c.TLS.given() && !c.Insecure && !isLoopback(c.Listen.GRPC) {
+		wrong("listen.grpc: without tls, whoever can connect to %s can read and write everything; give tls, or say insecure: true", c.Listen.GRPC)
 	}
 	keys := map[string]bool{}
 	for _, k := range c.Credentials {

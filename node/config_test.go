@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/commutatordb/commutator/node"
+	"github.com/commutatordb/commutator/replication/transport"
 )
 
 func TestReadConfigTellsWhatIsWrong(t *testing.T) {
@@ -21,8 +22,13 @@ join: ["other.example:7946"]
 credentials: [{accessKey: a, secretKey: b}]
 `
 	path := filepath.Join(t.TempDir(), "node.yaml")
+	certs := t.TempDir()
+	if _, err := node.MakeCertificates(certs, 1, time.Now(), transport.Identity{Cluster: "commutator", Region: "eu-west-1", Node: "b"}, transport.Identity{Cluster: "commutator", Region: "us-east-1", Node: "us-east-1-a"}); err != nil {
+		t.Fatal(err)
+	}
 	read := func(text string) (node.Config, error) {
 		t.Helper()
+		text = strings.ReplaceAll(text, "CERTS", certs)
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -52,6 +58,13 @@ credentials: [{accessKey: a, secretKey: b}]
 		"join without gossip":    {`serf: ":7946", `, "", "join:"},
 		"join without a port":    {"example:7946", "example", "join:"},
 		"auth":                   {"credentials:", "auth: maybe\ncredentials:", "auth:"},
+		"gRPC in the clear":      {`grpc: "127.0.0.1:9100"`, `grpc: ":9100"`, "without tls, whoever can connect"},
+		"half of tls":            {"region:", "tls: {ca: x}\nregion:", "tls: ca, cert and key belong together"},
+		"a cluster without tls":  {"region:", "tls: {cluster: x}\nregion:", "tls: a cluster is given"},
+		"tls from nowhere":       {"region:", "tls: {ca: /none, cert: /none, key: /none}\nregion:", "/none"},
+		"another node's tls":     {"region:", "tls: {ca: CERTS/ca.pem, cert: CERTS/eu-west-1-b.pem, key: CERTS/eu-west-1-b-key.pem}\nregion:", "is the certificate of node b of region eu-west-1"},
+		"tls of another cluster": {"region:", "tls: {cluster: x, ca: CERTS/ca.pem, cert: CERTS/us-east-1-us-east-1-a.pem, key: CERTS/us-east-1-us-east-1-a-key.pem}\nregion:", "in cluster commutator, not"},
+		"a gossip key too short": {"region:", "gossipKey: AAAA\nregion:", "gossipKey: 3 bytes, not 32"},
 		"auth off for all":       {`"127.0.0.1:8000", grpc: "127.0.0.1:9100"`, `":8000", grpc: "127.0.0.1:9100"`, "auth: off lets everybody"},
 		"no credentials":         {"credentials: [{accessKey: a, secretKey: b}]", "", "credentials:"},
 		"half a key pair":        {", secretKey: b", "", "secretKey"},
@@ -145,9 +158,20 @@ func TestNodesFindEachOtherAgainAtOtherAddresses(t *testing.T) {
 		defer l.Close()
 		return l.Addr().String()
 	}
+	certs, strangers, key := t.TempDir(), t.TempDir(), node.NewGossipKey()
 	start := func(region, data, serf string, join ...string) (n *node.Node, stop func()) {
+		// The file that a node of another cluster would have stands beside: same names, another authority.
+		dir := certs
+		if region == "sa-east-1" {
+			dir = strangers
+		}
+		files := filepath.Join(dir, region+"-"+region+"-a")
+		if _, err := node.MakeCertificates(dir, 1, time.Now(), transport.Identity{Cluster: "commutator", Region: region, Node: region + "-a"}); err != nil {
+			t.Fatal(err)
+		}
 		n, err := node.Open(node.Config{
-			Region: region, Data: data, Auth: "off", Join: join,
+			Region: region, Data: data, Auth: "off", Join: join, GossipKey: key,
+			TLS:    node.TLS{CA: filepath.Join(dir, "ca.pem"), Cert: files + ".pem", Key: files + "-key.pem"},
 			Listen: node.Listen{HTTP: "127.0.0.1:0", GRPC: "127.0.0.1:0", Serf: serf},
 		})
 		if err != nil {
@@ -185,6 +209,7 @@ func TestNodesFindEachOtherAgainAtOtherAddresses(t *testing.T) {
 	}
 	serf, data := free(), t.TempDir()
 	east, _ := start("us-east-1", t.TempDir(), serf)
+	stranger, _ := start("sa-east-1", t.TempDir(), free(), serf)
 	west, stop := start("eu-west-1", data, free(), serf)
 	reaches(east, "eu-west-1")
 	reaches(west, "us-east-1")
@@ -192,11 +217,17 @@ func TestNodesFindEachOtherAgainAtOtherAddresses(t *testing.T) {
 	west, _ = start("eu-west-1", data, free(), serf)
 	reaches(west, "us-east-1")
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) { // heard since the restart
-		if l := east.Links(); len(l) == 1 && l[0].Reachable && time.Since(l[0].Heard) < time.Second {
+		if l := east.Links(); len(l) == 2 && l[0].Region == "eu-west-1" && l[0].Reachable && time.Since(l[0].Heard) < time.Second {
 			break
 		}
 		if time.Now().After(end) {
 			t.Fatalf("the node that stayed does not find the other again: %+v", east.Links())
+		}
+	}
+	// The stranger knows the gossip's key, and is found; it is not believed.
+	for _, l := range append(east.Links()[1:], stranger.Links()...) {
+		if l.Reachable || l.Error == "" {
+			t.Errorf("a node of another authority is heard: %+v", l)
 		}
 	}
 }

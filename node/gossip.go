@@ -47,8 +47,12 @@ func (n *Node) gossip(ctx context.Context) error {
 	cfg.LeavePropagateDelay, cfg.BroadcastTimeout = 0, leaveFor
 	cfg.LogOutput, cfg.MemberlistConfig = io.Discard, memberlist.DefaultWANConfig()
 	cfg.MemberlistConfig.LogOutput = io.Discard
+	key, err := gossipKey(n.cfg.GossipKey)
+	if err != nil {
+		return fmt.Errorf("node: %w", err)
+	}
+	cfg.MemberlistConfig.SecretKey = key
 	cfg.MemberlistConfig.TCPTimeout = joinFor
-	var err error
 	if cfg.MemberlistConfig.BindAddr, cfg.MemberlistConfig.BindPort, err = lookUp(ctx, n.cfg.Listen.Serf); err != nil {
 		return fmt.Errorf("node: listen.serf: %w", err)
 	}

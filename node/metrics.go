@@ -22,6 +22,9 @@ func newMetrics(n *Node) *prometheus.Registry {
 	gauge("raftlog_segment_bytes", "Size of the Raft log on disk.", func() float64 { return float64(n.log.Metrics().SegmentBytes) })
 	gauge("state_disk_bytes", "Size of the state on disk.", func() float64 { return float64(n.store.Metrics().DiskBytes) })
 	gauge("state_memtable_bytes", "Size of the state not flushed yet.", func() float64 { return float64(n.store.Metrics().MemTableBytes) })
+	if n.security != nil {
+		gauge("tls_certificate_expiry_timestamp_seconds", "When this node's certificate ends, since the Unix epoch.", n.cfg.TLS.expiry)
+	}
 	r.MustRegister(tableCollector{n})
 	r.MustRegister(n.scrub.collectors()...)
 	return r

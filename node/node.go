@@ -46,7 +46,8 @@ type Node struct {
 
 	mu        sync.Mutex
 	clients   []*transport.Client
-	addresses map[string]string // region -> where it is reached
+	security  *transport.Security // nil: regions believe each other
+	addresses map[string]string   // region -> where it is reached
 }
 
 // Open opens a node's data and its listeners. Nothing is served before Run. The caller closes the node.
@@ -99,6 +100,7 @@ func (n *Node) listen() (err error) {
 }
 
 func (n *Node) openServers() error {
+	n.security = n.cfg.TLS.security()
 	n.metrics = newMetrics(n)
 	n.http = newHTTPServer(n.handler, defaultLimits)
 	n.http.ErrorLog = slog.NewLogLogger(n.cfg.Logger.Handler(), slog.LevelDebug) // strangers must not fill the log
@@ -106,7 +108,7 @@ func (n *Node) openServers() error {
 		Handler:           admin.NewHandler(admin.Config{Ready: n.ready, Metrics: n.metrics}),
 		ReadHeaderTimeout: defaultLimits.header, IdleTimeout: defaultLimits.idle, MaxHeaderBytes: defaultLimits.headerBytes,
 	}
-	n.grpc = transport.NewServer()
+	n.grpc = transport.NewServer(n.security)
 	transport.Register(n.grpc, n.rep)
 	for _, p := range n.cfg.Peers {
 		if err := n.addPeer(p.Region, p.GRPC); err != nil {
@@ -142,7 +144,7 @@ func (n *Node) addPeer(name, address string) error {
 			return n.cfg.Dial(ctx, address)
 		}
 		return (&net.Dialer{}).DialContext(ctx, "tcp", address)
-	})
+	}, n.security)
 	if err != nil {
 		return fmt.Errorf("node: region %s at %s: %w", name, address, err)
 	}

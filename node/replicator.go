@@ -820,6 +820,12 @@ type sink struct {
 
 // Apply is replication.Sink's.
 func (k *sink) Apply(ctx context.Context, b replication.Batch) error {
+	for _, c := range b.Changes {
+		// A region ships what it has written itself, and nothing in another's name.
+		if a := crdt.PeekDot(c.Delta).Actor; a.Region() != crdt.NewActor(k.s.peer, 0).Region() {
+			return fmt.Errorf("replicator: region %s ships a write of actor %s", k.s.peer, a)
+		}
+	}
 	if err := k.hold(ctx, b); err != nil {
 		return err
 	}

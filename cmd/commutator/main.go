@@ -56,7 +56,7 @@ writes alone; what regions write at the same time is merged instead of lost.`,
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
-		devCommand(), serverCommand(), healthcheckCommand(),
+		devCommand(), serverCommand(), healthcheckCommand(), certsCommand(),
 		applyCommand(), planCommand(), conflictsCommand(), statusCommand(), lagCommand(), contributorsCommand(), indexCommand(), backupCommand(), restoreCommand(),
 	)
 	checkUsage(root)

@@ -24,6 +24,9 @@ type server struct {
 }
 
 func (s *server) Exchange(ctx context.Context, theirs *pb.Tables) (*pb.Tables, error) {
+	if err := speaksFor(ctx, theirs.Region); err != nil {
+		return nil, err
+	}
 	ours, err := s.source.Exchange(ctx, tablesFromProto(theirs))
 	if err != nil {
 		return nil, toStatus(err)
@@ -39,6 +42,9 @@ func (s *server) Stream(stream grpc.BidiStreamingServer[pb.Pull, pb.Push]) error
 	r := first.GetResume()
 	if r == nil {
 		return status.Error(codes.InvalidArgument, "transport: a stream begins with Resume")
+	}
+	if err := speaksFor(stream.Context(), r.Region); err != nil {
+		return err
 	}
 	log, err := s.source.Log(replication.Resume{Region: r.Region, Table: r.Table, Instance: r.Instance, Partition: r.Partition, Seq: r.Seq})
 	if err != nil {
@@ -114,6 +120,9 @@ func send(stream grpc.BidiStreamingServer[pb.Pull, pb.Push], log replication.Log
 }
 
 func (s *server) Seed(r *pb.SeedRequest, stream grpc.ServerStreamingServer[pb.SeedChunk]) error {
+	if err := speaksFor(stream.Context(), r.Region); err != nil {
+		return err
+	}
 	return toStatus(s.source.Seed(stream.Context(), r.Region, r.Table, r.Partition, func(p replication.SeedPart) error {
 		return stream.Send(seedToProto(p))
 	}))

@@ -12,7 +12,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
@@ -59,9 +58,10 @@ func fromStatus(err error) error {
 }
 
 // NewServer returns a gRPC server with the limits that links between regions need; Register adds what it
-// serves.
-func NewServer() *grpc.Server {
+// serves. security may be nil.
+func NewServer(security *Security) *grpc.Server {
 	return grpc.NewServer(
+		grpc.Creds(security.serverCredentials()),
 		grpc.ForceServerCodec(codec{}),
 		grpc.MaxRecvMsgSize(maxMessage),
 		grpc.MaxConcurrentStreams(maxStreams),
@@ -74,11 +74,11 @@ func NewServer() *grpc.Server {
 // Dialer opens a connection to a peer's address; nil means TCP. The simulated WAN of dev is one.
 type Dialer func(ctx context.Context, address string) (net.Conn, error)
 
-// Dial returns a client of the region at address. It connects when it is first used, and again whenever
-// the connection is lost.
-func Dial(address string, dial Dialer) (*Client, error) {
+// Dial returns a client of the named region, at whatever address dial connects to; nil takes the name for the address. It connects
+// when it is first used, and again whenever the connection is lost. security may be nil.
+func Dial(region string, dial Dialer, security *Security) (*Client, error) {
 	options := []grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(security.clientCredentials(region)),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.ForceCodec(codec{})),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveAfter, Timeout: keepaliveTimeout, PermitWithoutStream: true}),
 		grpc.WithInitialWindowSize(1 << 20), grpc.WithInitialConnWindowSize(8 << 20),
@@ -87,7 +87,7 @@ func Dial(address string, dial Dialer) (*Client, error) {
 	if dial != nil {
 		options = append(options, grpc.WithContextDialer(dial))
 	}
-	conn, err := grpc.NewClient("passthrough:///"+address, options...)
+	conn, err := grpc.NewClient("passthrough:///"+region, options...)
 	if err != nil {
 		return nil, err
 	}

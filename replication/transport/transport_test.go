@@ -120,11 +120,11 @@ func serve(t *testing.T, register func(*grpc.Server)) *Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := NewServer()
+	server := NewServer(nil)
 	register(server)
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()
-	client, err := Dial(listener.Addr().String(), nil)
+	client, err := Dial(listener.Addr().String(), nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -168,14 +168,14 @@ func serve(t *testing.T, server *grpc.Server) transport.Dialer {
 // connect returns a real client of a real server with the origin's data, and the wire between them.
 func connect(t *testing.T, o *origin) (*transport.Client, *wire) {
 	t.Helper()
-	server := transport.NewServer()
+	server := transport.NewServer(nil)
 	transport.Register(server, o)
 	conn, err := grpc.NewClient("passthrough:///origin", grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(serve(t, server)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := &wire{server: conn, sent: map[string][]frame{}}
-	client, err := transport.Dial("origin", serve(t, grpc.NewServer(grpc.ForceServerCodec(rawCodec{}), grpc.UnknownServiceHandler(w.handle))))
+	client, err := transport.Dial("origin", serve(t, grpc.NewServer(grpc.ForceServerCodec(rawCodec{}), grpc.UnknownServiceHandler(w.handle))), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
