@@ -41,7 +41,12 @@ type Link struct {
 	Region    string
 	Reachable bool
 	Heard     time.Time `json:",omitzero"` // when it last answered
-	Error     string    `json:",omitempty"`
+
+	// ClockAhead is how far its clock is ahead of this region's, give or take ClockWithin, in nanoseconds; both 0 before that
+	// was measured.
+	ClockAhead, ClockWithin time.Duration
+	Held                    int    // of its streams, those whose writes are held for being stamped too far ahead
+	Error                   string `json:",omitempty"`
 }
 
 // Error is a fault of the caller's: its code is an exception name of DynamoDB's.

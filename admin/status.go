@@ -50,6 +50,9 @@ func (o *Operator) status(_ context.Context, _ *StatusRequest) (*Status, error) 
 	}
 	for _, t := range o.Region.Tables() {
 		d := t.Definition()
+		if said, err := o.Region.Definition(d.Schema.Name); err == nil && said.ID == d.ID {
+			d = said // the catalog's word, which the table follows
+		}
 		items, bytes := t.Stats()
 		ts := TableStatus{Name: d.Schema.Name, Status: d.Status, Version: d.Version, Items: items, Bytes: bytes}
 		for _, n := range t.ConflictsFound() {

@@ -44,6 +44,9 @@ func batchWriteItem(q *request, ctx context.Context) error {
 	if err := q.resolveBatchWrite(ctx, writes); err != nil {
 		return err
 	}
+	if why := q.h.cfg.Fenced(); why != nil {
+		return errFenced(q.h.cfg.Region.Name(), why)
+	}
 	var wg sync.WaitGroup
 	for _, w := range writes {
 		used := q.h.usage(w.t)

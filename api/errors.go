@@ -157,6 +157,11 @@ func errThrottled() *Error {
 	return dynamoError("ProvisionedThroughputExceededException", "The level of configured provisioned throughput for the table was exceeded. Consider increasing your provisioning level with the UpdateTable API.")
 }
 
+// errFenced refuses a write while the region takes none. No such error is the service's: its clocks are its own.
+func errFenced(region string, why error) *Error {
+	return dynamoError("RegionFencedException", "Region %s takes no writes at present: %s. Other regions do.", region, why)
+}
+
 // translate turns whatever an operation returned into an answer. What it does not know is this region's
 // fault, and a 500.
 func (h *Handler) translate(err error) *Error {

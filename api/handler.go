@@ -69,6 +69,9 @@ type Config struct {
 	// or an error when that cannot be known: ErrLost, or ctx's. nil: there are no other regions.
 	Seen func(ctx context.Context, globalID string, w SessionWrite) error
 
+	// Fenced tells why this region takes no writes of items, if so; nil: it always does.
+	Fenced func() error
+
 	// Operator answers requests whose target begins with Commutator_ (op is what follows), after their
 	// signature was verified. nil refuses them. An error is answered as a ValidationException with its
 	// text.
@@ -100,6 +103,9 @@ func New(cfg Config) *Handler {
 	}
 	if cfg.Peers == nil {
 		cfg.Peers = func() []string { return nil }
+	}
+	if cfg.Fenced == nil {
+		cfg.Fenced = func() error { return nil }
 	}
 	if cfg.Overloaded == nil {
 		cfg.Overloaded = func(error) bool { return false }

@@ -33,7 +33,19 @@ const (
 	RuleTypeStands       = "type-stands"        // an edit does not change the type of what it meets
 	RuleRounded          = "rounded"            // a sum is shown with 38 digits
 	RuleKept             = "kept"               // a replicated write is never rejected
+	RuleHeld             = "held"               // a write from the future waits until it is no more
 )
+
+// Held returns the record of a delta that is held, since it is stamped too far ahead of the receiver's clock, from an item that is
+// as old tells until then.
+func Held(old, d *Record) Conflict {
+	dot := d.Newest()
+	stands := old.shownAt(nil)
+	return Conflict{
+		Class: ClassClockHeld, Rule: RuleHeld,
+		Winner: Side{Dot: old.Newest(), Value: stands}, Loser: Side{Dot: dot, Origin: d.origin(dot), Value: d.shownAt(nil)}, Stands: stands,
+	}
+}
 
 // MaxItemSize is the greatest size of an item that a client may write, in bytes.
 const MaxItemSize = 409600

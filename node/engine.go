@@ -102,7 +102,7 @@ func openEngine(cfg Config, archive backup.Archive) (e *Engine, err error) {
 	e.handler = api.New(api.Config{
 		Region: e.region, Verifier: cfg.verifier(e.keys), Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Peers: e.rep.Peers, Operator: operator.Handle,
 		Overloaded: func(err error) bool { return errors.Is(err, group.ErrOverloaded) }, EnforceThroughput: cfg.EnforceThroughput,
-		Seen: e.rep.seen,
+		Seen: e.rep.seen, Fenced: e.rep.Fenced,
 	})
 	operator.Contributors = e.contributors
 	return e, nil

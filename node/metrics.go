@@ -22,6 +22,12 @@ func newMetrics(n *Node) *prometheus.Registry {
 	gauge("raftlog_segment_bytes", "Size of the Raft log on disk.", func() float64 { return float64(n.log.Metrics().SegmentBytes) })
 	gauge("state_disk_bytes", "Size of the state on disk.", func() float64 { return float64(n.store.Metrics().DiskBytes) })
 	gauge("state_memtable_bytes", "Size of the state not flushed yet.", func() float64 { return float64(n.store.Metrics().MemTableBytes) })
+	gauge("clock_fenced", "1 while this region takes no writes because its clock is ahead of most regions'.", func() float64 {
+		if n.rep.Fenced() != nil {
+			return 1
+		}
+		return 0
+	})
 	if n.security != nil {
 		gauge("tls_certificate_expiry_timestamp_seconds", "When this node's certificate ends, since the Unix epoch.", n.cfg.TLS.expiry)
 	}
@@ -40,12 +46,14 @@ var (
 	keptDesc      = prometheus.NewDesc("commutator_conflict_records", "Conflict records that this region has.", []string{"table"}, nil)
 	shedDesc      = prometheus.NewDesc("commutator_conflict_records_shed_total", "Conflicts of which this region has no record for want of room.", []string{"table"}, nil)
 	lagDesc       = prometheus.NewDesc("commutator_replication_lag_seconds", "Age of the newest word of another region when it arrived.", []string{"table", "from"}, nil)
+	offsetDesc    = prometheus.NewDesc("commutator_clock_offset_seconds", "How far another region's clock is ahead of this one's.", []string{"region"}, nil)
+	heldDesc      = prometheus.NewDesc("commutator_replication_held_streams", "Streams of another region whose writes are held: they are stamped too far ahead.", []string{"region"}, nil)
 	linkDesc      = prometheus.NewDesc("commutator_region_reachable", "1 when the last exchange with another region succeeded.", []string{"region"}, nil)
 )
 
 // Describe is prometheus.Collector's.
 func (c tableCollector) Describe(descs chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{itemsDesc, bytesDesc, conflictsDesc, keptDesc, shedDesc, lagDesc, linkDesc} {
+	for _, d := range []*prometheus.Desc{itemsDesc, bytesDesc, conflictsDesc, keptDesc, shedDesc, lagDesc, linkDesc, offsetDesc, heldDesc} {
 		descs <- d
 	}
 }
@@ -74,5 +82,7 @@ func (c tableCollector) Collect(metrics chan<- prometheus.Metric) {
 			up = 1
 		}
 		metrics <- prometheus.MustNewConstMetric(linkDesc, prometheus.GaugeValue, up, l.Region)
+		metrics <- prometheus.MustNewConstMetric(offsetDesc, prometheus.GaugeValue, l.ClockAhead.Seconds(), l.Region)
+		metrics <- prometheus.MustNewConstMetric(heldDesc, prometheus.GaugeValue, float64(l.Held), l.Region)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/commutatordb/commutator/admin"
@@ -29,9 +30,6 @@ const (
 	exchangeLimit = 5 * time.Second        // for one exchange
 	foldEvery     = time.Second
 	seedPartBytes = 1 << 20
-	// maxClockOffset is how far ahead of this node's clock a delta may be stamped. One further ahead is
-	// held until the clock has come so far. Source: REPLICATION.md §2.
-	maxClockOffset = 500 * time.Millisecond
 )
 
 // replicator keeps this region's global tables in step with the other regions': it exchanges
@@ -58,6 +56,8 @@ type replicator struct {
 	logger *slog.Logger
 	wake   chan struct{}
 	begun  chan struct{} // closed when the first term begins
+
+	fencedBy atomic.Pointer[fence] // why this region takes no writes; nil: it does
 
 	mu    sync.Mutex
 	peers map[string]*peer
@@ -94,6 +94,8 @@ type peer struct {
 	defs     map[string]*table.Definition // its own, by global id; nil before the first exchange
 	heard    time.Time                    // of the last exchange that succeeded
 	err      error                        // of the last one, if it failed
+	offset   offset                       // of its clock
+	held     int                          // its streams whose writes are held: they are stamped too far ahead
 }
 
 // replicated is what the replicator keeps of one global table.
@@ -103,12 +105,17 @@ type replicated struct {
 	acked     map[string]map[uint64]uint64 // region -> own partition -> seq
 	lag       map[string]time.Duration     // region -> age of the newest progress when it arrived
 	waiting   []chan struct{}              // sessions that wait for progress
+	noted     map[string]uint64            // stream -> the last batch whose writes were noted as held
 	told      map[string]crdt.HLC          // what the followers have been woken to hear of what was applied
 }
 
 func newReplicator(r *region.Region, now func() time.Time, tasks task.Runtime, logger *slog.Logger) *replicator {
+	self := ""
+	if r != nil {
+		self = r.Name()
+	}
 	return &replicator{
-		region: r, self: r.Name(), now: now, tasks: tasks, logger: logger,
+		region: r, self: self, now: now, tasks: tasks, logger: logger,
 		peers: map[string]*peer{}, tables: map[string]*replicated{}, wake: make(chan struct{}, 1), begun: make(chan struct{}),
 	}
 }
@@ -140,7 +147,10 @@ func (r *replicator) Links() []admin.Link {
 	defer r.mu.Unlock()
 	out := make([]admin.Link, 0, len(r.peers))
 	for _, p := range r.peers {
-		l := admin.Link{Region: p.name, Reachable: p.err == nil && !p.heard.IsZero(), Heard: p.heard}
+		l := admin.Link{Region: p.name, Reachable: p.err == nil && !p.heard.IsZero(), Heard: p.heard, Held: p.held}
+		if !p.offset.at.IsZero() {
+			l.ClockAhead, l.ClockWithin = p.offset.by, p.offset.within
+		}
 		if p.err != nil {
 			l.Error = p.err.Error()
 		}
@@ -194,7 +204,7 @@ func (r *replicator) lead(ctx context.Context) error {
 	r.tables, r.followers, r.jobs = map[string]*replicated{}, map[stream]context.CancelFunc{}, map[string]bool{}
 	for _, name := range slices.Sorted(maps.Keys(r.peers)) {
 		p := r.peers[name]
-		p.instance, p.defs, p.heard, p.err = 0, nil, time.Time{}, nil
+		p.instance, p.defs, p.heard, p.err, p.held = 0, nil, time.Time{}, nil, 0
 		g.Go(func() error { return r.exchangeWith(ctx, p) })
 	}
 	r.mu.Unlock()
@@ -301,10 +311,12 @@ func (r *replicator) exchange(ctx context.Context, p *peer) error {
 	if err != nil {
 		return err
 	}
+	sent := r.now()
 	theirs, err := p.client.Exchange(ctx, ours)
 	if err != nil {
 		return err
 	}
+	r.noteOffset(p, measure(sent, theirs, r.now()))
 	if theirs.Region != p.name {
 		return fmt.Errorf("replicator: the peer called %s says that it is %s", p.name, theirs.Region)
 	}
@@ -353,6 +365,7 @@ func (r *replicator) ours(more ...*table.Definition) (replication.Tables, error)
 
 // Exchange is replication.Source's.
 func (r *replicator) Exchange(ctx context.Context, theirs replication.Tables) (replication.Tables, error) {
+	received := r.now()
 	term, err := r.current(ctx)
 	if err != nil {
 		return replication.Tables{}, err
@@ -381,7 +394,9 @@ func (r *replicator) Exchange(ctx context.Context, theirs replication.Tables) (r
 	if r.over(term) {
 		return replication.Tables{}, replication.ErrNotLeader
 	}
-	return r.ours(refused...)
+	answer, err := r.ours(refused...)
+	answer.ReceivedAt, answer.AnsweredAt = received.UnixNano(), r.now().UnixNano()
+	return answer, err
 }
 
 func (r *replicator) peer(name string) *peer {
@@ -485,7 +500,7 @@ func (r *replicator) refreshMembers() {
 		seen[d.GlobalID] = true
 		t := r.tables[d.GlobalID]
 		if t == nil {
-			t = &replicated{stability: replication.NewStability(r.self), acked: map[string]map[uint64]uint64{}, lag: map[string]time.Duration{}}
+			t = &replicated{stability: replication.NewStability(r.self), acked: map[string]map[uint64]uint64{}, lag: map[string]time.Duration{}, noted: map[string]uint64{}}
 			r.tables[d.GlobalID] = t
 		}
 		members := map[string][]uint64{}
@@ -843,19 +858,61 @@ func (k *sink) hold(ctx context.Context, b replication.Batch) error {
 	for _, c := range b.Changes {
 		newest = max(newest, crdt.PeekDot(c.Delta).HLC)
 	}
-	for said := false; ; said = true {
+	said := false
+	defer func() {
+		if said {
+			k.count(-1)
+		}
+	}()
+	for {
 		ahead := time.Duration(newest.Millis()-k.r.now().UnixMilli()) * time.Millisecond
 		if ahead <= maxClockOffset {
 			return nil
 		}
 		if !said {
+			said = true
+			k.count(+1)
 			k.r.logger.Error("replicator: a region's clock is ahead; its writes are held", "region", k.s.peer, "ahead", ahead)
+			if err := k.note(ctx, b); err != nil {
+				return err
+			}
 		}
 		k.r.tasks.Wait(ctx, nil, min(ahead-maxClockOffset, time.Second))
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// count counts the peer's streams whose writes are held.
+func (k *sink) count(by int) {
+	k.r.mu.Lock()
+	defer k.r.mu.Unlock()
+	if p := k.r.peers[k.s.peer]; p != nil {
+		p.held += by
+	}
+}
+
+// note records the batch's writes that are held.
+func (k *sink) note(ctx context.Context, b replication.Batch) error {
+	limit := crdt.At(k.r.now().Add(maxClockOffset).UnixMilli(), 0)
+	k.r.mu.Lock()
+	t := k.r.tables[k.s.table]
+	known := t == nil || t.noted[k.stream] >= b.Seq
+	if !known {
+		t.noted[k.stream] = b.Seq
+	}
+	k.r.mu.Unlock()
+	if known {
+		return nil // the stream has begun anew with what was held before
+	}
+	var held []op.Delta
+	for _, d := range deltas(b.Changes) {
+		if crdt.PeekDot(d.State).HLC > limit {
+			held = append(held, d)
+		}
+	}
+	return k.t.Held(ctx, held)
 }
 
 // Progress is replication.Sink's.

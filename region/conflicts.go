@@ -2,6 +2,8 @@ package region
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -61,6 +63,18 @@ func (t *Table) RegionOf(a crdt.Actor) string {
 		}
 	}
 	return a.String()
+}
+
+// Held records deltas of another region that are held for being stamped too far ahead.
+func (t *Table) Held(ctx context.Context, deltas []op.Delta) error {
+	for _, d := range deltas {
+		result, err := t.of(d.Key).group.Propose(ctx, &op.Command{Kind: op.Held, Deltas: []op.Delta{d}})
+		if err = errors.Join(err, result.Err); err != nil {
+			return err
+		}
+		t.conflicts.add(result.Conflicts)
+	}
+	return nil
 }
 
 // ConflictsKept returns how many conflict records the table has, and how many conflicts it keeps no record of for want of room.

@@ -63,6 +63,9 @@ type Tables struct {
 	Region      string
 	Instance    uint64
 	Definitions [][]byte // table.Definition as JSON
+
+	// Of an answer, by the answering region's clock, in ns since the Unix epoch: when the question came, and when it was answered.
+	ReceivedAt, AnsweredAt int64
 }
 
 // Errors that a Source's region answers, and a follower acts on.

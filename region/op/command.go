@@ -32,6 +32,7 @@ const (
 	Alter   Kind = 8  // the partition follows another schema from here on
 	Catalog Kind = 9  // a row of the region's catalog is written
 	Reindex Kind = 10 // rows of a new index are written for the items from Key on
+	Held    Kind = 11 // Deltas of another region are held for being stamped too far ahead: it is noted
 )
 
 // Command is one entry of a partition's log.
@@ -46,7 +47,7 @@ type Command struct {
 	Update    *expr.Update    // Update
 	Condition *expr.Condition // Put, Update, Delete: nil for none
 
-	Deltas  []Delta  // Merge, Restore
+	Deltas  []Delta  // Merge, Restore, Held
 	Source  Cursor   // Merge
 	Observe crdt.HLC // Merge: the origin's clock, above which this one's is lifted; 0 for none
 
@@ -88,7 +89,7 @@ func (c *Command) Alone() bool { return c.Kind == Fold || c.Kind == Reindex }
 //	  Put              condition, key, item to the end
 //	  Update           condition, key, update
 //	  Delete, Expire   condition, key
-//	  Merge, Restore   stream, seq, observe, count, (key, state)...
+//	  Merge, Restore, Held   stream, seq, observe, count, (key, state)...
 //	  Fold             stable (8), trim, limit
 //	  Alter            schema as JSON to the end, behind 1 and its revision if it has one
 //	  Reindex          key, index, limit
@@ -119,7 +120,7 @@ func (c *Command) Append(dst []byte) []byte {
 		case Update:
 			dst = c.Update.Append(dst)
 		}
-	case Merge, Restore:
+	case Merge, Restore, Held:
 		dst = appendBytes(dst, []byte(c.Source.Stream))
 		dst = binary.AppendUvarint(dst, c.Source.Seq)
 		dst = binary.AppendUvarint(dst, uint64(c.Observe))
@@ -182,7 +183,7 @@ func Decode(b []byte) (*Command, error) {
 				d.bad = true
 			}
 		}
-	case Merge, Restore:
+	case Merge, Restore, Held:
 		c.Source = Cursor{string(d.bytes()), d.uvarint()}
 		c.Observe = crdt.HLC(d.uvarint())
 		for n := d.uvarint(); n > 0 && !d.bad; n-- {

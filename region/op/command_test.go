@@ -64,7 +64,7 @@ func commands(t *rapid.T) *Command {
 		c.Condition, c.Key, c.Update = conditions(t), some.Draw(t, "key"), updates(t)
 	case Delete, Expire:
 		c.Condition, c.Key = conditions(t), some.Draw(t, "key")
-	case Merge, Restore:
+	case Merge, Restore, Held:
 		c.Source = Cursor{rapid.String().Draw(t, "stream"), rapid.Uint64().Draw(t, "seq")}
 		c.Observe = hlc.Draw(t, "observe")
 		for range rapid.IntRange(0, 4).Draw(t, "deltas") {

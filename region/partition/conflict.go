@@ -27,29 +27,50 @@ const (
 // theirs was.
 func (m *Machine) keep(now crdt.HLC, key table.Key, conflicts []crdt.Conflict, b *storage.Batch) {
 	for i := range conflicts {
-		if conflicts[i].Loser.Dot.Actor != m.cfg.Actor || mutant.On(mutant.ConflictsForgotten) {
-			continue
+		if conflicts[i].Loser.Dot.Actor == m.cfg.Actor && !mutant.On(mutant.ConflictsForgotten) {
+			m.note(now, key, conflicts[i], b)
 		}
-		if m.state.Conflicts >= 2*maxConflicts || m.state.ConflictBytes >= 2*maxConflictBytes {
-			m.state.Shed++
-			continue
-		}
-		c := op.Conflict{ID: conflicts[i].ID(key), Key: key, Detected: now, Conflict: conflicts[i]}
-		value, err := json.Marshal(c)
+	}
+}
+
+// held records writes of another region that are held. Where they were acknowledged nobody knows of it, so it is here that they
+// are kept.
+func (m *Machine) held(c *op.Command, b *storage.Batch) op.Result {
+	var result op.Result
+	for i := range c.Deltas {
+		d, err := crdt.Decode(c.Deltas[i].State)
 		if err != nil {
-			panic(fmt.Sprintf("partition %d: conflict: %v", m.cfg.ID, err)) // plain data only
+			result.Err = fmt.Errorf("partition %d: delta of %x: %w", m.cfg.ID, c.Deltas[i].Key, err)
+			return result
 		}
-		at := keyenc.Conflict(nil, m.cfg.ID, uint64(c.Detected), c.ID[:])
-		if m.kept[string(at)] || m.has(at) {
-			continue // found twice at one moment
-		}
-		m.kept[string(at)] = true
-		b.Set(at, value)
-		m.state.Conflicts++
-		m.state.ConflictBytes += uint64(len(value))
-		if m.state.Oldest == 0 || now < m.state.Oldest {
-			m.state.Oldest = now
-		}
+		found := crdt.Held(m.open(m.load(c.Deltas[i].Key)), d)
+		m.note(c.HLC, c.Deltas[i].Key, found, b)
+		result.Conflicts = append(result.Conflicts, op.Loss{Class: found.Class, Winner: m.cfg.Actor, Loser: found.Loser.Dot.Actor})
+	}
+	return result
+}
+
+// note puts a conflict record into the batch, if there is room for it.
+func (m *Machine) note(now crdt.HLC, key table.Key, found crdt.Conflict, b *storage.Batch) {
+	if m.state.Conflicts >= 2*maxConflicts || m.state.ConflictBytes >= 2*maxConflictBytes {
+		m.state.Shed++
+		return
+	}
+	c := op.Conflict{ID: found.ID(key), Key: key, Detected: now, Conflict: found}
+	value, err := json.Marshal(c)
+	if err != nil {
+		panic(fmt.Sprintf("partition %d: conflict: %v", m.cfg.ID, err)) // plain data only
+	}
+	at := keyenc.Conflict(nil, m.cfg.ID, uint64(c.Detected), c.ID[:])
+	if m.kept[string(at)] || m.has(at) {
+		return // found twice at one moment
+	}
+	m.kept[string(at)] = true
+	b.Set(at, value)
+	m.state.Conflicts++
+	m.state.ConflictBytes += uint64(len(value))
+	if m.state.Oldest == 0 || now < m.state.Oldest {
+		m.state.Oldest = now
 	}
 }
 

@@ -211,6 +211,8 @@ func (m *Machine) Apply(index uint64, c *op.Command, b *storage.Batch) op.Result
 		return m.merge(c, b)
 	case op.Restore:
 		return m.restore(c, b)
+	case op.Held:
+		return m.held(c, b)
 	case op.Fold:
 		return m.fold(c, b)
 	case op.Alter:

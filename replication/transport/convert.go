@@ -117,9 +117,9 @@ func seedFromProto(m *pb.SeedChunk) (replication.SeedPart, error) {
 }
 
 func tablesToProto(t replication.Tables) *pb.Tables {
-	return &pb.Tables{Region: t.Region, Instance: t.Instance, Definitions: t.Definitions}
+	return &pb.Tables{Region: t.Region, Instance: t.Instance, Definitions: t.Definitions, ReceivedUnixNano: t.ReceivedAt, AnsweredUnixNano: t.AnsweredAt}
 }
 
 func tablesFromProto(m *pb.Tables) replication.Tables {
-	return replication.Tables{Region: m.Region, Instance: m.Instance, Definitions: m.Definitions}
+	return replication.Tables{Region: m.Region, Instance: m.Instance, Definitions: m.Definitions, ReceivedAt: m.ReceivedUnixNano, AnsweredAt: m.AnsweredUnixNano}
 }
