@@ -96,7 +96,7 @@ func OpenDev(cfg DevConfig) (d *Dev, err error) {
 	for i, name := range cfg.Regions {
 		c := Config{
 			Region: name, Data: filepath.Join(cfg.Data, name), Listen: Listen{HTTPListener: http[i], GRPCListener: grpc[i]},
-			Credentials: cfg.Credentials, Keys: cfg.Keys, Auth: cfg.Auth, Insecure: true, AnyScope: true, EnforceThroughput: cfg.EnforceThroughput, Backup: cfg.Backup, Dial: d.wan.Dial(name, regions), Logger: cfg.Logger, Fatal: cfg.Fatal,
+			Credentials: cfg.Credentials, Keys: cfg.Keys, Auth: cfg.Auth, Insecure: true, Lenient: true, EnforceThroughput: cfg.EnforceThroughput, Backup: cfg.Backup, Dial: d.wan.Dial(name, regions), Logger: cfg.Logger, Fatal: cfg.Fatal,
 		}
 		if c.Logger != nil {
 			c.Logger = c.Logger.With("region", name)

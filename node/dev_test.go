@@ -222,6 +222,24 @@ func TestDevKeepsEverythingOverARestart(t *testing.T) {
 	w.until("replication goes on", func() bool { return w.get(0, "orders", "later") != nil && w.get(2, "orders", "later") != nil })
 }
 
+// Web tools for local emulators send a session token with any key, made up or taken from elsewhere.
+func TestDevTakesASessionTokenWithAKeyOfItsOwn(t *testing.T) {
+	w := begin(t, node.DevConfig{InMemory: true, Data: t.TempDir()})
+	list := func(secret string) error {
+		o := w.clients[0].Options()
+		o.Credentials = credentials.NewStaticCredentialsProvider("commutator", secret, "token")
+		o.HTTPSignerV4 = nil // it keeps a key made of the first secret
+		_, err := dynamodb.New(o).ListTables(t.Context(), &dynamodb.ListTablesInput{})
+		return err
+	}
+	if err := list("commutator"); err != nil {
+		t.Error(err)
+	}
+	if err := list("wrong"); err == nil || !strings.Contains(err.Error(), "InvalidSignatureException") {
+		t.Errorf("signed with another secret: %v", err)
+	}
+}
+
 func TestTwoDevsCannotShareADirectory(t *testing.T) {
 	w := begin(t, node.DevConfig{Data: t.TempDir()})
 	if d, err := node.OpenDev(node.DevConfig{Data: w.dir, Regions: regions, Auth: "off"}); err == nil {
