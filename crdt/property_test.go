@@ -66,14 +66,19 @@ func TestHistories(t *testing.T) {
 func TestSeededHistories(t *testing.T) {
 	for name, p := range profiles {
 		t.Run(name, func(t *testing.T) {
-			checks, folded, gone := 0, 0, 0
-			defer func() { t.Logf("%d checks, %d folds, %d records dropped", checks, folded, gone) }()
+			checks, folded, gone, combined := 0, 0, 0, 0
+			defer func() {
+				t.Logf("%d checks, %d folds, %d records dropped, %d deltas combined", checks, folded, gone, combined)
+				if combined == 0 {
+					t.Error("no deltas were combined")
+				}
+			}()
 			for seed := *firstSeed; seed < *firstSeed+uint64(*histories); seed++ {
 				w, err := run(fromSeed{rand.New(rand.NewPCG(seed, 1))}, p)
 				if err != nil {
 					t.Fatalf("seed %d: %v\n%s", seed, err, strings.Join(w.log, "\n"))
 				}
-				checks, folded, gone = checks+w.checks, folded+w.folded, gone+w.gone
+				checks, folded, gone, combined = checks+w.checks, folded+w.folded, gone+w.gone, combined+w.combined
 			}
 		})
 	}

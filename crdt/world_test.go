@@ -59,6 +59,8 @@ type world struct {
 	checks  int
 	folded  int // folds that did something
 	gone    int // of them, records dropped
+
+	combined int // deltas that were received as part of another
 }
 
 func newWorld(src source, p profile) *world {
@@ -291,10 +293,32 @@ func (w *world) deliver(to, from *region) error {
 		return nil
 	}
 	w.logf("region %d receives #%d", w.index(to), l.event)
+	events := []int{l.event}
+	for to.pos[i] < len(from.stream) && from.stream[to.pos[i]].delta != nil && w.src.pick(3) > 0 {
+		next := from.stream[to.pos[i]]
+		combined, ok, err := Combine(l.delta, next.delta)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			break
+		}
+		w.logf("region %d receives #%d with it", w.index(to), next.event)
+		w.combined++
+		l.delta = combined
+		to.pos[i]++
+		to.clock.Observe(next.hlc)
+		to.applied.Set(to.actor, to.clock.Last)
+		to.applied.Set(from.actor, next.hlc)
+		to.heard[i] = next.heard
+		events = append(events, next.event)
+	}
 	if err := w.receive(to, l); err != nil {
 		return err
 	}
-	to.held.add(l.event)
+	for _, e := range events {
+		to.held.add(e)
+	}
 	return w.check(to)
 }
 
