@@ -12,7 +12,8 @@ import (
 //
 // FIFO per origin is the caller's duty: a delta makes r claim its actor's writes up to the delta's dot.
 // So is this: a state whose newest dot is at or below the region's stable time, for a key that is not
-// held, was folded away and is not to be joined (Stale).
+// held, was folded away and is not to be joined (Stale). Nor is such a delta for a key that is held: the
+// record may have begun anew since, and then no longer knows that it was here.
 func (r *Record) Join(d *Record) []Conflict {
 	if r.seen.Contains(d.seen) {
 		return nil
@@ -48,8 +49,8 @@ func (r *Record) look() {
 	}
 }
 
-// Stale tells whether a delta or state for a key that is not held must be ignored at a region with this
-// stable time: it was folded away.
+// Stale tells whether a delta, or a state for a key that is not held, must be ignored at a region with
+// this stable time: it was here, and may have been folded away.
 func (r *Record) Stale(stable HLC) bool { return r.seen.Newest().HLC <= stable }
 
 // simple tells whether the record's root is all that it shows.

@@ -327,6 +327,9 @@ func (w *world) receive(to *region, l entryLog) error {
 	if err != nil {
 		return err
 	}
+	if d.Stale(to.stable) {
+		return nil // it was here once: as a delta it has nothing new, whether the key is held or not
+	}
 	if w.p.shadow {
 		if to.shadow == nil {
 			to.shadow = new(Record)
@@ -334,9 +337,6 @@ func (w *world) receive(to *region, l entryLog) error {
 		to.shadow.Join(d)
 	}
 	if to.rec == nil {
-		if d.Stale(to.stable) {
-			return nil
-		}
 		to.rec = new(Record)
 	}
 	to.rec.Join(d)

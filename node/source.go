@@ -3,11 +3,10 @@ package node
 import (
 	"context"
 	"errors"
+	"time"
 
-	"github.com/commutatordb/commutator/crdt"
 	"github.com/commutatordb/commutator/internal/mutant"
 	"github.com/commutatordb/commutator/region"
-	"github.com/commutatordb/commutator/region/partition"
 	"github.com/commutatordb/commutator/replication"
 	"github.com/commutatordb/commutator/table"
 )
@@ -85,33 +84,17 @@ func (l *changeLog) Read(after uint64, maxBytes int) (replication.Batch, replica
 		return replication.Batch{}, progress, err
 	}
 	batch := replication.Batch{After: after, Seq: last}
-	batch.Changes, err = combined(changes)
-	return batch, progress, err
+	for _, c := range changes {
+		batch.Changes = append(batch.Changes, replication.Change{Key: c.Key, Delta: c.Delta})
+	}
+	return batch, progress, nil
 }
 
-// combined returns what there is to ship of some changes: of several to one item as few as will do.
-func combined(changes []partition.Change) ([]replication.Change, error) {
-	if len(changes) == 0 {
-		return nil, nil
-	}
-	out := make([]replication.Change, 0, len(changes))
-	last := make(map[string]int, len(changes)) // key -> its last change in out
-	for _, c := range changes {
-		if i, ok := last[string(c.Key)]; ok {
-			delta, ok, err := crdt.Combine(out[i].Delta, c.Delta)
-			if err != nil {
-				return nil, err
-			}
-			if ok {
-				out[i].Delta = delta
-				continue
-			}
-		}
-		last[string(c.Key)] = len(out)
-		out = append(out, replication.Change{Key: c.Key, Delta: c.Delta})
-	}
-	return out, nil
-}
+// Gather is replication.Log's.
+func (l *changeLog) Gather(ctx context.Context) { l.r.tasks.Wait(ctx, nil, gather) }
+
+// gather is how long a stream waits behind a batch that had all there was. At few writes it costs none of them anything.
+const gather = 4 * time.Millisecond
 
 // Watch is replication.Log's.
 func (l *changeLog) Watch() (<-chan struct{}, func()) { return l.p.Watch() }

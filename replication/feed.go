@@ -1,6 +1,9 @@
 package replication
 
-import "github.com/commutatordb/commutator/internal/mutant"
+import (
+	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/internal/mutant"
+)
 
 // Limits of a stream. The window lets a link of 200 ms and 1 Gb/s be filled; what lies beyond it stays in
 // the origin's log, which is where the bound on its growth is.
@@ -12,11 +15,14 @@ const (
 
 // Feed is the origin's end of a stream: what to send next. It keeps at most Window bytes on the way.
 type Feed struct {
-	sent   uint64 // read up to here; Invariant: acked <= sent, last <= sent
-	last   uint64 // the end of the last batch, or where the follower began
-	acked  uint64
-	onWay  []flight // in order of seq
-	bytes  int      // Invariant: the sum of onWay's sizes
+	sent  uint64 // read up to here; Invariant: acked <= sent, last <= sent
+	last  uint64 // the end of the last batch, or where the follower began
+	acked uint64
+	onWay []flight // in order of seq
+	bytes int      // Invariant: the sum of onWay's sizes
+	// Read, if not nil, is told of each batch as the log gave it, before it is combined: for those who check what is shipped.
+	Read func(Batch)
+
 	shown  Progress // the last progress sent
 	showed bool
 }
@@ -74,6 +80,12 @@ func (f *Feed) Pump(log Log, batch func(Batch) (int, error), progress func(Progr
 	}
 	if len(b.Changes) > 0 {
 		b.After = f.After()
+		if f.Read != nil {
+			f.Read(b)
+		}
+		if b.Changes, err = combined(b.Changes); err != nil {
+			return false, err
+		}
 		size, err := batch(b)
 		if err != nil {
 			return false, err
@@ -91,6 +103,27 @@ func (f *Feed) Pump(log Log, batch func(Batch) (int, error), progress func(Progr
 		return false, progress(p)
 	}
 	return false, nil
+}
+
+// combined returns changes that stand for those given: of several to one item as few as will do.
+func combined(changes []Change) ([]Change, error) {
+	out := make([]Change, 0, len(changes))
+	last := make(map[string]int, len(changes)) // key -> its last change in out
+	for _, c := range changes {
+		if i, ok := last[string(c.Key)]; ok {
+			delta, ok, err := crdt.Combine(out[i].Delta, c.Delta)
+			if err != nil {
+				return nil, err
+			}
+			if ok {
+				out[i].Delta = delta
+				continue
+			}
+		}
+		last[string(c.Key)] = len(out)
+		out = append(out, c)
+	}
+	return out, nil
 }
 
 // Shows tells whether a progress says more than the last one sent, and takes it for sent.

@@ -103,6 +103,9 @@ type Log interface {
 	// Watch returns a channel that gets a token when there may be more, or more progress, until stop is
 	// called.
 	Watch() (changed <-chan struct{}, stop func())
+	// Gather waits a little behind a batch that had all there was, so that what is written meanwhile goes with the next one: of
+	// several writes to one item then one is shipped.
+	Gather(ctx context.Context)
 	// Acked says that the follower has applied everything up to seq.
 	Acked(seq uint64)
 }

@@ -29,8 +29,8 @@ func (m *Machine) merge(c *op.Command, b *storage.Batch) op.Result {
 		}
 		m.observe(d.Newest().HLC)
 		e := m.load(c.Deltas[i].Key)
-		if e.stored == nil && d.Stale(m.state.Stable) && !mutant.On(mutant.MergeStale) {
-			continue // folded away here: MERGE.md, "Stable, and folding"
+		if (e.stored == nil || d.IsDelta()) && d.Stale(m.state.Stable) && !mutant.On(mutant.MergeStale) {
+			continue // folded away here, or a delta that was here long ago: MERGE.md, "Stable, and folding"
 		}
 		r := m.open(e)
 		if seen := r.Seen(); seen.Contains(d.Seen()) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -78,9 +77,6 @@ func receiveAcks(stream grpc.BidiStreamingServer[pb.Pull, pb.Push], acks chan ui
 	}
 }
 
-// gather is how long a stream waits behind a batch that had all there was. At few writes it costs none of them anything.
-const gather = 4 * time.Millisecond
-
 // send streams the log until the stream ends.
 func send(stream grpc.BidiStreamingServer[pb.Pull, pb.Push], log replication.Log, feed *replication.Feed, acks <-chan uint64, gone <-chan error) error {
 	changed, stop := log.Watch()
@@ -96,31 +92,14 @@ func send(stream grpc.BidiStreamingServer[pb.Pull, pb.Push], log replication.Log
 		feed.Acked(seq)
 		log.Acked(seq)
 	}
-	// What is written shortly after a batch waits for the next one, which then carries more, and of many writes to one item one.
-	var sent time.Time
-	pace := time.NewTimer(0)
-	defer pace.Stop()
 	for {
-		if wait := gather - time.Since(sent); wait > 0 {
-			pace.Reset(wait)
-			select {
-			case seq := <-acks:
-				acked(seq)
-				continue
-			case <-pace.C:
-			case err := <-gone:
-				return err
-			case <-stream.Context().Done():
-				return stream.Context().Err()
-			}
-		}
 		before := feed.After()
 		more, err := feed.Pump(log, batch, progress)
 		if err != nil {
 			return err
 		}
 		if feed.After() != before && !more {
-			sent = time.Now()
+			log.Gather(stream.Context())
 		}
 		if more {
 			select { // acknowledgements go first

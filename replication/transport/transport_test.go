@@ -85,7 +85,9 @@ func (o *origin) Read(after uint64, _ int) (replication.Batch, replication.Progr
 }
 
 func (o *origin) Watch() (<-chan struct{}, func()) { return o.changed, func() {} }
-func (o *origin) Acked(seq uint64)                 { o.acked <- seq }
+func (o *origin) Gather(context.Context)           {}
+
+func (o *origin) Acked(seq uint64) { o.acked <- seq }
 
 func (o *origin) Seed(_ context.Context, _, _ string, _ uint64, send func(replication.SeedPart) error) error {
 	for _, p := range o.parts {

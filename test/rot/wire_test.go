@@ -57,7 +57,9 @@ func (o *origin) Exchange(context.Context, replication.Tables) (replication.Tabl
 }
 func (o *origin) Log(replication.Resume) (replication.Log, error) { return o, nil }
 func (o *origin) Watch() (<-chan struct{}, func())                { return nil, func() {} }
-func (o *origin) Acked(uint64)                                    {}
+func (o *origin) Gather(context.Context)                          {}
+
+func (o *origin) Acked(uint64) {}
 
 func (o *origin) Read(after uint64, _ int) (replication.Batch, replication.Progress, error) {
 	for _, b := range o.batches {

@@ -17,6 +17,7 @@ type history struct {
 
 	changes map[crdt.Dot]*change // of all global tables
 	dots    []crdt.Dot           // in the order of their first shipping
+	byItem  map[writesTo][]crdt.Dot
 	arrived map[arrival]time.Duration
 	leaders map[leadership]*machine
 	begun   bool // the tables are set up
@@ -62,7 +63,13 @@ type entry struct {
 	n     int
 }
 
-// change is one change of an origin's as it was shipped.
+// writesTo are one actor's writes to an item.
+type writesTo struct {
+	actor crdt.Actor
+	key   string
+}
+
+// change is one change of an origin's as its log gave it to be shipped.
 type change struct {
 	origin *regionOf
 	key    string
@@ -71,7 +78,7 @@ type change struct {
 }
 
 func newHistory() *history {
-	return &history{byMark: map[string]*operation{}, changes: map[crdt.Dot]*change{}, arrived: map[arrival]time.Duration{}, leaders: map[leadership]*machine{}}
+	return &history{byMark: map[string]*operation{}, changes: map[crdt.Dot]*change{}, byItem: map[writesTo][]crdt.Dot{}, arrived: map[arrival]time.Duration{}, leaders: map[leadership]*machine{}}
 }
 
 // markPrefix begins every operation's mark; markSize is its length.
@@ -103,7 +110,7 @@ func marksIn(b []byte) (marks []string) {
 	}
 }
 
-// shipped notes what an origin has sent to a follower.
+// shipped notes what an origin has read to be sent to a follower, before it is combined.
 func (w *world) shipped(origin *regionOf, to replication.Resume, b replication.Batch) {
 	h := w.history
 	w.tracef("   %s ships %d changes in (%d, %d] to %s", origin.name, len(b.Changes), b.After, b.Seq, to.Region)
@@ -118,6 +125,8 @@ func (w *world) shipped(origin *regionOf, to replication.Resume, b replication.B
 		if h.changes[dot] == nil {
 			h.changes[dot] = &change{origin: origin, key: string(c.Key), delta: bytes.Clone(c.Delta), marks: marksIn(c.Delta)}
 			h.dots = append(h.dots, dot)
+			of := writesTo{dot.Actor, string(c.Key)}
+			h.byItem[of] = append(h.byItem[of], dot)
 		}
 	}
 }

@@ -106,6 +106,7 @@ func (p *peer) Follow(ctx context.Context, from replication.Resume, sink replica
 			return err
 		}
 		feed := replication.NewFeed(from.Seq)
+		feed.Read = func(b replication.Batch) { w.shipped(to.region, from, b) }
 		kick = make(chan struct{}, 1)
 		acked = func(seq uint64) {
 			feed.Acked(seq)
@@ -121,7 +122,6 @@ func (p *peer) Follow(ctx context.Context, from replication.Resume, sink replica
 			}
 		})
 		batch := func(b replication.Batch) (int, error) {
-			w.shipped(to.region, from, b)
 			c.send(false, true, func() { in.put(b) })
 			size := 0
 			for _, ch := range b.Changes {
@@ -134,6 +134,7 @@ func (p *peer) Follow(ctx context.Context, from replication.Resume, sink replica
 			return c.ctx.Err()
 		}
 		for {
+			before := feed.After()
 			more, err := feed.Pump(log, batch, progress)
 			if err != nil {
 				return err
@@ -141,6 +142,9 @@ func (p *peer) Follow(ctx context.Context, from replication.Resume, sink replica
 			if more {
 				q.Yield()
 				continue
+			}
+			if feed.After() != before {
+				log.Gather(c.ctx)
 			}
 			if q.Wait(c.ctx, kick, 0) == task.Ended {
 				return nil

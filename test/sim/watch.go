@@ -59,8 +59,11 @@ func (s watched) Apply(ctx context.Context, b replication.Batch) error {
 	for _, c := range b.Changes {
 		dot := crdt.PeekDot(c.Delta)
 		newest = max(newest, dot.HLC)
-		if _, ok := w.history.arrived[arrival{r, dot}]; !ok {
-			w.history.arrived[arrival{r, dot}] = w.now
+		// What has been combined into the change arrives with it.
+		for _, d := range w.history.byItem[writesTo{dot.Actor, string(c.Key)}] {
+			if _, ok := w.history.arrived[arrival{r, d}]; !ok && d.HLC <= dot.HLC {
+				w.history.arrived[arrival{r, d}] = w.now
+			}
 		}
 	}
 	skew := s.at.proc.skew
