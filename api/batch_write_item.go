@@ -53,7 +53,9 @@ func batchWriteItem(q *request, ctx context.Context) error {
 		if w.err = used.throttleWrite(w.command, w.stored); w.err != nil {
 			continue
 		}
+		release := used.hold(w.command)
 		wg.Go(func() {
+			defer release()
 			if w.result, w.err = w.t.Write(ctx, w.command); w.err == nil && w.result.Err == nil && used != nil {
 				taken := consumption{}
 				taken.addWrite(w.t.Schema(), w.command.Key, w.result.Old, w.result.New)

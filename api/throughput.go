@@ -177,6 +177,24 @@ func (u *usage) charge(c *consumption, write bool) {
 	u.take(nil, write, local)
 }
 
+// hold takes out of the buckets what a write will take at least, as far as its command tells: the writes of a batch are all under way
+// at once, and each has to see what those before it will take. release gives it back, once what the write took is charged.
+func (u *usage) hold(c *op.Command) (release func()) {
+	if u == nil || !u.h.cfg.EnforceThroughput {
+		return func() {}
+	}
+	var least consumption
+	least.addWrite(&u.d.Schema, c.Key, nil, c.Item)
+	u.charge(&least, true)
+	return func() {
+		least.table = -least.table
+		for i := range least.indexes {
+			least.indexes[i].taken = -least.indexes[i].taken
+		}
+		u.charge(&least, true)
+	}
+}
+
 func (u *usage) take(x *table.Index, write bool, h halves) {
 	if rate, onDemand := u.limit(x, write); rate != 0 && h != 0 {
 		u.bucket(x, write, rate, onDemand).units -= float64(h) / 2
