@@ -47,46 +47,67 @@ func updateContributorInsights(q *request, ctx context.Context) error {
 		return err
 	}
 	want := table.Insight{Off: *in.ContributorInsightsAction == "DISABLE", At: q.h.cfg.Now().UnixMilli()}
+	want.Throttled = in.ContributorInsightsMode != nil && *in.ContributorInsightsMode == modeThrottled
+	want.Rules = want.At
 	set(&want.Index, in.IndexName)
-	changed := false
+	var shown insightsShape
 	d, err := q.h.cfg.Region.Change(ctx, name, func(d *table.Definition) error {
-		if want.Index != "" {
-			if x := d.Schema.Index(want.Index); x == nil || !x.Global {
-				return errNoIndex(want.Index)
-			}
+		if err := enableable(d, want.Index); err != nil {
+			return err
 		}
 		old := d.Insight(want.Index)
-		want.Throttled = in.ContributorInsightsMode != nil && *in.ContributorInsightsMode == modeThrottled
 		switch {
-		case old == nil && want.Off: // it never was on
+		case old == nil && want.Off, old != nil && old.Off && want.Off, old != nil && !old.Off && !want.Off && old.Throttled == want.Throttled:
+			shown = insightsOf(d, want.Index) // it is so already
 			return nil
 		case old == nil:
 			d.Insights = append(d.Insights, want)
 			slices.SortFunc(d.Insights, func(a, b table.Insight) int { return strings.Compare(a.Index, b.Index) })
 		default:
-			if in.ContributorInsightsMode == nil {
-				want.Throttled = old.Throttled
+			to := want
+			if !old.Off {
+				to.Rules = old.Rules // what rules stay keep their names
 			}
-			if changed = old.Off != want.Off || old.Throttled != want.Throttled; changed {
-				*old = want
+			if want.Off {
+				to.Throttled = old.Throttled
 			}
+			*old = to
 		}
+		shown = insightsOf(d, want.Index)
+		shown.ContributorInsightsStatus = map[bool]string{true: "DISABLING", false: "ENABLING"}[want.Off]
 		return nil
 	})
 	if errors.Is(err, region.ErrNoTable) {
-		return errNoTable()
+		return errTableNotFound(name)
 	}
 	if err != nil {
 		return err
 	}
-	if changed {
+	if s := d.Insight(want.Index); s != nil && s.At == want.At {
 		q.h.usages.forget(d.ID, want.Index)
 	}
-	status := "ENABLING"
-	if want.Off {
-		status = "DISABLING"
+	return q.encode(shown)
+}
+
+// enableable refuses a table, or an index of it, that is not there or is only being made.
+func enableable(d *table.Definition, index string) error {
+	what := ""
+	if d.Status == table.Creating {
+		what = "TableStatus"
 	}
-	return q.encode(insightsShape{name, want.Index, status, insightMode(&want)})
+	if index != "" {
+		x := d.Schema.Index(index)
+		if x == nil || !x.Global {
+			return errNoIndex(index, d.Schema.Name)
+		}
+		if x.Backfilling && what == "" {
+			what = "IndexStatus"
+		}
+	}
+	if what == "" {
+		return nil
+	}
+	return invalid("Table or Index is not in a valid state to update Key Access Insights: %s must be ACTIVE to enable ContributorInsights.", what)
 }
 
 type insightsShape struct {
@@ -97,20 +118,20 @@ type insightsShape struct {
 }
 
 func insightMode(s *table.Insight) string {
-	switch {
-	case s.Off:
-		return ""
-	case s.Throttled:
+	if s.Throttled {
 		return modeThrottled
 	}
 	return modeAll
 }
 
-// insightsOf shows the setting of a table (index "") or an index.
+// insightsOf shows the setting of a table (index "") or an index. One that was disabled still has its mode.
 func insightsOf(d *table.Definition, index string) insightsShape {
 	s := d.Insight(index)
-	if s == nil || s.Off {
+	switch {
+	case s == nil:
 		return insightsShape{d.Schema.Name, index, "DISABLED", ""}
+	case s.Off:
+		return insightsShape{d.Schema.Name, index, "DISABLED", insightMode(s)}
 	}
 	return insightsShape{d.Schema.Name, index, "ENABLED", insightMode(s)}
 }
@@ -152,26 +173,27 @@ func describeContributorInsights(q *request, _ context.Context) error {
 	return q.encode(out)
 }
 
-func errNoIndex(name string) *Error {
-	return dynamoError("ResourceNotFoundException", "Requested resource not found: Index: %s not found", name)
+func errNoIndex(name, of string) *Error {
+	return dynamoError("ResourceNotFoundException", "Requested resource not found: Index: %s not found for table: %s", name, of)
 }
 
 // withIndex returns the definition of a table that has the global index, "" for no index.
 func (h *Handler) withIndex(name, index string) (*table.Definition, error) {
 	d, err := h.cfg.Region.Definition(name)
 	if errors.Is(err, region.ErrNoTable) {
-		return nil, errNoTable()
+		return nil, errTableNotFound(name)
 	}
 	if err != nil || index == "" {
 		return d, err
 	}
 	if x := d.Schema.Index(index); x == nil || !x.Global {
-		return nil, errNoIndex(index)
+		return nil, errNoIndex(index, name)
 	}
 	return d, nil
 }
 
-// listContributorInsights answers ListContributorInsights: of one table or of all, each with its global indexes.
+// listContributorInsights answers ListContributorInsights: of one table or of all, each with its global indexes. What is
+// disabled is not listed.
 func listContributorInsights(q *request, _ context.Context) error {
 	var in struct {
 		TableName, NextToken *string
@@ -218,7 +240,7 @@ func listContributorInsights(q *request, _ context.Context) error {
 	for _, d := range defs {
 		for _, index := range globalIndexes(&d.Schema) {
 			at := [2]string{d.Schema.Name, index}
-			if slices.Compare(at[:], after[:]) <= 0 {
+			if set := d.Insight(index); set == nil || set.Off || slices.Compare(at[:], after[:]) <= 0 {
 				continue
 			}
 			if int64(len(out.ContributorInsightsSummaries)) == most {

@@ -100,10 +100,15 @@ func (h *Handler) newDefinition(in *createTableInput) (*table.Definition, error)
 		d.DeletionProtection = *in.DeletionProtectionEnabled
 	}
 	if in.ResourcePolicy != nil {
-		if err := checkPolicy(*in.ResourcePolicy); err != nil {
+		policy, err := readPolicy(*in.ResourcePolicy, false)
+		if err != nil {
 			return nil, err
 		}
-		d.Policy = &table.Policy{Document: *in.ResourcePolicy, Revision: h.newRevision(nil)}
+		document, err := policy.canonical()
+		if err != nil {
+			return nil, err
+		}
+		d.Policy = &table.Policy{Document: document, Revision: h.newRevision(nil)}
 	}
 	if err := checkTags(in.Tags); err != nil {
 		return nil, err

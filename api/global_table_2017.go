@@ -40,7 +40,11 @@ func createGlobalTable(q *request, _ context.Context) error {
 	if err := c.err(); err != nil {
 		return err
 	}
-	return invalid("One or more parameter values were invalid: DynamoDB global tables version 2017.11.29 is not supported. We recommend using DynamoDB global tables version 2019.11.21, instead of version 2017.11.29 (Legacy).")
+	return errVersion2017()
+}
+
+func errVersion2017() error {
+	return parameter("DynamoDB global tables version 2017.11.29 is not supported. We recommend using DynamoDB global tables version 2019.11.21, instead of version 2017.11.29 (Legacy).")
 }
 
 // updateGlobalTable answers UpdateGlobalTable.
@@ -66,7 +70,18 @@ func updateGlobalTable(q *request, _ context.Context) error {
 			c.required(at + "delete.regionName")
 		}
 	}
-	return c.orNoGlobalTable(in.GlobalTableName)
+	if err := c.err(); err != nil {
+		return err
+	}
+	if len(in.ReplicaUpdates) == 0 {
+		return invalid("One or more parameter values were invalid")
+	}
+	for _, u := range in.ReplicaUpdates {
+		if u.Create != nil { // which is asked before whether the table is there
+			return errVersion2017()
+		}
+	}
+	return errNoGlobalTable("GlobalTableNotFoundException", *in.GlobalTableName)
 }
 
 // describeGlobalTable answers DescribeGlobalTable.
@@ -77,12 +92,21 @@ func describeGlobalTable(q *request, _ context.Context) error {
 	}
 	var c constraints
 	c.requiredName(in.GlobalTableName, "globalTableName")
-	return c.orNoGlobalTable(in.GlobalTableName)
+	if err := c.err(); err != nil {
+		return err
+	}
+	return dynamoError("GlobalTableNotFoundException", "Global table not found: Global table with name: '%s' does not exist.", *in.GlobalTableName)
 }
 
 // describeGlobalTableSettings answers DescribeGlobalTableSettings.
-func describeGlobalTableSettings(q *request, ctx context.Context) error {
-	return describeGlobalTable(q, ctx)
+func describeGlobalTableSettings(q *request, _ context.Context) error {
+	var in struct{ GlobalTableName *string }
+	if err := q.decode(&in); err != nil {
+		return err
+	}
+	var c constraints
+	c.requiredName(in.GlobalTableName, "globalTableName")
+	return c.orNoGlobalTable(in.GlobalTableName)
 }
 
 // updateGlobalTableSettings answers UpdateGlobalTableSettings.
@@ -177,7 +201,12 @@ func (c *constraints) orNoGlobalTable(name *string) error {
 	if err := c.err(); err != nil {
 		return err
 	}
-	return dynamoError("GlobalTableNotFoundException", "Global table not found: Global table with name: '%s' does not exist.", *name)
+	return errNoGlobalTable("GlobalTableNotFoundException", *name)
+}
+
+// errNoGlobalTable says that there is no such global table, in the words that most operations use; each has its own exception for it.
+func errNoGlobalTable(exception, name string) *Error {
+	return dynamoError(exception, "Global table with name: '%s' does not exist.", name)
 }
 
 func (c *constraints) requiredName(name *string, at string) {

@@ -11,7 +11,7 @@ import (
 
 // There is no Kinesis beside Commutator for changes to go to. A destination is kept and shown as the service shows one that it
 // cannot reach: ENABLE_FAILED, with the reason. So a tool that declares destinations finds what it declared, and nobody waits for
-// records that will not come.
+// records that will not come. What a destination in that state refuses, and how: answers of the service, recorded in public.
 const noKinesisHere = "Commutator has no Kinesis to write to"
 
 type kinesisConfiguration struct {
@@ -26,10 +26,14 @@ type kinesisInput struct {
 
 type kinesisAnswer struct {
 	TableName, StreamArn, DestinationStatus string
-	EnableKinesisStreamingConfiguration     *kinesisConfiguration `json:",omitempty"`
+	EnableKinesisStreamingConfiguration     kinesisConfiguration // {} where none was given
 }
 
-func (q *request) readKinesis() (in kinesisInput, name string, err error) {
+// maxKinesis bounds how many destinations that could not be enabled a table shows; the oldest go.
+const maxKinesis = 32
+
+// readKinesis reads a request about a destination whose ARN has at least so many bytes.
+func (q *request) readKinesis(shortest int) (in kinesisInput, name string, err error) {
 	if err = q.decode(&in); err != nil {
 		return in, "", err
 	}
@@ -40,7 +44,7 @@ func (q *request) readKinesis() (in kinesisInput, name string, err error) {
 	if in.StreamArn == nil {
 		c.required("streamArn")
 	} else {
-		c.length(*in.StreamArn, "streamArn", 37, 1024)
+		c.length(*in.StreamArn, "streamArn", shortest, 1024)
 	}
 	precision := func(k *kinesisConfiguration, at string) {
 		if k != nil && k.ApproximateCreationDateTimePrecision != nil {
@@ -52,89 +56,73 @@ func (q *request) readKinesis() (in kinesisInput, name string, err error) {
 	return in, name, c.err()
 }
 
-// enableKinesisStreamingDestination answers EnableKinesisStreamingDestination.
+// enableKinesisStreamingDestination answers EnableKinesisStreamingDestination. The service does not look for the stream before it
+// answers either.
 func enableKinesisStreamingDestination(q *request, ctx context.Context) error {
-	in, name, err := q.readKinesis()
+	in, name, err := q.readKinesis(37)
 	if err != nil {
 		return err
 	}
+	out := kinesisAnswer{TableName: name, StreamArn: *in.StreamArn, DestinationStatus: "ENABLING"}
+	set(&out.EnableKinesisStreamingConfiguration, in.EnableKinesisStreamingConfiguration)
 	_, err = q.h.cfg.Region.Change(ctx, name, func(d *table.Definition) error {
 		if d.Status == table.Creating || d.Status == table.Deleting {
 			return errChanging(d)
 		}
 		k := table.KinesisDestination{ARN: *in.StreamArn}
-		if given := in.EnableKinesisStreamingConfiguration; given != nil && given.ApproximateCreationDateTimePrecision != nil {
-			k.Precision = *given.ApproximateCreationDateTimePrecision
-		}
-		d.Kinesis = slices.DeleteFunc(d.Kinesis, func(x table.KinesisDestination) bool { return x.ARN == k.ARN || x.Off })
-		if len(d.Kinesis) == 2 {
-			return errLimit("Subscriber limit exceeded: A table may have 2 Kinesis data streams")
-		}
-		d.Kinesis = append(d.Kinesis, k)
+		set(&k.Precision, out.EnableKinesisStreamingConfiguration.ApproximateCreationDateTimePrecision)
+		d.Kinesis = slices.DeleteFunc(d.Kinesis, func(x table.KinesisDestination) bool { return x.ARN == k.ARN })
+		d.Kinesis = slices.Insert(d.Kinesis, 0, k)
+		d.Kinesis = d.Kinesis[:min(len(d.Kinesis), maxKinesis)]
 		return nil
 	})
 	if errors.Is(err, region.ErrNoTable) {
-		return errNoTable()
+		return errTableNotFound(name)
 	}
 	if err != nil {
 		return err
 	}
-	return q.encode(kinesisAnswer{name, *in.StreamArn, "ENABLING", in.EnableKinesisStreamingConfiguration})
+	return q.encode(out)
 }
 
-// disableKinesisStreamingDestination answers DisableKinesisStreamingDestination. The service has only ACTIVE ones disabled; here a
-// client must be able to take back what it declared.
-func disableKinesisStreamingDestination(q *request, ctx context.Context) error {
-	in, name, err := q.readKinesis()
+// disableKinesisStreamingDestination answers DisableKinesisStreamingDestination: there is never an ACTIVE one to disable, and the
+// service disables no other.
+func disableKinesisStreamingDestination(q *request, _ context.Context) error {
+	in, name, err := q.readKinesis(1)
 	if err != nil {
 		return err
 	}
-	_, err = q.h.cfg.Region.Change(ctx, name, func(d *table.Definition) error {
-		k, err := destinationOf(d, *in.StreamArn)
-		if err != nil {
-			return err
-		}
-		if k.Off {
-			return invalid("Table is not in a valid state to disable Kinesis Streaming Destination: KinesisStreamingDestination must be ACTIVE to perform DISABLE operation.")
-		}
-		k.Off = true
-		return nil
-	})
-	if errors.Is(err, region.ErrNoTable) {
-		return errNoTable()
+	if in.EnableKinesisStreamingConfiguration != nil {
+		return invalid("Stream cannot be disabled using EnableKinesisStreamingConfiguration parameters")
 	}
-	if err != nil {
+	if _, err := q.h.definition(name); err != nil {
 		return err
 	}
-	return q.encode(kinesisAnswer{name, *in.StreamArn, "DISABLING", in.EnableKinesisStreamingConfiguration})
+	return errKinesisState("KinesisStreamingDestination must be ACTIVE to perform DISABLE operation.")
 }
 
 // updateKinesisStreamingDestination answers UpdateKinesisStreamingDestination: there is never an ACTIVE one to update.
 func updateKinesisStreamingDestination(q *request, _ context.Context) error {
-	in, name, err := q.readKinesis()
+	in, name, err := q.readKinesis(1)
 	if err != nil {
 		return err
 	}
-	d, err := q.h.cfg.Region.Definition(name)
-	if errors.Is(err, region.ErrNoTable) {
-		return errNoTable()
+	if u := in.UpdateKinesisStreamingConfiguration; u == nil || u.ApproximateCreationDateTimePrecision == nil {
+		return invalid("Streaming destination cannot be updated with given parameters: UpdateKinesisStreamingConfiguration cannot be null or contain only null values")
 	}
+	d, err := q.h.definition(name)
 	if err != nil {
 		return err
 	}
-	if _, err := destinationOf(d, *in.StreamArn); err != nil {
-		return err
+	if !slices.ContainsFunc(d.Kinesis, func(k table.KinesisDestination) bool { return k.ARN == *in.StreamArn }) {
+		return errKinesisState("No streaming destination with streamArn: %s found for table with tableName: %s", shorten(*in.StreamArn), name)
 	}
-	return invalid("Table is not in a valid state to update Kinesis Streaming Destination: KinesisStreamingDestination must be ACTIVE to perform UPDATE operation.")
+	return errKinesisState("Kinesis streaming is not in ACTIVE state. Updates are only allowed in ACTIVE state. TableName: %s, kdsArn: %s", name, *in.StreamArn)
 }
 
-func destinationOf(d *table.Definition, arn string) (*table.KinesisDestination, error) {
-	for i := range d.Kinesis {
-		if d.Kinesis[i].ARN == arn {
-			return &d.Kinesis[i], nil
-		}
-	}
-	return nil, dynamoError("ResourceNotFoundException", "Requested resource not found: Table: %s has no Kinesis streaming destination %s", d.Schema.Name, arn)
+// errKinesisState refuses a change that the destination is in no state for. The service says "to enable" whatever the change is.
+func errKinesisState(format string, args ...any) error {
+	return invalid("Table is not in a valid state to enable Kinesis Streaming Destination: "+format, args...)
 }
 
 // describeKinesisStreamingDestination answers DescribeKinesisStreamingDestination.
@@ -147,10 +135,7 @@ func describeKinesisStreamingDestination(q *request, _ context.Context) error {
 	if err != nil {
 		return err
 	}
-	d, err := q.h.cfg.Region.Definition(name)
-	if errors.Is(err, region.ErrNoTable) {
-		return errNoTable()
-	}
+	d, err := q.h.definition(name)
 	if err != nil {
 		return err
 	}
@@ -164,11 +149,7 @@ func describeKinesisStreamingDestination(q *request, _ context.Context) error {
 		KinesisDataStreamDestinations []destination
 	}{name, []destination{}}
 	for _, k := range d.Kinesis {
-		shown := destination{k.ARN, "ENABLE_FAILED", noKinesisHere, k.Precision}
-		if k.Off {
-			shown.DestinationStatus, shown.DestinationStatusDescription = "DISABLED", ""
-		}
-		out.KinesisDataStreamDestinations = append(out.KinesisDataStreamDestinations, shown)
+		out.KinesisDataStreamDestinations = append(out.KinesisDataStreamDestinations, destination{k.ARN, "ENABLE_FAILED", noKinesisHere, k.Precision})
 	}
 	return q.encode(out)
 }

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"strconv"
 	"strings"
@@ -35,10 +34,25 @@ func putResourcePolicy(q *request, ctx context.Context) error {
 	if err := c.err(); err != nil {
 		return err
 	}
-	if err := checkPolicy(*in.Policy); err != nil {
+	at, err := q.h.policyHolder(*in.ResourceArn)
+	if err != nil {
 		return err
 	}
-	return q.changePolicy(ctx, *in.ResourceArn, in.ExpectedRevisionId, in.Policy)
+	if _, err := q.h.definition(at.table); err != nil {
+		return err
+	}
+	policy, err := readPolicy(*in.Policy, at.stream != "")
+	if err != nil {
+		return err
+	}
+	if policy.locksOut(q.h.cfg.Account) && (in.ConfirmRemoveSelfResourceAccess == nil || !*in.ConfirmRemoveSelfResourceAccess) {
+		return serviceError("AccessDeniedException", "The new resource policy will not allow you to update the resource policy in the future.")
+	}
+	document, err := policy.canonical()
+	if err != nil {
+		return err
+	}
+	return q.changePolicy(ctx, at, in.ExpectedRevisionId, &document)
 }
 
 // deleteResourcePolicy answers DeleteResourcePolicy.
@@ -52,7 +66,11 @@ func deleteResourcePolicy(q *request, ctx context.Context) error {
 	if err := c.err(); err != nil {
 		return err
 	}
-	return q.changePolicy(ctx, *in.ResourceArn, in.ExpectedRevisionId, nil)
+	at, err := q.h.policyHolder(*in.ResourceArn)
+	if err != nil {
+		return err
+	}
+	return q.changePolicy(ctx, at, in.ExpectedRevisionId, nil)
 }
 
 // getResourcePolicy answers GetResourcePolicy.
@@ -66,22 +84,22 @@ func getResourcePolicy(q *request, _ context.Context) error {
 	if err := c.err(); err != nil {
 		return err
 	}
-	name, stream, err := q.h.policyHolder(*in.ResourceArn)
+	at, err := q.h.policyHolder(*in.ResourceArn)
 	if err != nil {
 		return err
 	}
-	d, err := q.h.definition(name)
+	d, err := q.h.definition(at.table)
 	if err != nil {
 		return err
 	}
-	at, err := policyAt(d, stream)
+	policy, err := at.of(d)
 	if err != nil {
 		return err
 	}
-	if *at == nil {
-		return errNoPolicy(*in.ResourceArn)
+	if *policy == nil {
+		return errNoPolicy("%s", *in.ResourceArn)
 	}
-	return q.encode(struct{ Policy, RevisionId string }{(*at).Document, (*at).Revision})
+	return q.encode(struct{ Policy, RevisionId string }{shownPolicy((*policy).Document), (*policy).Revision})
 }
 
 func (c *constraints) policyOf(arn, expected *string) {
@@ -95,53 +113,44 @@ func (c *constraints) policyOf(arn, expected *string) {
 	}
 }
 
-// checkPolicy refuses what is no policy document: an object with a Statement.
-func checkPolicy(document string) error {
-	if len(document) > maxPolicy {
-		return invalid("One or more parameter values were invalid: The policy document may have at most %d bytes, not %d", maxPolicy, len(document))
-	}
-	var policy struct{ Statement json.RawMessage }
-	if err := json.Unmarshal([]byte(document), &policy); err != nil || policy.Statement == nil {
-		return invalid("Invalid policy document: it must be a JSON object with a Statement")
-	}
-	return nil
-}
-
-// changePolicy sets the policy of the resource, nil for none, if its revision is the expected one.
-func (q *request) changePolicy(ctx context.Context, arn string, expected, document *string) error {
-	name, stream, err := q.h.policyHolder(arn)
-	if err != nil {
-		return err
-	}
+// changePolicy sets the policy of the resource, nil for none, if its revision is the expected one. The service lets 15 seconds pass
+// between two changes; nothing here needs them.
+func (q *request) changePolicy(ctx context.Context, at policyHolder, expected, document *string) error {
 	var revision *string
-	_, err = q.h.cfg.Region.Change(ctx, name, func(d *table.Definition) error {
-		at, err := policyAt(d, stream)
+	_, err := q.h.cfg.Region.Change(ctx, at.table, func(d *table.Definition) error {
+		policy, err := at.of(d)
 		if err != nil {
 			return err
 		}
-		old := *at
+		old := *policy
 		switch {
 		case expected == nil:
-		case document != nil && *expected == noPolicy && old == nil:
-		case old == nil || *expected != old.Revision:
-			return errNoPolicy(arn)
+		case document != nil && *expected == noPolicy:
+			if old != nil {
+				return errNoPolicy("Requested policy update expecting none to be present for %s, but a policy exists with revision id %s.", at, old.Revision)
+			}
+		case old == nil:
+			return errNoPolicy("Requested update for policy with revision id %s, but %s has no associated policy.", *expected, at)
+		case *expected != old.Revision:
+			return errNoPolicy("Requested update for policy with revision id %s, but the policy associated to target %s has revision id %s.", *expected, at, old.Revision)
+		}
+		if old != nil {
+			revision = &old.Revision
 		}
 		switch {
+		case document != nil && old != nil && old.Document == *document: // the same once more
+		case d.Status == table.Deleting:
+			return errChanging(d)
 		case document == nil:
-			*at, revision = nil, nil
-			if old != nil {
-				revision = &old.Revision
-			}
-		case old != nil && old.Document == *document: // the same once more
-			revision = &old.Revision
+			*policy = nil
 		default:
-			*at = &table.Policy{Document: *document, Revision: q.h.newRevision(old)}
-			revision = &(*at).Revision
+			*policy = &table.Policy{Document: *document, Revision: q.h.newRevision(old)}
+			revision = &(*policy).Revision
 		}
 		return nil
 	})
 	if errors.Is(err, region.ErrNoTable) {
-		return errTableNotFound(name)
+		return errTableNotFound(at.table)
 	}
 	if err != nil {
 		return err
@@ -162,26 +171,58 @@ func (h *Handler) newRevision(old *table.Policy) string {
 	return strconv.FormatInt(now, 10)
 }
 
-// policyHolder returns the table that an ARN is of, and the label of its stream where it is a stream's.
-func (h *Handler) policyHolder(arn string) (name, stream string, err error) {
-	own, label, isStream := strings.Cut(arn, "/stream/")
-	if name, err = h.tableOfARN(&own); isStream {
-		stream = label
+// policyHolder is what a policy is of: a table, or its stream with this label.
+type policyHolder struct{ table, stream string }
+
+func (p policyHolder) String() string {
+	if p.stream != "" {
+		return "stream " + p.stream
 	}
-	return name, stream, err
+	return "table " + p.table
 }
 
-// policyAt returns where the definition keeps the table's policy, or its stream's.
-func policyAt(d *table.Definition, stream string) (**table.Policy, error) {
+// policyHolder returns what an ARN is of.
+func (h *Handler) policyHolder(arn string) (policyHolder, error) {
+	none := policyHolder{}
+	parts := strings.SplitN(arn, ":", 6)
+	if parts[0] != "arn" || len(parts) == 1 {
+		return none, parameter("ARNs must start with 'arn:': %s", shorten(arn))
+	}
+	if len(parts) < 6 || parts[2] != "dynamodb" {
+		return none, parameter("Provided Arn is not a DynamoDB resource arn: %s", shorten(arn))
+	}
+	path := strings.Split(parts[5], "/")
+	of := policyHolder{}
 	switch {
-	case stream == "":
+	case len(path) == 4 && path[0] == "table" && path[2] == "index":
+		return none, parameter("Invalid resource arn provided, only table or stream is accepted. Provided resource arn: %s", shorten(arn))
+	case len(path) == 2 && path[0] == "table" && path[1] != "":
+		of.table = path[1]
+	case len(path) == 4 && path[0] == "table" && path[2] == "stream":
+		of.table, of.stream = path[1], path[3]
+	default:
+		return none, parameter("Provided Arn is not a DynamoDB resource arn: %s", shorten(arn))
+	}
+	switch {
+	case parts[1] != "aws" || parts[3] != h.cfg.Region.Name():
+		return none, parameter("Invalid resource Arn: %s", shorten(arn))
+	case parts[4] != h.cfg.Account:
+		return none, invalid("This action is only supported by accounts that match the resource owner’s account.")
+	}
+	return of, nil
+}
+
+// of returns where the definition keeps the policy.
+func (p policyHolder) of(d *table.Definition) (**table.Policy, error) {
+	switch {
+	case p.stream == "":
 		return &d.Policy, nil
-	case d.Stream == nil || d.Stream.Label != stream:
-		return nil, dynamoError("ResourceNotFoundException", "Requested resource not found: Stream: %s not found", stream)
+	case d.Stream == nil || d.Stream.Label != p.stream:
+		return nil, dynamoError("ResourceNotFoundException", "Requested resource not found: Stream: %s not found for Table: %s", p.stream, p.table)
 	}
 	return &d.StreamPolicy, nil
 }
 
-func errNoPolicy(arn string) *Error {
-	return dynamoError("PolicyNotFoundException", "Resource-based policy not found for the provided ResourceArn: %s", arn)
+func errNoPolicy(format string, args ...any) *Error {
+	return dynamoError("PolicyNotFoundException", "Resource-based policy not found for the provided ResourceArn: "+format, args...)
 }

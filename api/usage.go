@@ -224,7 +224,7 @@ func ruleNames(d *table.Definition, s *table.Insight) []string {
 	var out []string
 	for _, rule := range [...]string{"PKC", "SKC", "PKT", "SKT"} {
 		if (rule[0] == 'P' || sorted) && (rule[2] == 'T' || !s.Throttled) {
-			out = append(out, strings.Join([]string{"DynamoDBContributorInsights", rule, of, formatMillis(s.At)}, "-"))
+			out = append(out, strings.Join([]string{"DynamoDBContributorInsights", rule, of, formatMillis(s.Rules)}, "-"))
 		}
 	}
 	return out

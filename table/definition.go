@@ -134,6 +134,7 @@ type Insight struct {
 	Throttled bool   `json:",omitempty"` // only those that were throttled
 	Off       bool   `json:",omitempty"` // they were counted once
 	At        int64  // ms since the Unix epoch: when that was last changed
+	Rules     int64  // ms since the Unix epoch: when it was enabled, which the names of its rules end in
 }
 
 // Insight returns the setting for an index, "" for the table, or nil where there never was one.
@@ -150,7 +151,6 @@ func (d *Definition) Insight(index string) *Insight {
 type KinesisDestination struct {
 	ARN       string
 	Precision string `json:",omitempty"` // MILLISECOND or MICROSECOND
-	Off       bool   `json:",omitempty"` // disabled again
 }
 
 // Scaling is how the capacity of a table, or of one of its indexes, is to follow its use.
@@ -158,9 +158,8 @@ type Scaling struct {
 	Region   string `json:",omitempty"` // for reads: each region has its own; "" for writes, which all share
 	Index    string `json:",omitempty"`
 	Min, Max int64  `json:",omitempty"` // capacity units
-	Off      bool   `json:",omitempty"`
 	Role     string `json:",omitempty"`
-	Policies []ScalingPolicy
+	Policy   ScalingPolicy
 }
 
 // ScalingPolicy is a target to track.
@@ -240,7 +239,7 @@ func (d *Definition) Take(own string, theirs *Definition) bool {
 		d.Billing, d.Throughput, d.OnDemand = theirs.Billing, theirs.Throughput, theirs.OnDemand
 		d.Warm, d.Scaled, d.OnDemandSince = theirs.Warm, theirs.Scaled, theirs.OnDemandSince
 		d.Class, d.ClassChanged = theirs.Class, theirs.ClassChanged
-		d.Scaling = cloneScaling(theirs.Scaling)
+		d.Scaling = slices.Clone(theirs.Scaling)
 		d.Stream, d.SSE = clonePointer(theirs.Stream), clonePointer(theirs.SSE)
 		d.Version = theirs.Version
 		changed = true
@@ -288,21 +287,13 @@ func (d *Definition) Clone() *Definition {
 	c := *d
 	c.Stream, c.SSE, c.Restore = clonePointer(d.Stream), clonePointer(d.SSE), clonePointer(d.Restore)
 	c.Policy, c.StreamPolicy = clonePointer(d.Policy), clonePointer(d.StreamPolicy)
-	c.Insights, c.Kinesis, c.Scaling = slices.Clone(d.Insights), slices.Clone(d.Kinesis), cloneScaling(d.Scaling)
+	c.Insights, c.Kinesis, c.Scaling = slices.Clone(d.Insights), slices.Clone(d.Kinesis), slices.Clone(d.Scaling)
 	c.Schema = d.Schema.Clone()
 	c.Tags, c.Replicas, c.Partitions = slices.Clone(d.Tags), slices.Clone(d.Replicas), slices.Clone(d.Partitions)
 	for i := range c.Partitions {
 		c.Partitions[i].Start = slices.Clone(c.Partitions[i].Start)
 	}
 	return &c
-}
-
-func cloneScaling(list []Scaling) []Scaling {
-	list = slices.Clone(list)
-	for i := range list {
-		list[i].Policies = slices.Clone(list[i].Policies)
-	}
-	return list
 }
 
 func clonePointer[T any](p *T) *T {

@@ -27,8 +27,8 @@ func full() *Definition {
 		Throughput: Throughput{3, 4}, OnDemand: Throughput{5, 6}, Class: "STANDARD_INFREQUENT_ACCESS", DeletionProtection: true,
 		Tags: []Tag{{"k", "v"}}, Stream: &Stream{true, "NEW_IMAGE", "label"}, SSE: &SSE{true, "KMS", "key"}, Version: 9,
 		Replicas: []Replica{{"us-east-1", Active, 5}}, Partitions: []Partition{{ID: 4, Start: Key{1}}}, Restore: &RestoreSummary{"b", "s", 8, true, 2},
-		Policy: &Policy{"{}", "r"}, StreamPolicy: &Policy{"{}", "r"}, Insights: []Insight{{"x", true, true, 1}}, Kinesis: []KinesisDestination{{"arn", "MILLISECOND", true}},
-		Scaling: []Scaling{{Region: "us-east-1", Index: "x", Min: 1, Max: 2, Off: true, Role: "r", Policies: []ScalingPolicy{{"p", 70, 1, 2, true}}}},
+		Policy: &Policy{"{}", "r"}, StreamPolicy: &Policy{"{}", "r"}, Insights: []Insight{{"x", true, true, 1, 1}}, Kinesis: []KinesisDestination{{"arn", "MILLISECOND"}},
+		Scaling: []Scaling{{Region: "us-east-1", Index: "x", Min: 1, Max: 2, Role: "r", Policy: ScalingPolicy{"p", 70, 1, 2, true}}},
 	}
 }
 

@@ -49,6 +49,8 @@ var exceptions = []exception{
 		reason: "the model's TableName may be an ARN; what is none is held to a name's length"},
 	{op: ".*", at: "tableName", what: "too long", text: "at 'tableName' failed to satisfy constraint: Member must have length less than or equal to 255",
 		reason: "1024 is for ARNs; what is none is held to a name's length"},
+	{op: "DisableKinesisStreamingDestination", at: "streamArn", what: "too short", reason: "the service takes any ARN here, and finds that it has no such destination"},
+	{op: "UpdateKinesisStreamingDestination", at: "streamArn", what: "too short", reason: "the service takes any ARN here, and finds that it has no such destination"},
 	{op: "CreateTable|UpdateTable", at: "tableClass", what: "enum.*", text: "Invalid table-class parameter provided.", reason: "the service says so in its own words"},
 	{op: "CreateTable", at: "tags.1.member.*", what: "absent|null|too .*", reason: "the service says so in its own words, behind what else is wrong"},
 	{op: "TagResource", at: "tags.1.member.*", what: "absent|null|too .*", text: "The Tag ", reason: "the service says so in its own words"},
@@ -348,8 +350,10 @@ func camel(name string) string { return strings.ToLower(name[:1]) + name[1:] }
 // neverSucceed are operations that are there and have nothing to succeed with.
 var neverSucceed = map[string]string{
 	"CreateGlobalTable": only2019, "DescribeGlobalTable": only2019, "DescribeGlobalTableSettings": only2019, "UpdateGlobalTable": only2019, "UpdateGlobalTableSettings": only2019,
-	"UpdateKinesisStreamingDestination": "there is no Kinesis, so no destination is ever ACTIVE",
+	"UpdateKinesisStreamingDestination": noKinesis, "DisableKinesisStreamingDestination": noKinesis,
 }
+
+const noKinesis = "there is no Kinesis, so no destination is ever ACTIVE"
 
 const only2019 = "the service offers version 2017.11.29 no more"
 

@@ -73,6 +73,7 @@ func matches(pattern, s string) bool {
 // unmodelled are error types that any operation may answer with, as the service does, though the model names
 // them for none.
 var unmodelled = []string{
+	"com.amazon.coral.service#AccessDeniedException",
 	"com.amazon.coral.validate#ValidationException", "com.amazon.coral.service#SerializationException", "com.amazon.coral.service#UnknownOperationException",
 }
 

@@ -57,6 +57,7 @@ var changing = []struct {
 	{regexp.MustCompile(`DateTime":[0-9.]+`), `DateTime":<time>`},
 	{regexp.MustCompile(`"LatestStreamLabel":"[^"]*"`), `"LatestStreamLabel":"<label>"`},
 	{regexp.MustCompile(`"RevisionId":"[0-9]+"`), `"RevisionId":"<revision>"`},
+	{regexp.MustCompile(`revision id [0-9]{13}`), `revision id <revision>`},
 	{regexp.MustCompile(`(DynamoDBContributorInsights-[^"]*)-[0-9]+"`), `$1-<time>"`},
 	{regexp.MustCompile(`/stream/[^"]*"`), `/stream/<label>"`},
 }
