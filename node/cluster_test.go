@@ -189,6 +189,18 @@ func (d *direct) Seed(ctx context.Context, region, table string, partition uint6
 	})
 }
 
+func (d *direct) Digest(ctx context.Context, q replication.DigestRequest, receive func(replication.DigestPart) error) error {
+	return d.call(func(_ *engine, s replication.Source) error { return s.Digest(ctx, q, receive) })
+}
+
+func (d *direct) List(ctx context.Context, q replication.ListRequest, receive func([]replication.Entry) error) error {
+	return d.call(func(_ *engine, s replication.Source) error { return s.List(ctx, q, receive) })
+}
+
+func (d *direct) Fetch(ctx context.Context, q replication.FetchRequest, receive func(replication.SeedPart) error) error {
+	return d.call(func(_ *engine, s replication.Source) error { return s.Fetch(ctx, q, receive) })
+}
+
 func (d *direct) Follow(ctx context.Context, from replication.Resume, sink replication.Sink) error {
 	return d.call(func(n *engine, s replication.Source) error {
 		log, err := s.Log(from)

@@ -1,6 +1,7 @@
 package region
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -186,7 +187,7 @@ func (s *Snapshot) Close() error { return s.snap.Close() }
 // returns false: the item's key and its stored record. Both are good until yield returns.
 func (s *Snapshot) Records(after table.Key, yield func(key table.Key, record []byte) bool) error {
 	from := s.part.Start
-	if after != nil {
+	if after != nil && bytes.Compare(after, from) >= 0 {
 		from = append(slices.Clone(after), 0)
 	}
 	it, err := s.snap.Iter(keyenc.Record(nil, s.tableID, from), s.part.end())

@@ -81,6 +81,8 @@ var (
 	ErrNotMember = errors.New("replication: the table has no replica in that region")
 	// ErrNotLeader: another node of the region answers for it, or none at present. Ask another, or later.
 	ErrNotLeader = errors.New("replication: this node does not answer for its region")
+	// ErrRequest: what was asked for is beyond what may be asked for.
+	ErrRequest = errors.New("replication: no such thing may be asked for")
 )
 
 // Source is what a region offers to others. Its methods, and those of its Logs, return ErrNotLeader at a node that does
@@ -93,6 +95,7 @@ type Source interface {
 	Log(r Resume) (Log, error)
 	// Seed hands every item of a partition, as it stood at one moment, to send. It returns ErrNoTable.
 	Seed(ctx context.Context, region, table string, partition uint64, send func(SeedPart) error) error
+	Copy
 }
 
 // Log is one partition's change log as its own region has it.
@@ -120,6 +123,7 @@ type Peer interface {
 	Follow(ctx context.Context, from Resume, sink Sink) error
 	// Seed is Source's, the other way round.
 	Seed(ctx context.Context, region, table string, partition uint64, receive func(SeedPart) error) error
+	Copy
 }
 
 // Sink is where a followed stream goes.

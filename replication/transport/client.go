@@ -96,28 +96,56 @@ func acknowledge(stream grpc.BidiStreamingClient[pb.Pull, pb.Push], follower rep
 
 // Seed is replication.Peer's.
 func (c *Client) Seed(ctx context.Context, region, table string, partition uint64, receive func(replication.SeedPart) error) error {
+	return receiveAll(ctx, "seed", func(ctx context.Context) (grpc.ServerStreamingClient[pb.SeedChunk], error) {
+		return c.rpc.Seed(ctx, &pb.SeedRequest{Region: region, Table: table, Partition: partition})
+	}, seedFromProto, func(p replication.SeedPart) bool { return p.Done }, receive)
+}
+
+// Digest is replication.Copy's.
+func (c *Client) Digest(ctx context.Context, q replication.DigestRequest, receive func(replication.DigestPart) error) error {
+	return receiveAll(ctx, "digest", func(ctx context.Context) (grpc.ServerStreamingClient[pb.DigestChunk], error) {
+		return c.rpc.Digest(ctx, &pb.DigestRequest{Region: q.Region, Table: q.Table, Bits: uint32(q.Bits)})
+	}, digestFromProto, func(p replication.DigestPart) bool { return p.End == 1<<q.Bits }, receive)
+}
+
+// List is replication.Copy's.
+func (c *Client) List(ctx context.Context, q replication.ListRequest, receive func([]replication.Entry) error) error {
+	return receiveAll(ctx, "list", func(ctx context.Context) (grpc.ServerStreamingClient[pb.ListChunk], error) {
+		return c.rpc.List(ctx, &pb.ListRequest{Region: q.Region, Table: q.Table, Bits: uint32(q.Bits), Leaves: q.Leaves, Values: q.Values})
+	}, listFromProto, func(e []replication.Entry) bool { return len(e) == 0 }, receive)
+}
+
+// Fetch is replication.Copy's.
+func (c *Client) Fetch(ctx context.Context, q replication.FetchRequest, receive func(replication.SeedPart) error) error {
+	return receiveAll(ctx, "fetch", func(ctx context.Context) (grpc.ServerStreamingClient[pb.SeedChunk], error) {
+		return c.rpc.Fetch(ctx, &pb.FetchRequest{Region: q.Region, Table: q.Table, Keys: q.Keys})
+	}, seedFromProto, func(p replication.SeedPart) bool { return p.Done }, receive)
+}
+
+// receiveAll hands the parts of an answer to receive. One that ends before its last part is an error.
+func receiveAll[M, P any](ctx context.Context, what string, call func(context.Context) (grpc.ServerStreamingClient[M], error), from func(*M) (P, error), last func(P) bool, receive func(P) error) error {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stream, err := c.rpc.Seed(ctx, &pb.SeedRequest{Region: region, Table: table, Partition: partition})
+	defer cancel() // ends the stream on both sides
+	stream, err := call(ctx)
 	if err != nil {
-		return fmt.Errorf("transport: seed: %w", fromStatus(err))
+		return fmt.Errorf("transport: %s: %w", what, fromStatus(err))
 	}
 	for done := false; ; {
 		m, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
 			if !done {
-				return fmt.Errorf("transport: seed: the stream ended before its last part: %w", io.ErrUnexpectedEOF)
+				return fmt.Errorf("transport: %s: the stream ended before its last part: %w", what, io.ErrUnexpectedEOF)
 			}
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("transport: seed: %w", fromStatus(err))
+			return fmt.Errorf("transport: %s: %w", what, fromStatus(err))
 		}
-		part, err := seedFromProto(m)
+		part, err := from(m)
 		if err != nil {
 			return err
 		}
-		done = part.Done
+		done = last(part)
 		if err := receive(part); err != nil {
 			return err
 		}

@@ -116,6 +116,63 @@ func seedFromProto(m *pb.SeedChunk) (replication.SeedPart, error) {
 	return replication.SeedPart{Items: items}, err
 }
 
+func digestToProto(p replication.DigestPart) *pb.DigestChunk {
+	m := &pb.DigestChunk{End: p.End, Bytes: p.Bytes}
+	for _, l := range p.Leaves {
+		m.Leaves = append(m.Leaves, l.At)
+		m.Items = append(m.Items, l.Items)
+		m.Sums = append(m.Sums, l.Hi, l.Lo)
+	}
+	return m
+}
+
+func digestFromProto(m *pb.DigestChunk) (replication.DigestPart, error) {
+	p := replication.DigestPart{End: m.End, Bytes: m.Bytes}
+	if len(m.Items) != len(m.Leaves) || len(m.Sums) != 2*len(m.Leaves) {
+		return p, fmt.Errorf("transport: digests of %d leaves with %d and %d numbers", len(m.Leaves), len(m.Items), len(m.Sums))
+	}
+	for i, at := range m.Leaves {
+		p.Leaves = append(p.Leaves, replication.Leaf{At: at, Digest: replication.Digest{Items: m.Items[i], Hi: m.Sums[2*i], Lo: m.Sums[2*i+1]}})
+	}
+	return p, nil
+}
+
+const dotSize = 12
+
+func listToProto(entries []replication.Entry, values bool) *pb.ListChunk {
+	changes := make([]replication.Change, len(entries))
+	for i, e := range entries {
+		rest := e.Sum[:]
+		if values {
+			rest = e.Item
+		}
+		changes[i] = replication.Change{Key: e.Key, Delta: append(replication.AppendDot(nil, e.Newest), rest...)}
+	}
+	body, size, sum := packChanges(changes)
+	return &pb.ListChunk{Count: uint32(len(entries)), Size: uint32(size), Crc32C: sum, Body: body, Values: values}
+}
+
+func listFromProto(m *pb.ListChunk) ([]replication.Entry, error) {
+	changes, err := unpackChanges(m.Body, m.Count, m.Size, m.Crc32C)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]replication.Entry, len(changes))
+	for i, c := range changes {
+		if len(c.Delta) < dotSize || !m.Values && len(c.Delta) != dotSize+len(out[i].Sum) {
+			return nil, fmt.Errorf("transport: an entry of %d bytes", len(c.Delta))
+		}
+		d, rest := c.Delta[:dotSize], c.Delta[dotSize:]
+		out[i] = replication.Entry{Key: c.Key, Newest: crdt.Dot{HLC: crdt.HLC(binary.BigEndian.Uint64(d)), Actor: crdt.Actor(binary.BigEndian.Uint32(d[8:]))}}
+		if m.Values {
+			out[i].Item = rest
+		} else {
+			copy(out[i].Sum[:], rest)
+		}
+	}
+	return out, nil
+}
+
 func tablesToProto(t replication.Tables) *pb.Tables {
 	return &pb.Tables{Region: t.Region, Instance: t.Instance, Definitions: t.Definitions, ReceivedUnixNano: t.ReceivedAt, AnsweredUnixNano: t.AnsweredAt}
 }

@@ -141,6 +141,15 @@ func TestOnlyNodesOfTheClusterAreHeardAndOnlyInTheirOwnName(t *testing.T) {
 			if err := client.Seed(ctx, c.claims, "t", 1, nil); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("seed: %v", err)
 			}
+			if err := client.Digest(ctx, replication.DigestRequest{Region: c.claims}, nil); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("digest: %v", err)
+			}
+			if err := client.List(ctx, replication.ListRequest{Region: c.claims}, nil); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("list: %v", err)
+			}
+			if err := client.Fetch(ctx, replication.FetchRequest{Region: c.claims}, nil); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("fetch: %v", err)
+			}
 		})
 	}
 }

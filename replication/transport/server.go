@@ -131,3 +131,33 @@ func (s *server) Seed(r *pb.SeedRequest, stream grpc.ServerStreamingServer[pb.Se
 		return stream.Send(seedToProto(p))
 	}))
 }
+
+func (s *server) Digest(r *pb.DigestRequest, stream grpc.ServerStreamingServer[pb.DigestChunk]) error {
+	if err := speaksFor(stream.Context(), r.Region); err != nil {
+		return err
+	}
+	q := replication.DigestRequest{Region: r.Region, Table: r.Table, Bits: int(r.Bits)}
+	return toStatus(s.source.Digest(stream.Context(), q, func(p replication.DigestPart) error {
+		return stream.Send(digestToProto(p))
+	}))
+}
+
+func (s *server) List(r *pb.ListRequest, stream grpc.ServerStreamingServer[pb.ListChunk]) error {
+	if err := speaksFor(stream.Context(), r.Region); err != nil {
+		return err
+	}
+	q := replication.ListRequest{Region: r.Region, Table: r.Table, Bits: int(r.Bits), Leaves: r.Leaves, Values: r.Values}
+	return toStatus(s.source.List(stream.Context(), q, func(e []replication.Entry) error {
+		return stream.Send(listToProto(e, q.Values))
+	}))
+}
+
+func (s *server) Fetch(r *pb.FetchRequest, stream grpc.ServerStreamingServer[pb.SeedChunk]) error {
+	if err := speaksFor(stream.Context(), r.Region); err != nil {
+		return err
+	}
+	q := replication.FetchRequest{Region: r.Region, Table: r.Table, Keys: r.Keys}
+	return toStatus(s.source.Fetch(stream.Context(), q, func(p replication.SeedPart) error {
+		return stream.Send(seedToProto(p))
+	}))
+}

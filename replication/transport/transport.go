@@ -37,6 +37,7 @@ var errorCodes = []struct {
 	{replication.ErrNoTable, codes.NotFound},
 	{replication.ErrNotMember, codes.PermissionDenied},
 	{replication.ErrNotLeader, codes.Aborted}, // Unavailable is gRPC's own word for a lost connection
+	{replication.ErrRequest, codes.InvalidArgument},
 }
 
 func toStatus(err error) error {

@@ -31,12 +31,15 @@ type origin struct {
 	mu      sync.Mutex
 	seqs    []uint64
 	last    uint64 // Invariant: not below any of seqs
-	failure error  // of Log, Seed and Exchange
+	failure error  // of Log, Seed, Exchange and Copy's
 	broken  error  // of Read
 	changed chan struct{}
 	acked   chan uint64
 	resumed chan replication.Resume
 	parts   []replication.SeedPart
+	digests []replication.DigestPart
+	lists   [][]replication.Entry
+	asked   any // of Digest, List or Fetch
 	theirs  replication.Tables
 }
 
@@ -96,6 +99,31 @@ func (o *origin) Seed(_ context.Context, _, _ string, _ uint64, send func(replic
 		}
 	}
 	return o.failure
+}
+
+func (o *origin) Digest(_ context.Context, q replication.DigestRequest, send func(replication.DigestPart) error) error {
+	o.asked = q
+	for _, p := range o.digests {
+		if err := send(p); err != nil {
+			return err
+		}
+	}
+	return o.failure
+}
+
+func (o *origin) List(_ context.Context, q replication.ListRequest, send func([]replication.Entry) error) error {
+	o.asked = q
+	for _, e := range o.lists {
+		if err := send(e); err != nil {
+			return err
+		}
+	}
+	return o.failure
+}
+
+func (o *origin) Fetch(_ context.Context, q replication.FetchRequest, send func(replication.SeedPart) error) error {
+	o.asked = q
+	return o.Seed(context.Background(), "", "", 0, send)
 }
 
 // sink keeps what it is given, and says so.
@@ -277,6 +305,15 @@ func TestErrorsCrossTheWire(t *testing.T) {
 		if err := client.Seed(t.Context(), "us-east-1", "t", 1, func(replication.SeedPart) error { return nil }); !errors.Is(err, want) {
 			t.Errorf("Seed: got %v, want %v", err, want)
 		}
+		if err := client.Digest(t.Context(), replication.DigestRequest{}, func(replication.DigestPart) error { return nil }); !errors.Is(err, want) {
+			t.Errorf("Digest: got %v, want %v", err, want)
+		}
+		if err := client.List(t.Context(), replication.ListRequest{}, func([]replication.Entry) error { return nil }); !errors.Is(err, want) {
+			t.Errorf("List: got %v, want %v", err, want)
+		}
+		if err := client.Fetch(t.Context(), replication.FetchRequest{}, func(replication.SeedPart) error { return nil }); !errors.Is(err, want) {
+			t.Errorf("Fetch: got %v, want %v", err, want)
+		}
 		o.failure, o.broken = nil, want
 		if err := client.Follow(t.Context(), replication.Resume{}, newSink()); !errors.Is(err, want) {
 			t.Errorf("Follow, by Read: got %v, want %v", err, want)
@@ -438,4 +475,68 @@ func FuzzUnpackChanges(f *testing.F) {
 			t.Fatalf("%d changes of %d bytes, %x; said were %d of %d, %x", len(changes), again, sumAgain, count, size, sum)
 		}
 	})
+}
+
+func TestWhatCopiesAreHeldAgainstCrossesWhole(t *testing.T) {
+	o := newOrigin()
+	client := serve(t, func(s *grpc.Server) { Register(s, o) })
+	dot := crdt.Dot{HLC: 77, Actor: crdt.NewActor("us-east-1", 3)}
+
+	o.digests = []replication.DigestPart{
+		{Leaves: []replication.Leaf{{At: 0, Digest: replication.Digest{Items: 3, Hi: 1 << 63, Lo: 9}}, {At: 2, Digest: replication.Digest{Items: 1, Lo: 1}}}, End: 5, Bytes: 70},
+		{End: 8},
+	}
+	digestQ := replication.DigestRequest{Region: "us-east-1", Table: "t", Bits: 3}
+	var digests []replication.DigestPart
+	digest := func() error {
+		digests = nil
+		return client.Digest(t.Context(), digestQ, func(p replication.DigestPart) error { digests = append(digests, p); return nil })
+	}
+	if err := digest(); err != nil || !reflect.DeepEqual(digests, o.digests) || !reflect.DeepEqual(o.asked, digestQ) {
+		t.Errorf("digests: got %+v of %+v, %v", digests, o.asked, err)
+	}
+	o.digests = o.digests[:1]
+	if err := digest(); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("digests without the last: %v", err)
+	}
+
+	sums := []replication.Entry{{Key: []byte("a"), Newest: dot, Sum: replication.SumOf([]byte("a"), dot, []byte("x"))}}
+	values := []replication.Entry{{Key: []byte("a"), Newest: dot, Item: []byte("x")}, {Key: []byte("b"), Newest: dot, Item: []byte{}}}
+	for _, want := range [][]replication.Entry{sums, values} {
+		listQ := replication.ListRequest{Region: "us-east-1", Table: "t", Bits: 3, Leaves: []uint32{1, 4}, Values: want[0].Item != nil}
+		o.lists = [][]replication.Entry{want, {}}
+		var got [][]replication.Entry
+		list := func() error {
+			got = nil
+			return client.List(t.Context(), listQ, func(e []replication.Entry) error { got = append(got, e); return nil })
+		}
+		if err := list(); err != nil || !reflect.DeepEqual(got, o.lists) || !reflect.DeepEqual(o.asked, listQ) {
+			t.Errorf("list: got %+v of %+v, %v", got, o.asked, err)
+		}
+		o.lists = o.lists[:1]
+		if err := list(); !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("a list without its end: %v", err)
+		}
+	}
+
+	o.parts = []replication.SeedPart{{Items: []replication.Change{{Key: []byte("a"), Delta: []byte("state")}, {Key: []byte("b"), Delta: []byte{}}}}, {Done: true}}
+	fetchQ := replication.FetchRequest{Region: "us-east-1", Table: "t", Keys: [][]byte{[]byte("a"), []byte("b")}}
+	var parts []replication.SeedPart
+	if err := client.Fetch(t.Context(), fetchQ, func(p replication.SeedPart) error { parts = append(parts, p); return nil }); err != nil || !reflect.DeepEqual(parts, o.parts) || !reflect.DeepEqual(o.asked, fetchQ) {
+		t.Errorf("states: got %+v of %+v, %v", parts, o.asked, err)
+	}
+}
+
+func TestWhatSaysMoreOrLessThanItsPartsIsRefused(t *testing.T) {
+	if _, err := digestFromProto(&pb.DigestChunk{Leaves: []uint32{1}, Items: []uint64{1}, Sums: []uint64{1}}); err == nil {
+		t.Error("a digest with half a sum is taken")
+	}
+	body, size, sum := packChanges([]replication.Change{{Key: []byte("a"), Delta: make([]byte, 27)}})
+	if _, err := listFromProto(&pb.ListChunk{Count: 1, Size: uint32(size), Crc32C: sum, Body: body}); err == nil {
+		t.Error("an entry with a byte too few is taken")
+	}
+	body, size, sum = packChanges([]replication.Change{{Key: []byte("a"), Delta: make([]byte, 11)}})
+	if _, err := listFromProto(&pb.ListChunk{Count: 1, Size: uint32(size), Crc32C: sum, Body: body, Values: true}); err == nil {
+		t.Error("an entry without a dot is taken")
+	}
 }

@@ -25,6 +25,8 @@ import (
 
 // origin is a replication.Source of two batches and a seed.
 type origin struct {
+	replication.Copy // asked by nobody here
+
 	batches  []replication.Batch
 	progress replication.Progress
 	parts    []replication.SeedPart

@@ -43,7 +43,7 @@ func (p *peer) Exchange(ctx context.Context, ours replication.Tables) (replicati
 
 // inbox is what has arrived on a connection and has not been looked at.
 type inbox struct {
-	queue []any // replication.Batch, Progress, SeedPart, or an error, which is the last
+	queue []any // replication.Batch, Progress or a part of an answer; or an error, which is the last
 	token chan struct{}
 }
 
@@ -179,13 +179,41 @@ func (p *peer) Follow(ctx context.Context, from replication.Resume, sink replica
 }
 
 // Seed is replication.Peer's.
-func (p *peer) Seed(ctx context.Context, region, table string, partition uint64, receive func(replication.SeedPart) error) (err error) {
-	defer func() { p.turn(err) }()
+func (p *peer) Seed(ctx context.Context, region, table string, partition uint64, receive func(replication.SeedPart) error) error {
 	if w := p.from.w; w.history.begun {
 		w.violate("%s is seeded again from %s: a change log was not kept for it", p.from.name, p.to.name)
 	}
+	return receiveAll(ctx, p, func(ctx context.Context, s replication.Source, send func(replication.SeedPart) error) error {
+		return s.Seed(ctx, region, table, partition, send)
+	}, func(part replication.SeedPart) bool { return part.Done }, receive)
+}
+
+// Digest is replication.Copy's.
+func (p *peer) Digest(ctx context.Context, q replication.DigestRequest, receive func(replication.DigestPart) error) error {
+	return receiveAll(ctx, p, func(ctx context.Context, s replication.Source, send func(replication.DigestPart) error) error {
+		return s.Digest(ctx, q, send)
+	}, func(part replication.DigestPart) bool { return part.End == 1<<q.Bits }, receive)
+}
+
+// List is replication.Copy's.
+func (p *peer) List(ctx context.Context, q replication.ListRequest, receive func([]replication.Entry) error) error {
+	return receiveAll(ctx, p, func(ctx context.Context, s replication.Source, send func([]replication.Entry) error) error {
+		return s.List(ctx, q, send)
+	}, func(part []replication.Entry) bool { return len(part) == 0 }, receive)
+}
+
+// Fetch is replication.Copy's.
+func (p *peer) Fetch(ctx context.Context, q replication.FetchRequest, receive func(replication.SeedPart) error) error {
+	return receiveAll(ctx, p, func(ctx context.Context, s replication.Source, send func(replication.SeedPart) error) error {
+		return s.Fetch(ctx, q, send)
+	}, func(part replication.SeedPart) bool { return part.Done }, receive)
+}
+
+// receiveAll hands the parts of an answer to receive. One that ends before its last part is an error.
+func receiveAll[P any](ctx context.Context, p *peer, serve func(context.Context, replication.Source, func(P) error) error, last func(P) bool, receive func(P) error) (err error) {
+	defer func() { p.turn(err) }()
 	c, in := p.open(func(c *conn, in *inbox, to *machine) error {
-		return to.engine.Source().Seed(c.ctx, region, table, partition, func(part replication.SeedPart) error {
+		return serve(c.ctx, to.engine.Source(), func(part P) error {
 			c.send(false, false, func() { in.put(part) })
 			return c.ctx.Err()
 		})
@@ -199,8 +227,8 @@ func (p *peer) Seed(ctx context.Context, region, table string, partition uint64,
 		if err != nil {
 			return err
 		}
-		part := x.(replication.SeedPart)
-		done = part.Done
+		part := x.(P)
+		done = last(part)
 		if err := receive(part); err != nil {
 			return err
 		}

@@ -710,6 +710,355 @@ func (x *SeedChunk) GetCursors() map[string]uint64 {
 	return nil
 }
 
+type DigestRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Region        string                 `protobuf:"bytes,1,opt,name=region,proto3" json:"region,omitempty"` // of the caller
+	Table         string                 `protobuf:"bytes,2,opt,name=table,proto3" json:"table,omitempty"`   // global id
+	Bits          uint32                 `protobuf:"varint,3,opt,name=bits,proto3" json:"bits,omitempty"`    // there are 2^bits leaves
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DigestRequest) Reset() {
+	*x = DigestRequest{}
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DigestRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DigestRequest) ProtoMessage() {}
+
+func (x *DigestRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DigestRequest.ProtoReflect.Descriptor instead.
+func (*DigestRequest) Descriptor() ([]byte, []int) {
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *DigestRequest) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *DigestRequest) GetTable() string {
+	if x != nil {
+		return x.Table
+	}
+	return ""
+}
+
+func (x *DigestRequest) GetBits() uint32 {
+	if x != nil {
+		return x.Bits
+	}
+	return 0
+}
+
+// DigestChunk is a run of leaves: each has a place in all three lists. A leaf before end that is in no chunk holds nothing.
+type DigestChunk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Leaves        []uint32               `protobuf:"varint,1,rep,packed,name=leaves,proto3" json:"leaves,omitempty"`
+	Items         []uint64               `protobuf:"varint,2,rep,packed,name=items,proto3" json:"items,omitempty"`
+	Sums          []uint64               `protobuf:"fixed64,3,rep,packed,name=sums,proto3" json:"sums,omitempty"` // two for each leaf: the upper and the lower half of the sum of the items' sums
+	End           uint32                 `protobuf:"varint,4,opt,name=end,proto3" json:"end,omitempty"`           // 2^bits in the last chunk
+	Bytes         uint64                 `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`       // that were read for it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DigestChunk) Reset() {
+	*x = DigestChunk{}
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DigestChunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DigestChunk) ProtoMessage() {}
+
+func (x *DigestChunk) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DigestChunk.ProtoReflect.Descriptor instead.
+func (*DigestChunk) Descriptor() ([]byte, []int) {
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *DigestChunk) GetLeaves() []uint32 {
+	if x != nil {
+		return x.Leaves
+	}
+	return nil
+}
+
+func (x *DigestChunk) GetItems() []uint64 {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+func (x *DigestChunk) GetSums() []uint64 {
+	if x != nil {
+		return x.Sums
+	}
+	return nil
+}
+
+func (x *DigestChunk) GetEnd() uint32 {
+	if x != nil {
+		return x.End
+	}
+	return 0
+}
+
+func (x *DigestChunk) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+type ListRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Region        string                 `protobuf:"bytes,1,opt,name=region,proto3" json:"region,omitempty"`
+	Table         string                 `protobuf:"bytes,2,opt,name=table,proto3" json:"table,omitempty"`
+	Bits          uint32                 `protobuf:"varint,3,opt,name=bits,proto3" json:"bits,omitempty"`
+	Leaves        []uint32               `protobuf:"varint,4,rep,packed,name=leaves,proto3" json:"leaves,omitempty"` // in order
+	Values        bool                   `protobuf:"varint,5,opt,name=values,proto3" json:"values,omitempty"`        // whole items instead of their sums
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRequest) Reset() {
+	*x = ListRequest{}
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRequest) ProtoMessage() {}
+
+func (x *ListRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
+func (*ListRequest) Descriptor() ([]byte, []int) {
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ListRequest) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *ListRequest) GetTable() string {
+	if x != nil {
+		return x.Table
+	}
+	return ""
+}
+
+func (x *ListRequest) GetBits() uint32 {
+	if x != nil {
+		return x.Bits
+	}
+	return 0
+}
+
+func (x *ListRequest) GetLeaves() []uint32 {
+	if x != nil {
+		return x.Leaves
+	}
+	return nil
+}
+
+func (x *ListRequest) GetValues() bool {
+	if x != nil {
+		return x.Values
+	}
+	return false
+}
+
+type ListChunk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Count         uint32                 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	Size          uint32                 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	Crc32C        uint32                 `protobuf:"fixed32,3,opt,name=crc32c,proto3" json:"crc32c,omitempty"`
+	Body          []byte                 `protobuf:"bytes,4,opt,name=body,proto3" json:"body,omitempty"` // as a Batch's; the newest dot (HLC, actor; 12 bytes) and then the sum (16 bytes) or the item instead of deltas
+	Values        bool                   `protobuf:"varint,5,opt,name=values,proto3" json:"values,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListChunk) Reset() {
+	*x = ListChunk{}
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListChunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListChunk) ProtoMessage() {}
+
+func (x *ListChunk) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListChunk.ProtoReflect.Descriptor instead.
+func (*ListChunk) Descriptor() ([]byte, []int) {
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ListChunk) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *ListChunk) GetSize() uint32 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *ListChunk) GetCrc32C() uint32 {
+	if x != nil {
+		return x.Crc32C
+	}
+	return 0
+}
+
+func (x *ListChunk) GetBody() []byte {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+func (x *ListChunk) GetValues() bool {
+	if x != nil {
+		return x.Values
+	}
+	return false
+}
+
+type FetchRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Region        string                 `protobuf:"bytes,1,opt,name=region,proto3" json:"region,omitempty"`
+	Table         string                 `protobuf:"bytes,2,opt,name=table,proto3" json:"table,omitempty"`
+	Keys          [][]byte               `protobuf:"bytes,3,rep,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchRequest) Reset() {
+	*x = FetchRequest{}
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchRequest) ProtoMessage() {}
+
+func (x *FetchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
+func (*FetchRequest) Descriptor() ([]byte, []int) {
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *FetchRequest) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *FetchRequest) GetTable() string {
+	if x != nil {
+		return x.Table
+	}
+	return ""
+}
+
+func (x *FetchRequest) GetKeys() [][]byte {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
 var File_proto_replication_v1_replication_proto protoreflect.FileDescriptor
 
 const file_proto_replication_v1_replication_proto_rawDesc = "" +
@@ -768,11 +1117,40 @@ const file_proto_replication_v1_replication_proto_rawDesc = "" +
 	"\acursors\x18\b \x03(\v21.commutator.replication.v1.SeedChunk.CursorsEntryR\acursors\x1a:\n" +
 	"\fCursorsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x012\x87\x02\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"Q\n" +
+	"\rDigestRequest\x12\x16\n" +
+	"\x06region\x18\x01 \x01(\tR\x06region\x12\x14\n" +
+	"\x05table\x18\x02 \x01(\tR\x05table\x12\x12\n" +
+	"\x04bits\x18\x03 \x01(\rR\x04bits\"w\n" +
+	"\vDigestChunk\x12\x16\n" +
+	"\x06leaves\x18\x01 \x03(\rR\x06leaves\x12\x14\n" +
+	"\x05items\x18\x02 \x03(\x04R\x05items\x12\x12\n" +
+	"\x04sums\x18\x03 \x03(\x06R\x04sums\x12\x10\n" +
+	"\x03end\x18\x04 \x01(\rR\x03end\x12\x14\n" +
+	"\x05bytes\x18\x05 \x01(\x04R\x05bytes\"\x7f\n" +
+	"\vListRequest\x12\x16\n" +
+	"\x06region\x18\x01 \x01(\tR\x06region\x12\x14\n" +
+	"\x05table\x18\x02 \x01(\tR\x05table\x12\x12\n" +
+	"\x04bits\x18\x03 \x01(\rR\x04bits\x12\x16\n" +
+	"\x06leaves\x18\x04 \x03(\rR\x06leaves\x12\x16\n" +
+	"\x06values\x18\x05 \x01(\bR\x06values\"y\n" +
+	"\tListChunk\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\rR\x05count\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\rR\x04size\x12\x16\n" +
+	"\x06crc32c\x18\x03 \x01(\aR\x06crc32c\x12\x12\n" +
+	"\x04body\x18\x04 \x01(\fR\x04body\x12\x16\n" +
+	"\x06values\x18\x05 \x01(\bR\x06values\"P\n" +
+	"\fFetchRequest\x12\x16\n" +
+	"\x06region\x18\x01 \x01(\tR\x06region\x12\x14\n" +
+	"\x05table\x18\x02 \x01(\tR\x05table\x12\x12\n" +
+	"\x04keys\x18\x03 \x03(\fR\x04keys2\x97\x04\n" +
 	"\vReplication\x12P\n" +
 	"\bExchange\x12!.commutator.replication.v1.Tables\x1a!.commutator.replication.v1.Tables\x12N\n" +
 	"\x06Stream\x12\x1f.commutator.replication.v1.Pull\x1a\x1f.commutator.replication.v1.Push(\x010\x01\x12V\n" +
-	"\x04Seed\x12&.commutator.replication.v1.SeedRequest\x1a$.commutator.replication.v1.SeedChunk0\x01BGZEgithub.com/commutatordb/commutator/proto/replication/v1;replicationv1b\x06proto3"
+	"\x04Seed\x12&.commutator.replication.v1.SeedRequest\x1a$.commutator.replication.v1.SeedChunk0\x01\x12\\\n" +
+	"\x06Digest\x12(.commutator.replication.v1.DigestRequest\x1a&.commutator.replication.v1.DigestChunk0\x01\x12V\n" +
+	"\x04List\x12&.commutator.replication.v1.ListRequest\x1a$.commutator.replication.v1.ListChunk0\x01\x12X\n" +
+	"\x05Fetch\x12'.commutator.replication.v1.FetchRequest\x1a$.commutator.replication.v1.SeedChunk0\x01BGZEgithub.com/commutatordb/commutator/proto/replication/v1;replicationv1b\x06proto3"
 
 var (
 	file_proto_replication_v1_replication_proto_rawDescOnce sync.Once
@@ -786,35 +1164,46 @@ func file_proto_replication_v1_replication_proto_rawDescGZIP() []byte {
 	return file_proto_replication_v1_replication_proto_rawDescData
 }
 
-var file_proto_replication_v1_replication_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_proto_replication_v1_replication_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_proto_replication_v1_replication_proto_goTypes = []any{
-	(*Tables)(nil),      // 0: commutator.replication.v1.Tables
-	(*Pull)(nil),        // 1: commutator.replication.v1.Pull
-	(*Resume)(nil),      // 2: commutator.replication.v1.Resume
-	(*Ack)(nil),         // 3: commutator.replication.v1.Ack
-	(*Push)(nil),        // 4: commutator.replication.v1.Push
-	(*Batch)(nil),       // 5: commutator.replication.v1.Batch
-	(*Progress)(nil),    // 6: commutator.replication.v1.Progress
-	(*SeedRequest)(nil), // 7: commutator.replication.v1.SeedRequest
-	(*SeedChunk)(nil),   // 8: commutator.replication.v1.SeedChunk
-	nil,                 // 9: commutator.replication.v1.Progress.AppliedEntry
-	nil,                 // 10: commutator.replication.v1.SeedChunk.CursorsEntry
+	(*Tables)(nil),        // 0: commutator.replication.v1.Tables
+	(*Pull)(nil),          // 1: commutator.replication.v1.Pull
+	(*Resume)(nil),        // 2: commutator.replication.v1.Resume
+	(*Ack)(nil),           // 3: commutator.replication.v1.Ack
+	(*Push)(nil),          // 4: commutator.replication.v1.Push
+	(*Batch)(nil),         // 5: commutator.replication.v1.Batch
+	(*Progress)(nil),      // 6: commutator.replication.v1.Progress
+	(*SeedRequest)(nil),   // 7: commutator.replication.v1.SeedRequest
+	(*SeedChunk)(nil),     // 8: commutator.replication.v1.SeedChunk
+	(*DigestRequest)(nil), // 9: commutator.replication.v1.DigestRequest
+	(*DigestChunk)(nil),   // 10: commutator.replication.v1.DigestChunk
+	(*ListRequest)(nil),   // 11: commutator.replication.v1.ListRequest
+	(*ListChunk)(nil),     // 12: commutator.replication.v1.ListChunk
+	(*FetchRequest)(nil),  // 13: commutator.replication.v1.FetchRequest
+	nil,                   // 14: commutator.replication.v1.Progress.AppliedEntry
+	nil,                   // 15: commutator.replication.v1.SeedChunk.CursorsEntry
 }
 var file_proto_replication_v1_replication_proto_depIdxs = []int32{
 	2,  // 0: commutator.replication.v1.Pull.resume:type_name -> commutator.replication.v1.Resume
 	3,  // 1: commutator.replication.v1.Pull.ack:type_name -> commutator.replication.v1.Ack
 	5,  // 2: commutator.replication.v1.Push.batch:type_name -> commutator.replication.v1.Batch
 	6,  // 3: commutator.replication.v1.Push.progress:type_name -> commutator.replication.v1.Progress
-	9,  // 4: commutator.replication.v1.Progress.applied:type_name -> commutator.replication.v1.Progress.AppliedEntry
-	10, // 5: commutator.replication.v1.SeedChunk.cursors:type_name -> commutator.replication.v1.SeedChunk.CursorsEntry
+	14, // 4: commutator.replication.v1.Progress.applied:type_name -> commutator.replication.v1.Progress.AppliedEntry
+	15, // 5: commutator.replication.v1.SeedChunk.cursors:type_name -> commutator.replication.v1.SeedChunk.CursorsEntry
 	0,  // 6: commutator.replication.v1.Replication.Exchange:input_type -> commutator.replication.v1.Tables
 	1,  // 7: commutator.replication.v1.Replication.Stream:input_type -> commutator.replication.v1.Pull
 	7,  // 8: commutator.replication.v1.Replication.Seed:input_type -> commutator.replication.v1.SeedRequest
-	0,  // 9: commutator.replication.v1.Replication.Exchange:output_type -> commutator.replication.v1.Tables
-	4,  // 10: commutator.replication.v1.Replication.Stream:output_type -> commutator.replication.v1.Push
-	8,  // 11: commutator.replication.v1.Replication.Seed:output_type -> commutator.replication.v1.SeedChunk
-	9,  // [9:12] is the sub-list for method output_type
-	6,  // [6:9] is the sub-list for method input_type
+	9,  // 9: commutator.replication.v1.Replication.Digest:input_type -> commutator.replication.v1.DigestRequest
+	11, // 10: commutator.replication.v1.Replication.List:input_type -> commutator.replication.v1.ListRequest
+	13, // 11: commutator.replication.v1.Replication.Fetch:input_type -> commutator.replication.v1.FetchRequest
+	0,  // 12: commutator.replication.v1.Replication.Exchange:output_type -> commutator.replication.v1.Tables
+	4,  // 13: commutator.replication.v1.Replication.Stream:output_type -> commutator.replication.v1.Push
+	8,  // 14: commutator.replication.v1.Replication.Seed:output_type -> commutator.replication.v1.SeedChunk
+	10, // 15: commutator.replication.v1.Replication.Digest:output_type -> commutator.replication.v1.DigestChunk
+	12, // 16: commutator.replication.v1.Replication.List:output_type -> commutator.replication.v1.ListChunk
+	8,  // 17: commutator.replication.v1.Replication.Fetch:output_type -> commutator.replication.v1.SeedChunk
+	12, // [12:18] is the sub-list for method output_type
+	6,  // [6:12] is the sub-list for method input_type
 	6,  // [6:6] is the sub-list for extension type_name
 	6,  // [6:6] is the sub-list for extension extendee
 	0,  // [0:6] is the sub-list for field type_name
@@ -839,7 +1228,7 @@ func file_proto_replication_v1_replication_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_replication_v1_replication_proto_rawDesc), len(file_proto_replication_v1_replication_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

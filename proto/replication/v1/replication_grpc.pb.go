@@ -25,6 +25,9 @@ const (
 	Replication_Exchange_FullMethodName = "/commutator.replication.v1.Replication/Exchange"
 	Replication_Stream_FullMethodName   = "/commutator.replication.v1.Replication/Stream"
 	Replication_Seed_FullMethodName     = "/commutator.replication.v1.Replication/Seed"
+	Replication_Digest_FullMethodName   = "/commutator.replication.v1.Replication/Digest"
+	Replication_List_FullMethodName     = "/commutator.replication.v1.Replication/List"
+	Replication_Fetch_FullMethodName    = "/commutator.replication.v1.Replication/Fetch"
 )
 
 // ReplicationClient is the client API for Replication service.
@@ -38,6 +41,12 @@ type ReplicationClient interface {
 	Stream(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Pull, Push], error)
 	// Seed sends every item of one partition as it stood at one moment, and where to go on from there.
 	Seed(ctx context.Context, in *SeedRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SeedChunk], error)
+	// Digest sends the digests of a table's leaves, in order: ranges of the hash that keys begin with.
+	Digest(ctx context.Context, in *DigestRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DigestChunk], error)
+	// List sends the visible items of some leaves, in order of their keys: each with its newest dot, and its sum or the item itself.
+	List(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListChunk], error)
+	// Fetch sends whole states of some keys. The last chunk is done, and says nothing else.
+	Fetch(ctx context.Context, in *FetchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SeedChunk], error)
 }
 
 type replicationClient struct {
@@ -90,6 +99,63 @@ func (c *replicationClient) Seed(ctx context.Context, in *SeedRequest, opts ...g
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Replication_SeedClient = grpc.ServerStreamingClient[SeedChunk]
 
+func (c *replicationClient) Digest(ctx context.Context, in *DigestRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DigestChunk], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Replication_ServiceDesc.Streams[2], Replication_Digest_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[DigestRequest, DigestChunk]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Replication_DigestClient = grpc.ServerStreamingClient[DigestChunk]
+
+func (c *replicationClient) List(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListChunk], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Replication_ServiceDesc.Streams[3], Replication_List_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ListRequest, ListChunk]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Replication_ListClient = grpc.ServerStreamingClient[ListChunk]
+
+func (c *replicationClient) Fetch(ctx context.Context, in *FetchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SeedChunk], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Replication_ServiceDesc.Streams[4], Replication_Fetch_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[FetchRequest, SeedChunk]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Replication_FetchClient = grpc.ServerStreamingClient[SeedChunk]
+
 // ReplicationServer is the server API for Replication service.
 // All implementations must embed UnimplementedReplicationServer
 // for forward compatibility.
@@ -101,6 +167,12 @@ type ReplicationServer interface {
 	Stream(grpc.BidiStreamingServer[Pull, Push]) error
 	// Seed sends every item of one partition as it stood at one moment, and where to go on from there.
 	Seed(*SeedRequest, grpc.ServerStreamingServer[SeedChunk]) error
+	// Digest sends the digests of a table's leaves, in order: ranges of the hash that keys begin with.
+	Digest(*DigestRequest, grpc.ServerStreamingServer[DigestChunk]) error
+	// List sends the visible items of some leaves, in order of their keys: each with its newest dot, and its sum or the item itself.
+	List(*ListRequest, grpc.ServerStreamingServer[ListChunk]) error
+	// Fetch sends whole states of some keys. The last chunk is done, and says nothing else.
+	Fetch(*FetchRequest, grpc.ServerStreamingServer[SeedChunk]) error
 	mustEmbedUnimplementedReplicationServer()
 }
 
@@ -119,6 +191,15 @@ func (UnimplementedReplicationServer) Stream(grpc.BidiStreamingServer[Pull, Push
 }
 func (UnimplementedReplicationServer) Seed(*SeedRequest, grpc.ServerStreamingServer[SeedChunk]) error {
 	return status.Error(codes.Unimplemented, "method Seed not implemented")
+}
+func (UnimplementedReplicationServer) Digest(*DigestRequest, grpc.ServerStreamingServer[DigestChunk]) error {
+	return status.Error(codes.Unimplemented, "method Digest not implemented")
+}
+func (UnimplementedReplicationServer) List(*ListRequest, grpc.ServerStreamingServer[ListChunk]) error {
+	return status.Error(codes.Unimplemented, "method List not implemented")
+}
+func (UnimplementedReplicationServer) Fetch(*FetchRequest, grpc.ServerStreamingServer[SeedChunk]) error {
+	return status.Error(codes.Unimplemented, "method Fetch not implemented")
 }
 func (UnimplementedReplicationServer) mustEmbedUnimplementedReplicationServer() {}
 func (UnimplementedReplicationServer) testEmbeddedByValue()                     {}
@@ -177,6 +258,39 @@ func _Replication_Seed_Handler(srv interface{}, stream grpc.ServerStream) error 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Replication_SeedServer = grpc.ServerStreamingServer[SeedChunk]
 
+func _Replication_Digest_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(DigestRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ReplicationServer).Digest(m, &grpc.GenericServerStream[DigestRequest, DigestChunk]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Replication_DigestServer = grpc.ServerStreamingServer[DigestChunk]
+
+func _Replication_List_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ListRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ReplicationServer).List(m, &grpc.GenericServerStream[ListRequest, ListChunk]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Replication_ListServer = grpc.ServerStreamingServer[ListChunk]
+
+func _Replication_Fetch_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(FetchRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ReplicationServer).Fetch(m, &grpc.GenericServerStream[FetchRequest, SeedChunk]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Replication_FetchServer = grpc.ServerStreamingServer[SeedChunk]
+
 // Replication_ServiceDesc is the grpc.ServiceDesc for Replication service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -199,6 +313,21 @@ var Replication_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Seed",
 			Handler:       _Replication_Seed_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Digest",
+			Handler:       _Replication_Digest_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "List",
+			Handler:       _Replication_List_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Fetch",
+			Handler:       _Replication_Fetch_Handler,
 			ServerStreams: true,
 		},
 	},
