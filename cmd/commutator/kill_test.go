@@ -214,7 +214,9 @@ func killUnderLoad(t *testing.T, program string) {
 		items = map[string]bool{}
 		pages := dynamodb.NewScanPaginator(p.client(region), &dynamodb.ScanInput{TableName: aws.String("load"), ConsistentRead: aws.Bool(true)})
 		for pages.HasMorePages() {
-			page, err := pages.NextPage(t.Context())
+			// Reading answers of a megabyte, this version of the SDK now and then closes the connection under itself, whatever server
+			// it talks to; with its usual number of attempts nobody notices.
+			page, err := pages.NextPage(t.Context(), func(o *dynamodb.Options) { o.RetryMaxAttempts = 5 })
 			if err != nil {
 				t.Fatal(err)
 			}
