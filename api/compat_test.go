@@ -121,6 +121,31 @@ refuses, and the shape of every answer. The scripts named are files of test/conf
 | KMSMasterKeyId | any key is taken, and shown; nothing is encrypted with it |
 | JSON | an object that has a member twice, half a surrogate pair and bytes that are not UTF-8 are refused with a SerializationException |
 | presigned URLs, unsigned and streaming payloads | refused |
+| session tokens | no key has any: a request with one is refused, by ` + "`dev`" + ` taken if its signature is the key's |
+
+## Clients that were tried
+
+Unmodified, against ` + "`commutator dev --in-memory`" + `, in November 2026. The tests of this repository go through the SDK for Go; the
+others were tried by hand, with some hundred cases each for boto3 and the SDKs. Where one of them needs an operation that is not there yet
+(a transaction, a time to live), that call fails with the error above.
+
+| client | version | with |
+|---|---|---|
+| SDK for Go v2 | service/dynamodb 1.73.1 | feature/dynamodb/attributevalue 1.21.19 and expression 1.10.7, paginators, waiters, endpoint discovery, account-based endpoints, retries of what is throttled |
+| boto3 | 1.43.11 | clients, resources, conditions, batch_writer, paginators, waiters, retries of each mode |
+| AWS CLI v1 | 1.45.11 | every command of an operation above, its paging, waiters, outputs and skeletons |
+| SDK for JavaScript v3 | 3.1164.0 | DynamoDBDocumentClient, paginators, waiters |
+| SDK for JavaScript v2 | 2.1693.0 | DocumentClient, waiters, checksums of answers, correction of clock skew |
+| dynamoose | 4.2.0 | models, queries, scans, batches |
+| electrodb | 3.9.3 | entities, services, cursors, batches |
+| dynamodb-toolbox | 2.10.6 | entities, updates, queries, scans, batches |
+| dynamodb-onetable | 2.7.7 | models, paging forward and back, batches |
+| TypeDORM | 1.15.4 | entities, indexes, cursors |
+| guregu/dynamo | 2.1.1 | tables, indexes, queries, batches |
+| connect-dynamodb, dynamodb-lock-client | 3.0.5, 0.7.3 | sessions; locks |
+| dynamodb-admin | 5.3.3 | every page: tables, items, scans, queries, edits, purge |
+
+Terraform's provider has not been tried yet.
 `)
 	return b.String()
 }
