@@ -20,10 +20,11 @@ const version = "20261122."
 
 // Operator carries out the operator API: JSON in, JSON out, one method an operation.
 type Operator struct {
-	Region  *region.Region
-	Links   Links
-	Backups Backups
-	Now     func() time.Time
+	Region   *region.Region
+	Links    Links
+	Backups  Backups
+	Verifier Verifier
+	Now      func() time.Time
 
 	// Contributors returns what was counted of the named table, or of its index.
 	Contributors func(table, index string) ([]ContributorRule, error)
@@ -90,6 +91,8 @@ var operations = map[string]func(context.Context, *Operator, []byte) (any, error
 	"ReplayConflict":   typed((*Operator).replayConflict),
 	"CheckIndexes":     typed((*Operator).checkIndexes),
 	"Contributors":     typed((*Operator).contributors),
+	"Verify":           typed((*Operator).verify),
+	"DescribeVerify":   typed((*Operator).describeVerify),
 
 	"CreateBackup":   typed((*Operator).createBackup),
 	"RestoreBackup":  typed((*Operator).restoreBackup),

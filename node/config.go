@@ -55,15 +55,17 @@ type Config struct {
 	NodeID uint64   `yaml:"-"`
 	Voters []uint64 `yaml:"-"`
 	// Send takes a message to another node of the region. Set if there are several.
-	Send    func(to uint64, m group.Message) `yaml:"-"`
-	Tick    time.Duration                    `yaml:"-"` // of the region's groups; see group.Config
-	Dial    transport.Dialer                 `yaml:"-"` // to other regions; default: TCP
-	Archive backup.Archive                   `yaml:"-"` // instead of what Backup says
-	Now     func() time.Time                 `yaml:"-"` // default: time.Now
-	Tasks   task.Runtime                     `yaml:"-"` // default: goroutines
-	Sizes   Sizes                            `yaml:"-"`
-	Logger  *slog.Logger                     `yaml:"-"` // nil discards
-	Fatal   func(error)                      `yaml:"-"` // must end the process; default: log and exit with 3
+	Send func(to uint64, m group.Message) `yaml:"-"`
+	Tick time.Duration                    `yaml:"-"` // of the region's groups; see group.Config
+	Dial transport.Dialer                 `yaml:"-"` // to other regions; default: TCP
+	// VerifyEvery is how often each global table is held against each other region's copy and repaired; default: an hour.
+	VerifyEvery time.Duration    `yaml:"-"`
+	Archive     backup.Archive   `yaml:"-"` // instead of what Backup says
+	Now         func() time.Time `yaml:"-"` // default: time.Now
+	Tasks       task.Runtime     `yaml:"-"` // default: goroutines
+	Sizes       Sizes            `yaml:"-"`
+	Logger      *slog.Logger     `yaml:"-"` // nil discards
+	Fatal       func(error)      `yaml:"-"` // must end the process; default: log and exit with 3
 }
 
 // Sizes are for simulation and tests, which want little of everything. Zero values mean the defaults.
@@ -299,6 +301,9 @@ func (c *Config) fillIn() {
 	}
 	if c.Tasks == nil {
 		c.Tasks = task.Goroutines
+	}
+	if c.VerifyEvery == 0 {
+		c.VerifyEvery = verifyEvery
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -98,7 +98,8 @@ func openEngine(cfg Config, archive backup.Archive) (e *Engine, err error) {
 	e.rep = newReplicator(e.region, cfg.Now, cfg.Tasks, cfg.Logger)
 	e.backups = newBackups(e.region, archive, cfg.Now, cfg.Tasks, cfg.Logger)
 	e.scrub = &scrubber{log: e.log, store: e.store, now: cfg.Now, tasks: cfg.Tasks, logger: cfg.Logger, fatal: cfg.Fatal}
-	operator := &admin.Operator{Region: e.region, Links: e.rep, Backups: e.backups, Now: cfg.Now}
+	e.rep.verify.every = cfg.VerifyEvery
+	operator := &admin.Operator{Region: e.region, Links: e.rep, Backups: e.backups, Verifier: e.rep, Now: cfg.Now}
 	e.handler = api.New(api.Config{
 		Region: e.region, Verifier: cfg.verifier(e.keys), Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Peers: e.rep.Peers, Operator: operator.Handle,
 		Overloaded: func(err error) bool { return errors.Is(err, group.ErrOverloaded) }, EnforceThroughput: cfg.EnforceThroughput,
@@ -164,6 +165,12 @@ func (e *Engine) Log() *raftlog.Log { return e.log }
 
 // Links tells which other regions are known, and how the way to each is.
 func (e *Engine) Links() []admin.Link { return e.rep.Links() }
+
+// Verifier holds this region's copies of global tables against those of others.
+func (e *Engine) Verifier() admin.Verifier { return e.rep }
+
+// Differences returns in how many items this node's copies of global tables have been found different from other regions'.
+func (e *Engine) Differences() int64 { return e.rep.verify.differences() }
 
 // Ready waits until the node has all its tables open.
 func (e *Engine) Ready(ctx context.Context) error { return e.region.Ready(ctx) }

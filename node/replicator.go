@@ -56,6 +56,7 @@ type replicator struct {
 	logger *slog.Logger
 	wake   chan struct{}
 	begun  chan struct{} // closed when the first term begins
+	verify *verifier
 
 	fencedBy atomic.Pointer[fence] // why this region takes no writes; nil: it does
 
@@ -116,7 +117,7 @@ func newReplicator(r *region.Region, now func() time.Time, tasks task.Runtime, l
 	}
 	return &replicator{
 		region: r, self: self, now: now, tasks: tasks, logger: logger,
-		peers: map[string]*peer{}, tables: map[string]*replicated{}, wake: make(chan struct{}, 1), begun: make(chan struct{}),
+		peers: map[string]*peer{}, tables: map[string]*replicated{}, wake: make(chan struct{}, 1), begun: make(chan struct{}), verify: newVerifier(),
 	}
 }
 
@@ -214,6 +215,7 @@ func (r *replicator) lead(ctx context.Context) error {
 	g.Go(func() error { return r.watch(ctx) })
 	g.Go(func() error { return r.tell(ctx) })
 	g.Go(func() error { return r.fold(ctx) })
+	g.Go(func() error { return r.verifyAll(ctx) })
 	g.Go(func() error {
 		for r.region.Leads() && r.tasks.Wait(ctx, changed, 0) != task.Ended {
 		}
