@@ -224,7 +224,7 @@ func (q *request) resolveBatchWrite(ctx context.Context, writes []*batchWrite) e
 		var key table.Key
 		if w.put {
 			if key, err = s.KeyOf(w.stored); err == nil {
-				err = s.CheckIndexKeys(w.stored)
+				err = s.CheckIndexKeys(nil, w.stored)
 			}
 			w.command = &op.Command{Kind: op.Put, Key: key, Item: w.stored}
 		} else {

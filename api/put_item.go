@@ -38,7 +38,7 @@ func putItem(q *request, ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.CheckIndexKeys(p.item); err != nil {
+	if err := s.CheckIndexKeys(nil, p.item); err != nil {
 		return err
 	}
 	if condition != nil {

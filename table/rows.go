@@ -69,17 +69,19 @@ func (s *Schema) RowKey(x *Index, key Key, stored []byte) Key {
 }
 
 // CheckIndexKeys returns a KeyError when an index key attribute of a stored item is there but has a
-// value that no row can carry: another type, empty, or too long.
-func (s *Schema) CheckIndexKeys(stored []byte) error {
+// value that no row can carry: another type, empty, or too long. An attribute that is as it was in old,
+// nil for no item, is not looked at: an index that came after the item has passed over it, and what is
+// written beside it is no concern of the index.
+func (s *Schema) CheckIndexKeys(old, stored []byte) error {
 	for i := range s.Indexes {
 		x := &s.Indexes[i]
 		for _, a := range x.Hash {
-			if err := checkIndexKey(x, a, stored, MaxPartitionKey); err != nil {
+			if err := checkIndexKey(x, a, old, stored, MaxPartitionKey); err != nil {
 				return err
 			}
 		}
 		for _, a := range x.Range {
-			if err := checkIndexKey(x, a, stored, MaxSortKey); err != nil {
+			if err := checkIndexKey(x, a, old, stored, MaxSortKey); err != nil {
 				return err
 			}
 		}
@@ -87,9 +89,9 @@ func (s *Schema) CheckIndexKeys(stored []byte) error {
 	return nil
 }
 
-func checkIndexKey(x *Index, a Attribute, stored []byte, limit int) error {
+func checkIndexKey(x *Index, a Attribute, old, stored []byte, limit int) error {
 	value := item.Attr(stored, a.Name)
-	if value == nil {
+	if value == nil || old != nil && bytes.Equal(value, item.Attr(old, a.Name)) {
 		return nil
 	}
 	if kind := item.RawKind(value); kind != a.Kind {

@@ -17,7 +17,7 @@ func (m *Machine) put(c *op.Command, b *storage.Batch) op.Result {
 	if err := check(c.Condition, e.old); err != nil {
 		return op.Result{Err: err, Old: e.old}
 	}
-	if err := m.schema.CheckIndexKeys(c.Item); err != nil {
+	if err := m.schema.CheckIndexKeys(nil, c.Item); err != nil {
 		return op.Result{Err: err}
 	}
 	return m.write(e, crdt.Write{Origin: crdt.Origin{Op: crdt.Put}, Item: c.Item}, c, b)
@@ -62,7 +62,7 @@ func (m *Machine) update(c *op.Command, b *storage.Batch) op.Result {
 		return op.Result{Err: op.ErrUpdateTooLarge, Old: e.old}
 	}
 	stored := item.AppendItem(nil, new)
-	if err := m.schema.CheckIndexKeys(stored); err != nil {
+	if err := m.schema.CheckIndexKeys(e.old, stored); err != nil {
 		return op.Result{Err: err, Old: e.old}
 	}
 	return m.write(e, crdt.Write{Origin: crdt.Origin{Op: crdt.Update}, Item: stored, Changes: changes}, c, b)

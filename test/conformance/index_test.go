@@ -200,6 +200,21 @@ func TestFillingPassesOverWhatDoesNotFit(t *testing.T) {
 	if _, err := c.PutItem(t.Context(), &dynamodb.PutItemInput{TableName: aws.String("busy"), Item: attributes{"pk": str("late"), "color": num("1")}}); err == nil {
 		t.Error("another type is taken once the index is there")
 	}
+	update := func(expression string, value types.AttributeValue) error {
+		_, err := c.UpdateItem(t.Context(), &dynamodb.UpdateItemInput{TableName: aws.String("busy"), Key: attributes{"pk": str("other type")},
+			UpdateExpression: &expression, ExpressionAttributeValues: attributes{":v": value}})
+		return err
+	}
+	if err := update("SET price = :v", num("1")); err != nil {
+		t.Errorf("what the index has passed over cannot be changed beside its key: %v", err)
+	}
+	if err := update("SET color = :v", num("2")); err == nil {
+		t.Error("what the index has passed over is given another key of another type")
+	}
+	if err := update("SET color = :v", str("red")); err != nil {
+		t.Errorf("the key of what the index has passed over cannot be mended: %v", err)
+	}
+	checkIndexes(t, r, "busy")
 }
 
 func TestTheSDKsWaitersSeeTablesComeAndGo(t *testing.T) {
