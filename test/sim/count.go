@@ -68,6 +68,7 @@ type Counts struct {
 	Checked         int             // operations checked for linearizability
 	Compared        int             // items compared between regions
 	Explained       int             // items explained from the history
+	Verified        int             // pairs of regions that have found themselves equal
 	Cells           map[string]int
 	Steps           int
 	FlipsRefused    int // bit flips on a disk that the node refused, at its start or when it read everything back
@@ -102,6 +103,7 @@ func (c *Counts) Add(o *Counts) {
 	c.Checked += o.Checked
 	c.Compared += o.Compared
 	c.Explained += o.Explained
+	c.Verified += o.Verified
 	for k, n := range o.Cells {
 		c.Cells[k] += n
 	}
@@ -151,7 +153,7 @@ func (c *Counts) Print(w io.Writer) {
 		}
 		fmt.Fprintf(w, "  %-22s %s\n", opNames[op], strings.Join(parts, ", "))
 	}
-	fmt.Fprintf(w, "%d operations checked for linearizability, %d items compared between replicas, %d explained from the history\n", c.Checked, c.Compared, c.Explained)
+	fmt.Fprintf(w, "%d operations checked for linearizability, %d items compared between replicas, %d explained from the history, %d comparisons of a region's own with another\n", c.Checked, c.Compared, c.Explained, c.Verified)
 	fmt.Fprintf(w, "%d bits flipped on disks: %d refused, %d harmless\n", c.FlipsRefused+c.FlipsHarmless, c.FlipsRefused, c.FlipsHarmless)
 	fmt.Fprintf(w, "%d of %d cells of operation x fault family x outcome reached; by family:", len(c.Cells), int(opKinds)*len(familyNames)*len(outcomeNames))
 	for _, f := range familyNames {

@@ -71,6 +71,9 @@ var regionNames = []string{"us-east-1", "eu-west-1", "ap-northeast-1", "sa-east-
 
 const dataDir = "node"
 
+// verifyEvery is how often a node holds its tables against those of other regions.
+const verifyEvery = 3 * time.Second
+
 // violate notes that something is wrong with the product.
 func (w *world) violate(format string, args ...any) {
 	v := fmt.Sprintf(format, args...)
@@ -148,7 +151,7 @@ func (m *machine) start() error {
 				w.raft(m, m.region.nodes[to-1], msg)
 			}
 		},
-		FS: m.disk, Archive: archive{w.objects, p}, Now: p.Now, Tasks: p, Logger: logger,
+		FS: m.disk, Archive: archive{w.objects, p}, Now: p.Now, Tasks: p, Logger: logger, VerifyEvery: verifyEvery,
 		Sizes: node.Sizes{CacheBytes: 1 << 20, MemTableBytes: 4 << 20, SegmentBytes: 64 << 10, KeepEntries: 16, NoBackground: true},
 		Fatal: func(err error) {
 			w.say("%s ends itself: %v", m.name, err)
@@ -214,6 +217,7 @@ func (m *machine) fatal(error) {
 }
 
 func (m *machine) gone() {
+	m.alike()
 	w, engine, p := m.w, m.engine, m.proc
 	m.stop()
 	m.drain()
@@ -239,6 +243,7 @@ func (m *machine) halt(then func()) {
 	}
 	w, engine, p := m.w, m.engine, m.proc
 	w.say("%s stops", m.name)
+	m.alike()
 	m.stop()
 	m.stopping = true
 	drain := m.drain
