@@ -94,7 +94,8 @@ func (h *Handler) tableARN(region, name string) string {
 }
 
 // describe makes a TableDescription. Sizes are as of now, where the service's are some hours old.
-func (h *Handler) describe(d *table.Definition) tableDescription {
+func (h *Handler) describe(shared *table.Definition) tableDescription {
+	d := shared.In(h.cfg.Region.Name())
 	s := &d.Schema
 	arn := h.tableARN(h.cfg.Region.Name(), s.Name)
 	out := tableDescription{
@@ -149,7 +150,7 @@ func (h *Handler) describe(d *table.Definition) tableDescription {
 	if d.Restore != nil {
 		out.RestoreSummary = &restoreDescription{d.Restore.BackupID, h.tableARN(h.cfg.Region.Name(), d.Restore.SourceTable), seconds(d.Restore.At), d.Restore.InProgress}
 	}
-	h.describeReplicas(&out, d)
+	h.describeReplicas(&out, shared)
 	return out
 }
 
@@ -203,12 +204,12 @@ func (h *Handler) describeSSE(sse *table.SSE) *sseDescription {
 	if sse == nil || !sse.Enabled {
 		return nil
 	}
-	return &sseDescription{"ENABLED", sse.Type, h.keyARN(sse.KeyID)}
+	return &sseDescription{"ENABLED", sse.Type, h.keyARN(sse.KeyID, h.cfg.Region.Name())}
 }
 
-// keyARN returns the ARN of a key given by its ARN, its id or an alias. There is no key service here to ask what key an alias means: each
+// keyARN returns the ARN of a region's key given by its ARN, its id or an alias. There is no key service here to ask what key an alias means: each
 // has one made from its name.
-func (h *Handler) keyARN(id string) string {
+func (h *Handler) keyARN(id, region string) string {
 	if strings.HasPrefix(id, "arn:") && !strings.Contains(id, ":alias/") {
 		return id
 	}
@@ -219,7 +220,7 @@ func (h *Handler) keyARN(id string) string {
 		sum := sha256.Sum256([]byte("alias/" + name))
 		id = fmt.Sprintf("%x-%x-%x-%x-%x", sum[:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16])
 	}
-	return "arn:aws:kms:" + h.cfg.Region.Name() + ":" + h.cfg.Account + ":key/" + id
+	return "arn:aws:kms:" + region + ":" + h.cfg.Account + ":key/" + id
 }
 
 // describeUpdate makes UpdateTable's TableDescription of a table as it was before and is now. What is changed while the table, or the
@@ -236,7 +237,7 @@ func (h *Handler) describeUpdate(before, d *table.Definition, in *updateTableInp
 		}
 	case in.ProvisionedThroughput != nil:
 		now := &out.ProvisionedThroughput
-		now.ReadCapacityUnits, now.WriteCapacityUnits, now.NumberOfDecreasesToday = before.Throughput.Read, before.Throughput.Write, was.ProvisionedThroughput.NumberOfDecreasesToday
+		now.ReadCapacityUnits, now.WriteCapacityUnits, now.NumberOfDecreasesToday = was.ProvisionedThroughput.ReadCapacityUnits, was.ProvisionedThroughput.WriteCapacityUnits, was.ProvisionedThroughput.NumberOfDecreasesToday
 	}
 	if in.WarmThroughput.given() {
 		out.WarmThroughput = in.WarmThroughput.status(was.WarmThroughput, table.Updating)
@@ -252,6 +253,9 @@ func (h *Handler) describeUpdate(before, d *table.Definition, in *updateTableInp
 			out.SSEDescription = &sseDescription{}
 		}
 		out.SSEDescription.Status = string(table.Updating)
+	}
+	if slices.ContainsFunc(in.ReplicaUpdates, func(u replicaUpdate) bool { return u.Update != nil }) {
+		out.Replicas = was.Replicas
 	}
 	for i := range in.GlobalSecondaryIndexUpdates {
 		h.describeIndexUpdate(&out, &was, &in.GlobalSecondaryIndexUpdates[i], before.Billing != d.Billing)
@@ -301,22 +305,6 @@ func (o *onDemandShape) echo(shown *onDemandShape) *onDemandShape {
 		return nil
 	}
 	return shown
-}
-
-// describeReplicas shows what other regions have the table. The region that is asked is not among them, and what a replica has not for
-// itself is not shown of it.
-func (h *Handler) describeReplicas(out *tableDescription, d *table.Definition) {
-	own := h.cfg.Region.Name()
-	if len(d.Others(own)) == 0 {
-		return
-	}
-	const mode = "ENABLED_WITH_OVERRIDES"
-	out.GlobalTableVersion, out.GlobalTableSettingsReplicationMode = "2019.11.21", mode
-	for _, r := range d.Replicas {
-		if r.Region != own && r.Status != table.Gone {
-			out.Replicas = append(out.Replicas, replicaDescription{r.Region, string(r.Status), out.WarmThroughput, mode})
-		}
-	}
 }
 
 func positive(n int64) *int64 {

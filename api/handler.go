@@ -28,6 +28,7 @@ import (
 	"github.com/commutatordb/commutator/api/wire"
 	"github.com/commutatordb/commutator/internal/task"
 	"github.com/commutatordb/commutator/region"
+	"github.com/commutatordb/commutator/table"
 )
 
 const (
@@ -56,6 +57,10 @@ type Config struct {
 
 	// Peers returns the regions that may hold replicas, this one perhaps among them; nil means none.
 	Peers func() []string
+
+	// Replica returns what another region last said of its table by this name, nil where it said nothing. nil: nobody says
+	// anything.
+	Replica func(region, name string) *table.Definition
 
 	// Overloaded tells the region's errors that say too much is waiting: they are answered as throttling.
 	// nil means none is.
@@ -103,6 +108,9 @@ func New(cfg Config) *Handler {
 	}
 	if cfg.Peers == nil {
 		cfg.Peers = func() []string { return nil }
+	}
+	if cfg.Replica == nil {
+		cfg.Replica = func(string, string) *table.Definition { return nil }
 	}
 	if cfg.Fenced == nil {
 		cfg.Fenced = func() error { return nil }

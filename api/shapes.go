@@ -96,11 +96,22 @@ type indexDescription struct {
 }
 
 type replicaDescription struct {
-	RegionName     string
-	ReplicaStatus  string
-	WarmThroughput *warmShape
+	RegionName               string
+	ReplicaStatus            string
+	ReplicaStatusDescription string `json:",omitempty"`
+	KMSMasterKeyId           string `json:",omitempty"`
+	readOverride
+	WarmThroughput           *warmShape
+	GlobalSecondaryIndexes   []replicaIndexDescription `json:",omitempty"`
+	ReplicaTableClassSummary *tableClassSummary        `json:",omitempty"`
 
 	GlobalTableSettingsReplicationMode string
+}
+
+type replicaIndexDescription struct {
+	IndexName string
+	readOverride
+	WarmThroughput *warmShape
 }
 
 type restoreDescription struct {

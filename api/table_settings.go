@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/commutatordb/commutator/table"
@@ -126,14 +127,22 @@ func (h *Handler) updateSSE(d *table.Definition, given *sseShape) error {
 	if given == nil {
 		return nil
 	}
+	own := h.cfg.Region.Name()
 	sse, err := given.setting()
 	switch {
 	case err != nil:
 		return err
 	case sse == nil && d.SSE == nil:
 		return parameter("Table is already encrypted by default")
-	case sse != nil && d.SSE != nil && sse.KeyID == h.keyARN(d.SSE.KeyID):
+	case sse != nil && d.SSE != nil && sse.KeyID == h.keyARN(d.In(own).SSE.KeyID, own):
 		return parameter("Table is already encrypted with given KMSMasterKeyId. Use KMSMasterKeyId parameter if you want to change Master Key")
+	}
+	if sse != nil && sse.KeyID != "" && d.SSE != nil && slices.ContainsFunc(d.Overrides, func(o table.Override) bool { return o.Region == own && o.KeyID != "" }) {
+		d.Override(own, func(o *table.Override) { o.KeyID = sse.KeyID }) // keys are each region's own
+		return nil
+	}
+	if sse == nil || sse.KeyID == "" {
+		d.OverrideNoMore(func(o *table.Override) { o.KeyID = "" })
 	}
 	d.SSE = sse
 	return nil

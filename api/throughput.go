@@ -38,7 +38,12 @@ func (u *usage) limit(x *table.Index, write bool) (rate int64, onDemand bool) {
 		t = u.d.OnDemand
 	}
 	if x != nil && x.Global {
-		t = x.Throughput
+		if x = u.d.Schema.Index(x.Name); x == nil { // it has just gone
+			return 0, onDemand
+		}
+		if t = x.Throughput; onDemand {
+			t = x.OnDemand
+		}
 	}
 	if write {
 		return t.Write, onDemand

@@ -29,7 +29,7 @@ type updateTableInput struct {
 	GlobalTableWitnessUpdates   []struct {
 		Create, Delete *struct{ RegionName *string }
 	}
-	GlobalTableSettingsReplicationMode *string // of several accounts; there is one
+	GlobalTableSettingsReplicationMode *string
 	VectorIndexUpdates                 []struct{}
 }
 
@@ -42,29 +42,6 @@ type indexUpdate struct {
 		WarmThroughput        *warmShape
 	}
 	Delete *struct{ IndexName *string }
-}
-
-type replicaUpdate struct {
-	Create, Update       *replicaShape
-	Delete, Disassociate *struct{ RegionName *string }
-}
-
-// replicaShape is a replica that is to be made or changed. Its overrides are read and not kept.
-type replicaShape struct {
-	RegionName     *string
-	KMSMasterKeyId *string
-	readOverride
-	GlobalSecondaryIndexes []struct {
-		IndexName *string
-		readOverride
-	}
-	TableClassOverride *string
-}
-
-// readOverride is what a replica may have other than the table's.
-type readOverride struct {
-	ProvisionedThroughputOverride *struct{ ReadCapacityUnits *int64 }
-	OnDemandThroughputOverride    *struct{ MaxReadRequestUnits *int64 }
 }
 
 // updateTable answers UpdateTable. All that one request asks for is done in one change, or none of it.
@@ -120,66 +97,9 @@ func (in *updateTableInput) checkModel() error {
 	if in.MultiRegionConsistency != nil {
 		c.enum(*in.MultiRegionConsistency, "multiRegionConsistency", "EVENTUAL", "STRONG")
 	}
-	if in.ReplicaUpdates != nil {
-		c.count(len(in.ReplicaUpdates), "replicaUpdates", 1, 0)
-	}
-	for i := range in.ReplicaUpdates {
-		u := &in.ReplicaUpdates[i]
-		at := fmt.Sprintf("replicaUpdates.%d.member.", i+1)
-		c.replica(u.Create, at+"create.")
-		c.replica(u.Update, at+"update.")
-		if u.Delete != nil && u.Delete.RegionName == nil {
-			c.required(at + "delete.regionName")
-		}
-	}
-	if in.GlobalTableWitnessUpdates != nil {
-		c.count(len(in.GlobalTableWitnessUpdates), "globalTableWitnessUpdates", 1, 1)
-	}
-	for i, u := range in.GlobalTableWitnessUpdates {
-		at := fmt.Sprintf("globalTableWitnessUpdates.%d.member.", i+1)
-		if u.Create != nil && u.Create.RegionName == nil {
-			c.required(at + "create.regionName")
-		}
-		if u.Delete != nil && u.Delete.RegionName == nil {
-			c.required(at + "delete.regionName")
-		}
-	}
+	c.replicas(in)
 	c.replicationMode(in.GlobalTableSettingsReplicationMode)
 	return c.err()
-}
-
-// replica checks a replica that is to be made or changed; nil is none.
-func (c *constraints) replica(r *replicaShape, at string) {
-	if r == nil {
-		return
-	}
-	if r.RegionName == nil {
-		c.required(at + "regionName")
-	}
-	c.override(&r.readOverride, at)
-	if r.GlobalSecondaryIndexes != nil {
-		c.count(len(r.GlobalSecondaryIndexes), at+"globalSecondaryIndexes", 1, 0)
-	}
-	for i := range r.GlobalSecondaryIndexes {
-		at := fmt.Sprintf("%sglobalSecondaryIndexes.%d.member.", at, i+1)
-		c.indexName(r.GlobalSecondaryIndexes[i].IndexName, at+"indexName")
-		c.override(&r.GlobalSecondaryIndexes[i].readOverride, at)
-	}
-	if r.TableClassOverride != nil {
-		c.enum(*r.TableClassOverride, at+"tableClassOverride", "STANDARD", "STANDARD_INFREQUENT_ACCESS")
-	}
-}
-
-func (c *constraints) override(o *readOverride, at string) {
-	if p := o.ProvisionedThroughputOverride; p != nil && p.ReadCapacityUnits != nil {
-		c.atLeast(*p.ReadCapacityUnits, at+"provisionedThroughputOverride.readCapacityUnits", 1)
-	}
-}
-
-func (c *constraints) replicationMode(mode *string) {
-	if mode != nil {
-		c.enum(*mode, "globalTableSettingsReplicationMode", "ENABLED", "DISABLED", "ENABLED_WITH_OVERRIDES")
-	}
 }
 
 // The kinds of change that one request may ask for. Most must come alone.
@@ -195,6 +115,7 @@ const (
 	ofReplicas
 	ofClass
 	ofProtection
+	ofSettingsMode
 )
 
 // concerns returns what the request is about.
@@ -213,6 +134,7 @@ func (in *updateTableInput) concerns() concern {
 		{ofReplicas, len(in.ReplicaUpdates) > 0},
 		{ofClass, in.TableClass != nil},
 		{ofProtection, in.DeletionProtectionEnabled != nil},
+		{ofSettingsMode, in.GlobalTableSettingsReplicationMode != nil},
 	} {
 		if x.given {
 			out |= x.of
@@ -223,10 +145,7 @@ func (in *updateTableInput) concerns() concern {
 
 // check refuses requests for nothing, for what does not go together, and for what is not there.
 func (in *updateTableInput) check() error {
-	switch {
-	case in.MultiRegionConsistency != nil && *in.MultiRegionConsistency == "STRONG", len(in.GlobalTableWitnessUpdates) > 0:
-		return parameter("MultiRegionConsistency STRONG is not supported; writes of several regions are merged")
-	case len(in.VectorIndexUpdates) > 0:
+	if len(in.VectorIndexUpdates) > 0 {
 		return invalid("VectorIndexUpdates are not supported")
 	}
 	of := in.concerns()
@@ -236,6 +155,9 @@ func (in *updateTableInput) check() error {
 			list = ""
 		}
 		return invalid("At least one of ProvisionedThroughput, BillingMode, UpdateStreamEnabled, GlobalSecondaryIndexUpdates, SSESpecification, ReplicaUpdates, MultiAccountReplicaReady, ReplicaTransitRoleArn, %sDeletionProtectionEnabled, OnDemandThroughput, WarmThroughput or TableClass is required", list)
+	}
+	if err := in.checkStrong(); err != nil {
+		return err
 	}
 	if err := checkClass(in.TableClass); err != nil {
 		return err
@@ -347,40 +269,12 @@ func (in *updateTableInput) checkIndexes() (made, dropped int, err error) {
 	return made, dropped, nil
 }
 
-func (in *updateTableInput) checkReplicas() error {
-	var kinds, regions []string
-	for i := range in.ReplicaUpdates {
-		u := &in.ReplicaUpdates[i]
-		if u.Disassociate != nil {
-			return parameter("ReplicaUpdates: Disassociate is not supported yet")
-		}
-		n := len(kinds)
-		if u.Create != nil {
-			kinds, regions = append(kinds, "create"), append(regions, *u.Create.RegionName)
-		}
-		if u.Update != nil {
-			kinds, regions = append(kinds, "update"), append(regions, *u.Update.RegionName)
-		}
-		if u.Delete != nil {
-			kinds, regions = append(kinds, "delete"), append(regions, *u.Delete.RegionName)
-		}
-		switch {
-		case len(kinds) == n:
-			return invalid("There are no actions specified in the Replica Update Action of the request.")
-		case len(slices.Compact(slices.Clone(kinds))) > 1:
-			return invalid("Update table operation with more than one type of replica actions not allowed.")
-		case len(kinds) > 1 && kinds[0] != "update":
-			return invalid("Update table operation with more than one create or delete replica actions not allowed")
-		case slices.Contains(regions[:n], regions[n]):
-			return invalid("Cannot target multiple regions with the same action")
-		}
-	}
-	return nil
-}
-
 // update makes the changes on a copy of the definition.
 func (h *Handler) update(d *table.Definition, in *updateTableInput) error {
 	if err := h.admit(d, in); err != nil {
+		return err
+	}
+	if err := h.checkSettingsMode(d, in.GlobalTableSettingsReplicationMode); err != nil {
 		return err
 	}
 	before := d.Clone()
@@ -398,8 +292,8 @@ func (h *Handler) update(d *table.Definition, in *updateTableInput) error {
 	if err := h.updateSSE(d, in.SSESpecification); err != nil {
 		return err
 	}
-	if in.TableClass != nil && *in.TableClass != d.Class && (d.Class != "" || *in.TableClass != standardClass) {
-		d.Class, d.ClassChanged = *in.TableClass, h.cfg.Now().UnixMilli()
+	if in.TableClass != nil {
+		h.updateClass(d, *in.TableClass)
 	}
 	if err := h.updateReplicas(d, in.ReplicaUpdates); err != nil {
 		return err
@@ -408,10 +302,13 @@ func (h *Handler) update(d *table.Definition, in *updateTableInput) error {
 	if of&ofProtection != 0 {
 		d.DeletionProtection = *in.DeletionProtectionEnabled
 	}
+	if of&ofSettingsMode != 0 {
+		d.SettingsMode = *in.GlobalTableSettingsReplicationMode
+	}
 	if reflect.DeepEqual(before, d) {
 		return nil
 	}
-	if of&^ofProtection != 0 { // deletion protection is each replica's own, everything else all replicas share
+	if of&^(ofProtection|ofSettingsMode) != 0 { // which are each replica's own; everything else all replicas share
 		d.Version = h.version(d)
 	}
 	if d.Status == table.Active && in.takesTime(of) {
@@ -464,7 +361,7 @@ func (h *Handler) admit(d *table.Definition, in *updateTableInput) error {
 		}
 	}
 	switch {
-	case of&^(ofProtection|ofSSE|ofWarm) == 0, d.Status == table.Active, len(filling) > 0:
+	case of&^(ofProtection|ofSSE|ofWarm|ofSettingsMode) == 0, d.Status == table.Active, len(filling) > 0:
 		return nil
 	case len(deleting) > 0 && of&ofIOPS != 0:
 		return errInUse("Attempt to change a resource which is still in use: Can't change table IOPS when an index is being deleted. Table: %s Indexes: [%s]", d.Schema.Name, strings.Join(deleting, ", "))
@@ -506,13 +403,19 @@ func (h *Handler) updateCapacity(d *table.Definition, in *updateTableInput) erro
 		if err := in.switchBilling(d, mode); err != nil {
 			return err
 		}
+		d.OverrideNoMore(func(o *table.Override) { o.Read, o.MaxRead, o.Indexes = 0, 0, nil })
 		if mode == table.OnDemand {
 			d.OnDemandSince = now.UnixMilli()
 		}
 	} else if in.ProvisionedThroughput != nil {
+		d.Throughput = d.In(h.cfg.Region.Name()).Throughput // what is changed is what is in force here
+		d.OverrideNoMore(func(o *table.Override) { o.Read = 0 })
 		if err := rescale(now, "table", &d.Throughput, &d.Warm, &d.Scaled, in.ProvisionedThroughput.units()); err != nil {
 			return err
 		}
+	}
+	if o := in.OnDemandThroughput; o != nil && o.MaxReadRequestUnits != nil {
+		d.OverrideNoMore(func(o *table.Override) { o.MaxRead = 0 })
 	}
 	if err := in.OnDemandThroughput.set(&d.OnDemand, "table", true); err != nil {
 		return err
@@ -569,6 +472,7 @@ func (h *Handler) updateIndex(d *table.Definition, definitions []attributeDefini
 		return invalid("Cannot %s an index that is not a GlobalSecondaryIndex: %s", verb, name)
 	case u.Delete != nil:
 		x.Deleting, x.Backfilling = true, false // the region takes it away
+		d.OverrideNoMore(func(o *table.Override) { *o.Index(name) = table.IndexOverride{Name: name} })
 		return nil
 	}
 	in := u.Update
@@ -583,6 +487,13 @@ func (h *Handler) updateIndex(d *table.Definition, definitions []attributeDefini
 		case in.ProvisionedThroughput == nil && !in.WarmThroughput.given():
 			return parameter("Both ReadCapacityUnits and WriteCapacityUnits must be specified for index: %s", name)
 		}
+	}
+	if in.ProvisionedThroughput != nil {
+		x.Throughput = d.In(h.cfg.Region.Name()).Schema.Index(name).Throughput
+		d.OverrideNoMore(func(o *table.Override) { o.Index(name).Read = 0 })
+	}
+	if o := in.OnDemandThroughput; o != nil && o.MaxReadRequestUnits != nil {
+		d.OverrideNoMore(func(o *table.Override) { o.Index(name).MaxRead = 0 })
 	}
 	switch {
 	case in.ProvisionedThroughput == nil:
@@ -650,56 +561,4 @@ func (h *Handler) createIndex(d *table.Definition, definitions []attributeDefini
 		return err
 	}
 	return checkIncluded(s)
-}
-
-// updateReplicas adds and removes regions. The replicator of each region carries it out.
-func (h *Handler) updateReplicas(d *table.Definition, updates []replicaUpdate) error {
-	own := h.cfg.Region.Name()
-	stamp := h.version(d)
-	for i := range updates {
-		u := &updates[i]
-		switch {
-		case u.Create != nil:
-			name := *u.Create.RegionName
-			if name == own {
-				return errOwnRegion()
-			}
-			if peers := h.cfg.Peers(); !slices.Contains(peers, name) {
-				return invalid("Region %s is not supported. The latest version of global tables are only supported in the following regions: [%s]", shorten(name), strings.Join(peers, ", "))
-			}
-			if r := d.Replica(name); r != nil && r.Live() {
-				return invalid("Failed to create a the new replica of table with name: ‘%s’ because one or more replicas already existed as tables.", d.Schema.Name)
-			}
-			if r := d.Replica(own); r == nil || !r.Live() {
-				d.SetReplica(own, own, table.Active, stamp)
-			}
-			d.SetReplica(own, name, table.Creating, stamp)
-			if d.Stream == nil || !d.Stream.Enabled {
-				d.Stream = h.stream("NEW_AND_OLD_IMAGES")
-			}
-		case u.Delete != nil:
-			name := *u.Delete.RegionName
-			if name == own {
-				return errOwnRegion()
-			}
-			if r := d.Replica(name); r == nil || r.Status == table.Gone || r.Status == table.Deleting {
-				return errNoReplica(name)
-			}
-			d.SetReplica(own, name, table.Deleting, stamp)
-		case u.Update != nil:
-			// A replica's own overrides are settings of capacity, which nothing is limited by.
-			if r := d.Replica(*u.Update.RegionName); r == nil || !r.Live() {
-				return errNoReplica(*u.Update.RegionName)
-			}
-		}
-	}
-	return nil
-}
-
-func errOwnRegion() *Error {
-	return invalid("Cannot add or delete the local region through ReplicaUpdates. Use CreateTable, DeleteTable, or UpdateTable as required.")
-}
-
-func errNoReplica(region string) *Error {
-	return invalid("Update global table operation failed because one or more replicas were not part of the global table. Please retry the request without these replicas: [%s].", shorten(region))
 }

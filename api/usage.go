@@ -56,7 +56,7 @@ func (h *Handler) usage(t *region.Table) *usage {
 	if !h.cfg.EnforceThroughput && len(d.Insights) == 0 {
 		return nil
 	}
-	return &usage{h.usages.of(h, t.ID), h, d, h.cfg.Now()}
+	return &usage{h.usages.of(h, t.ID), h, d.In(h.cfg.Region.Name()), h.cfg.Now()}
 }
 
 func (u *usages) of(h *Handler, id uint32) *tableUsage {

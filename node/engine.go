@@ -101,7 +101,7 @@ func openEngine(cfg Config, archive backup.Archive) (e *Engine, err error) {
 	e.rep.verify.every = cfg.VerifyEvery
 	operator := &admin.Operator{Region: e.region, Links: e.rep, Backups: e.backups, Verifier: e.rep, Now: cfg.Now}
 	e.handler = api.New(api.Config{
-		Region: e.region, Verifier: cfg.verifier(e.keys), Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Peers: e.rep.Peers, Operator: operator.Handle,
+		Region: e.region, Verifier: cfg.verifier(e.keys), Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Peers: e.rep.Peers, Replica: e.rep.Replica, Operator: operator.Handle,
 		Overloaded: func(err error) bool { return errors.Is(err, group.ErrOverloaded) }, EnforceThroughput: cfg.EnforceThroughput,
 		Seen: e.rep.seen, Fenced: e.rep.Fenced,
 	})

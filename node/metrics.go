@@ -47,6 +47,7 @@ var (
 	keptDesc      = prometheus.NewDesc("commutator_conflict_records", "Conflict records that this region has.", []string{"table"}, nil)
 	shedDesc      = prometheus.NewDesc("commutator_conflict_records_shed_total", "Conflicts of which this region has no record for want of room.", []string{"table"}, nil)
 	lagDesc       = prometheus.NewDesc("commutator_replication_lag_seconds", "Age of the newest word of another region when it arrived.", []string{"table", "from"}, nil)
+	pendingDesc   = prometheus.NewDesc("commutator_replication_pending", "Changes of this region that another has not acknowledged yet.", []string{"table", "to"}, nil)
 	offsetDesc    = prometheus.NewDesc("commutator_clock_offset_seconds", "How far another region's clock is ahead of this one's.", []string{"region"}, nil)
 	heldDesc      = prometheus.NewDesc("commutator_replication_held_streams", "Streams of another region whose writes are held: they are stamped too far ahead.", []string{"region"}, nil)
 	linkDesc      = prometheus.NewDesc("commutator_region_reachable", "1 when the last exchange with another region succeeded.", []string{"region"}, nil)
@@ -54,7 +55,7 @@ var (
 
 // Describe is prometheus.Collector's.
 func (c tableCollector) Describe(descs chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{itemsDesc, bytesDesc, conflictsDesc, keptDesc, shedDesc, lagDesc, linkDesc, offsetDesc, heldDesc} {
+	for _, d := range []*prometheus.Desc{itemsDesc, bytesDesc, conflictsDesc, keptDesc, shedDesc, lagDesc, pendingDesc, linkDesc, offsetDesc, heldDesc} {
 		descs <- d
 	}
 }
@@ -73,6 +74,9 @@ func (c tableCollector) Collect(metrics chan<- prometheus.Metric) {
 		kept, shed := t.ConflictsKept()
 		metrics <- prometheus.MustNewConstMetric(keptDesc, prometheus.GaugeValue, float64(kept), name)
 		metrics <- prometheus.MustNewConstMetric(shedDesc, prometheus.CounterValue, float64(shed), name)
+		for to, n := range c.n.rep.Pending(d) {
+			metrics <- prometheus.MustNewConstMetric(pendingDesc, prometheus.GaugeValue, float64(n), name, to)
+		}
 		for from, lag := range c.n.rep.Lag(d.GlobalID) {
 			metrics <- prometheus.MustNewConstMetric(lagDesc, prometheus.GaugeValue, lag.Seconds(), name, from)
 		}

@@ -354,7 +354,8 @@ func (r *replicator) ours(more ...*table.Definition) (replication.Tables, error)
 	}
 	for _, d := range append(defs, more...) {
 		if len(d.Replicas) == 0 {
-			continue
+			// A table of this region alone: the others are told that its name is taken here.
+			d = &table.Definition{GlobalID: d.GlobalID, Schema: table.Schema{Name: d.Schema.Name}}
 		}
 		b, err := json.Marshal(d)
 		if err != nil {
@@ -430,7 +431,7 @@ func (r *replicator) take(ctx context.Context, defs map[string]*table.Definition
 				if d.Take(r.self, theirs) && d.Status == table.Active {
 					d.Status = table.Updating
 				}
-				if own := d.Replica(r.self); own != nil && own.Status == table.Deleting && d.Status != table.Deleting {
+				if own := d.Replica(r.self); own != nil && own.Status == table.Deleting && d.Status != table.Deleting && !d.Leaving {
 					if d.DeletionProtection {
 						r.logger.Warn("replicator: a replica under deletion protection is not removed", "table", d.Schema.Name)
 						d.SetReplica(r.self, r.self, table.Active, uint64(r.region.Stamp()))
@@ -543,7 +544,11 @@ func (r *replicator) reconcile(ctx context.Context) {
 		case table.Creating:
 			r.start(ctx, d.GlobalID, func() error { return r.join(ctx, d) })
 		case table.Deleting:
-			r.start(ctx, d.GlobalID, func() error { return r.leave(ctx, d) })
+			if d.Leaving && d.Status != table.Deleting {
+				r.start(ctx, d.GlobalID, func() error { return r.disassociate(ctx, d) })
+			} else {
+				r.start(ctx, d.GlobalID, func() error { return r.leave(ctx, d) })
+			}
 		}
 		if own.Status != table.Active && own.Status != table.Deleting {
 			continue
@@ -723,6 +728,88 @@ func deltas(changes []replication.Change) []op.Delta {
 // leave ends this region's replica: once every other region knows and has all that was written here, it
 // is gone.
 func (r *replicator) leave(ctx context.Context, d *table.Definition) error {
+	if err := r.shipped(ctx, d); err != nil {
+		return err
+	}
+	if err := r.region.Bury(ctx, d.GlobalID, d.Replica(r.self).Version); err != nil {
+		return err
+	}
+	_, err := r.region.Change(ctx, d.Schema.Name, func(n *table.Definition) error {
+		n.SetReplica(r.self, r.self, table.Gone, uint64(r.region.Stamp()))
+		return nil
+	})
+	return err
+}
+
+// disassociate ends this region's replica and leaves its table: once every other region knows and has all that was written here, and
+// all that was written there before this one was asked to go is here, it is a table of this region alone. The others note that the
+// replica is gone when they hear of it no more.
+func (r *replicator) disassociate(ctx context.Context, d *table.Definition) error {
+	asked := d.Replica(r.self).Version
+	if err := r.shipped(ctx, d); err != nil {
+		return err
+	}
+	for _, o := range d.Others(r.self) {
+		if err := r.drain(ctx, r.peer(o.Region), d); err != nil {
+			return fmt.Errorf("what region %s wrote is not all here yet: %w", o.Region, err)
+		}
+	}
+	if err := r.region.Bury(ctx, d.GlobalID, asked); err != nil {
+		return err
+	}
+	_, err := r.region.Change(ctx, d.Schema.Name, func(n *table.Definition) error {
+		if n.GlobalID == d.GlobalID && n.Leaving && n.Status != table.Deleting {
+			n.Leave(r.self, region.NewID())
+			if n.Status == table.Active {
+				n.Status = table.Updating
+			}
+		}
+		return nil
+	})
+	return err
+}
+
+// drain follows a peer's partitions until all is here that was written there before the call.
+func (r *replicator) drain(ctx context.Context, p *peer, d *table.Definition) error {
+	t, err := r.region.Opened(ctx, d.Schema.Name)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	theirs, instance := p.defs[d.GlobalID], p.instance
+	r.mu.Unlock()
+	if theirs == nil {
+		return nil // it has no replica any more
+	}
+	for _, part := range theirs.Partitions {
+		s := stream{p.name, d.GlobalID, instance, part.ID}
+		fctx, cancel := context.WithCancel(ctx)
+		end := &drained{sink: sink{r: r, t: t, s: s, stream: replication.StreamName(s.peer, s.instance, s.partition)}, cancel: cancel}
+		err := p.client.Follow(fctx, replication.Resume{Region: r.self, Table: s.table, Instance: s.instance, Partition: s.partition, Seq: t.Cursor(end.stream)}, end)
+		cancel()
+		if !end.reached {
+			return cmp.Or(err, context.Cause(ctx), errors.New("the stream ended"))
+		}
+	}
+	return nil
+}
+
+// drained is a sink until the first progress: a new stream begins with all that there is, and then says so.
+type drained struct {
+	sink
+	cancel  context.CancelFunc
+	reached bool
+}
+
+// Progress is replication.Sink's.
+func (k *drained) Progress(p replication.Progress) {
+	k.sink.Progress(p)
+	k.reached = true
+	k.cancel()
+}
+
+// shipped returns an error until every other region knows that this one leaves and has all that was written here.
+func (r *replicator) shipped(ctx context.Context, d *table.Definition) error {
 	for _, o := range d.Others(r.self) {
 		p := r.peer(o.Region)
 		if p == nil {
@@ -760,14 +847,7 @@ func (r *replicator) leave(ctx context.Context, d *table.Definition) error {
 			}
 		}
 	}
-	if err := r.region.Bury(ctx, d.GlobalID, d.Replica(r.self).Version); err != nil {
-		return err
-	}
-	_, err := r.region.Change(ctx, d.Schema.Name, func(n *table.Definition) error {
-		n.SetReplica(r.self, r.self, table.Gone, uint64(r.region.Stamp()))
-		return nil
-	})
-	return err
+	return nil
 }
 
 // unshipped tells whether a partition has changes of this region's own that a follower has not applied.
@@ -787,6 +867,77 @@ func (r *replicator) unshipped(id, follower string, p *region.Partition) bool {
 			return false
 		}
 	}
+}
+
+// Pending returns, by region, how many changes of this region's a table's replica there has not acknowledged. Beyond pendingExactly it
+// counts what others wrote, too.
+func (r *replicator) Pending(d *table.Definition) map[string]uint64 {
+	out := map[string]uint64{}
+	r.mu.Lock()
+	leads := r.term > 0
+	r.mu.Unlock()
+	if !leads {
+		return out
+	}
+	for _, o := range d.Others(r.self) {
+		out[o.Region] = 0
+		for _, t := range r.region.Tables() {
+			if t.ID != d.ID {
+				continue
+			}
+			for _, p := range t.Partitions() {
+				r.mu.Lock()
+				var acked uint64
+				if known := r.tables[d.GlobalID]; known != nil {
+					acked = known.acked[o.Region][p.ID]
+				}
+				r.mu.Unlock()
+				out[o.Region] += pending(p, acked)
+			}
+		}
+	}
+	return out
+}
+
+// pendingExactly is how many entries of a change log are looked at to count.
+const pendingExactly = 4096
+
+func pending(p *region.Partition, acked uint64) uint64 {
+	seq := p.State().Seq
+	if acked = max(acked, p.State().Trimmed); acked >= seq {
+		return 0
+	}
+	if seq-acked > pendingExactly {
+		return seq - acked
+	}
+	var n uint64
+	for acked < seq {
+		changes, last, _, err := p.Changes(acked, seedPartBytes)
+		if err != nil {
+			return seq - acked + n
+		}
+		n, acked = n+uint64(len(changes)), last
+	}
+	return n
+}
+
+// Replica is api.Config's.
+func (r *replicator) Replica(region, name string) *table.Definition {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := r.peers[region]
+	if p == nil {
+		return nil
+	}
+	for _, d := range p.defs {
+		if d.Schema.Name != name {
+			continue
+		}
+		if own := d.Replica(region); own == nil || own.Live() { // it has one such table
+			return d
+		}
+	}
+	return nil
 }
 
 // follow follows one partition of a peer until ctx ends.

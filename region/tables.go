@@ -71,9 +71,9 @@ func (r *Region) Create(ctx context.Context, d *table.Definition) (*table.Defini
 		return nil, err
 	}
 	d = d.Clone()
-	d.ID, d.UUID, d.Status = tableID, newUUID(), table.Creating
+	d.ID, d.UUID, d.Status = tableID, NewID(), table.Creating
 	if d.GlobalID == "" {
-		d.GlobalID = newUUID()
+		d.GlobalID = NewID()
 	}
 	if d.Version == 0 {
 		d.Version = uint64(r.Stamp())
@@ -93,8 +93,8 @@ func (r *Region) Create(ctx context.Context, d *table.Definition) (*table.Defini
 	return d, err
 }
 
-// newUUID returns a random UUID, as TableId has it.
-func newUUID() string {
+// NewID returns a random UUID, as TableId has it.
+func NewID() string {
 	var b [16]byte
 	rand.Read(b[:]) // never fails: crypto/rand ends the process when it has no randomness
 	b[6], b[8] = b[6]&0x0F|0x40, b[8]&0x3F|0x80

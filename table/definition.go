@@ -32,12 +32,21 @@ type Definition struct {
 
 	// Version orders definitions of one global table over all regions: the HLC of the change that made
 	// it. The greatest wins, whole, except for what is a replica's own (ID, UUID, Status, Tags,
-	// DeletionProtection, Partitions, Policy, StreamPolicy, Insights, Kinesis). Two regions may come to the same one: see Take.
+	// DeletionProtection, Partitions, Policy, StreamPolicy, Insights, Kinesis, Leaving, SettingsMode). Two regions may come to the same one: see Take.
 	Version uint64
 
 	// Replicas lists the regions of a global table, this one among them, sorted by region; empty for a
 	// table of one region.
 	Replicas []Replica `json:",omitempty"`
+
+	// Overrides lists what replicas have other than the table, sorted by region. All share it.
+	Overrides []Override `json:",omitempty"`
+
+	// Leaving says that this region's replica, which is DELETING to the others, keeps its data and becomes a table of its own.
+	Leaving bool `json:",omitempty"`
+
+	// SettingsMode is the GlobalTableSettingsReplicationMode that a table of one region was given; it means nothing here.
+	SettingsMode string `json:",omitempty"`
 
 	// Partitions cover the whole key space in order; the first one's Start is empty.
 	Partitions []Partition
@@ -239,7 +248,7 @@ func (d *Definition) Take(own string, theirs *Definition) bool {
 		d.Billing, d.Throughput, d.OnDemand = theirs.Billing, theirs.Throughput, theirs.OnDemand
 		d.Warm, d.Scaled, d.OnDemandSince = theirs.Warm, theirs.Scaled, theirs.OnDemandSince
 		d.Class, d.ClassChanged = theirs.Class, theirs.ClassChanged
-		d.Scaling = slices.Clone(theirs.Scaling)
+		d.Scaling, d.Overrides = slices.Clone(theirs.Scaling), cloneOverrides(theirs.Overrides)
 		d.Stream, d.SSE = clonePointer(theirs.Stream), clonePointer(theirs.SSE)
 		d.Version = theirs.Version
 		changed = true
@@ -263,7 +272,7 @@ func (d *Definition) Take(own string, theirs *Definition) bool {
 func (d *Definition) shared() []byte {
 	s := Definition{
 		Schema: d.Schema.Clone(), Billing: d.Billing, Throughput: d.Throughput, OnDemand: d.OnDemand, Warm: d.Warm, Scaled: d.Scaled,
-		OnDemandSince: d.OnDemandSince, Class: d.Class, ClassChanged: d.ClassChanged, Stream: d.Stream, SSE: d.SSE, Scaling: d.Scaling,
+		OnDemandSince: d.OnDemandSince, Class: d.Class, ClassChanged: d.ClassChanged, Stream: d.Stream, SSE: d.SSE, Scaling: d.Scaling, Overrides: d.Overrides,
 	}
 	s.Schema.Solo = false
 	s.Schema.Indexes = slices.DeleteFunc(s.Schema.Indexes, func(x Index) bool { return x.Deleting })
@@ -280,6 +289,15 @@ func (d *Definition) shared() []byte {
 // Bare takes away what one replica has for itself alone, so that what is left may begin another table or replica.
 func (d *Definition) Bare() {
 	d.Tags, d.DeletionProtection, d.Restore, d.Policy, d.StreamPolicy, d.Insights, d.Kinesis = nil, false, nil, nil, nil, nil, nil
+	d.Leaving, d.SettingsMode = false, ""
+}
+
+// Leave makes the definition, which is the named region's own, that of a table of this region alone, with what was in force here.
+// A table made by another region by its former global id is another table from now on.
+func (d *Definition) Leave(own, globalID string) {
+	*d = *d.In(own).Clone()
+	d.GlobalID, d.Replicas, d.Overrides, d.Leaving = globalID, nil, nil, false
+	d.Schema.Solo = true
 }
 
 // Clone returns a copy to change: nothing that may be changed in place is shared.
@@ -288,6 +306,7 @@ func (d *Definition) Clone() *Definition {
 	c.Stream, c.SSE, c.Restore = clonePointer(d.Stream), clonePointer(d.SSE), clonePointer(d.Restore)
 	c.Policy, c.StreamPolicy = clonePointer(d.Policy), clonePointer(d.StreamPolicy)
 	c.Insights, c.Kinesis, c.Scaling = slices.Clone(d.Insights), slices.Clone(d.Kinesis), slices.Clone(d.Scaling)
+	c.Overrides = cloneOverrides(d.Overrides)
 	c.Schema = d.Schema.Clone()
 	c.Tags, c.Replicas, c.Partitions = slices.Clone(d.Tags), slices.Clone(d.Replicas), slices.Clone(d.Partitions)
 	for i := range c.Partitions {

@@ -28,6 +28,7 @@ func full() *Definition {
 		Tags: []Tag{{"k", "v"}}, Stream: &Stream{true, "NEW_IMAGE", "label"}, SSE: &SSE{true, "KMS", "key"}, Version: 9,
 		Replicas: []Replica{{"us-east-1", Active, 5}}, Partitions: []Partition{{ID: 4, Start: Key{1}}}, Restore: &RestoreSummary{"b", "s", 8, true, 2},
 		Policy: &Policy{"{}", "r"}, StreamPolicy: &Policy{"{}", "r"}, Insights: []Insight{{"x", true, true, 1, 1}}, Kinesis: []KinesisDestination{{"arn", "MILLISECOND"}},
+		Overrides: []Override{{"us-east-1", 1, 2, "STANDARD", 3, "k", []IndexOverride{{"x", 4, 5}}}}, Leaving: true, SettingsMode: "ENABLED",
 		Scaling: []Scaling{{Region: "us-east-1", Index: "x", Min: 1, Max: 2, Role: "r", Policy: ScalingPolicy{"p", 70, 1, 2, true}}},
 	}
 }
@@ -102,6 +103,7 @@ func TestTakingADefinitionSharesNothingWithIt(t *testing.T) {
 	scramble(t, "SSE", reflect.ValueOf(ours.SSE))
 	scramble(t, "Replicas", reflect.ValueOf(ours.Replicas))
 	scramble(t, "Scaling", reflect.ValueOf(ours.Scaling))
+	scramble(t, "Overrides", reflect.ValueOf(ours.Overrides))
 	if !reflect.DeepEqual(theirs, want) {
 		t.Errorf("got  %+v\nwant %+v", theirs, want)
 	}
@@ -139,6 +141,7 @@ func TestRegionsThatExchangeDefinitionsAgree(t *testing.T) {
 			case 0:
 				d.Version = max(stamp, d.Version+1)
 				d.Class = rapid.SampledFrom([]string{"", "STANDARD", "STANDARD_INFREQUENT_ACCESS"}).Draw(t, "class")
+				d.Override(regions[region.Draw(t, "overridden")], func(o *Override) { o.Read = rapid.Int64Range(0, 2).Draw(t, "read") })
 				if id := d.Schema.NextIndexID(); rapid.Bool().Draw(t, "a new index") {
 					d.Schema.Indexes = append(d.Schema.Indexes, Index{ID: id, Name: fmt.Sprintf("x%d", id), Backfilling: true})
 				}

@@ -51,6 +51,7 @@ var exceptions = []exception{
 		reason: "1024 is for ARNs; what is none is held to a name's length"},
 	{op: "DisableKinesisStreamingDestination", at: "streamArn", what: "too short", reason: "the service takes any ARN here, and finds that it has no such destination"},
 	{op: "UpdateKinesisStreamingDestination", at: "streamArn", what: "too short", reason: "the service takes any ARN here, and finds that it has no such destination"},
+	{op: "UpdateTable", at: "globalTableSettingsReplicationMode", what: "one of the words", text: "Only ENABLED and DISABLED settings replication are supported for a Regional Table", reason: "the service refuses the third to be set"},
 	{op: "CreateTable|UpdateTable", at: "tableClass", what: "enum.*", text: "Invalid table-class parameter provided.", reason: "the service says so in its own words"},
 	{op: "CreateTable", at: "tags.1.member.*", what: "absent|null|too .*", reason: "the service says so in its own words, behind what else is wrong"},
 	{op: "TagResource", at: "tags.1.member.*", what: "absent|null|too .*", text: "The Tag ", reason: "the service says so in its own words"},
