@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/commutatordb/commutator/region"
 	"github.com/commutatordb/commutator/table"
@@ -49,10 +50,13 @@ func createTable(q *request, ctx context.Context) error {
 		return err
 	}
 	answer := q.h.describe(made)
-	// What a table can take is not in this answer yet, but for what was asked for.
+	// What a table and its indexes can take is not in this answer yet, but for what was asked for.
+	// Source: Developer Guide, "Create a new DynamoDB table with higher warm throughput".
 	answer.WarmThroughput = in.WarmThroughput.status(answer.WarmThroughput, table.Updating)
 	for i := range answer.GlobalSecondaryIndexes {
-		answer.GlobalSecondaryIndexes[i].WarmThroughput = nil
+		x := &answer.GlobalSecondaryIndexes[i]
+		asked := slices.IndexFunc(in.GlobalSecondaryIndexes, func(s indexShape) bool { return *s.IndexName == x.IndexName })
+		x.WarmThroughput = in.GlobalSecondaryIndexes[asked].WarmThroughput.status(x.WarmThroughput, table.Updating)
 	}
 	return q.encode(struct{ TableDescription tableDescription }{answer})
 }
