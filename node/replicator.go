@@ -92,6 +92,7 @@ type peer struct {
 
 	// Below replicator.mu, and of the term:
 	instance uint64
+	revision uint64                       // of its word
 	defs     map[string]*table.Definition // its own, by global id; nil before the first exchange
 	heard    time.Time                    // of the last exchange that succeeded
 	err      error                        // of the last one, if it failed
@@ -327,10 +328,25 @@ func (r *replicator) exchange(ctx context.Context, p *peer) error {
 		return err
 	}
 	r.mu.Lock()
-	p.instance, p.defs, p.heard = theirs.Instance, defs, r.now()
+	p.heard = r.now()
 	r.mu.Unlock()
+	if !r.heard(p, theirs, defs) {
+		return nil
+	}
 	_, err = r.take(ctx, defs)
 	return err
+}
+
+// heard takes note of what a region says of itself, and tells whether that is its newest word: one that was long on its way, or
+// sent twice, may come behind a newer one.
+func (r *replicator) heard(p *peer, theirs replication.Tables, defs map[string]*table.Definition) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p.defs != nil && p.instance == theirs.Instance && theirs.Revision < p.revision {
+		return false
+	}
+	p.instance, p.revision, p.defs = theirs.Instance, theirs.Revision, defs
+	return true
 }
 
 func decodeDefinitions(t replication.Tables) (map[string]*table.Definition, error) {
@@ -348,10 +364,11 @@ func decodeDefinitions(t replication.Tables) (map[string]*table.Definition, erro
 // ours is what this region tells the others.
 func (r *replicator) ours(more ...*table.Definition) (replication.Tables, error) {
 	t := replication.Tables{Region: r.self, Instance: r.region.Instance()}
-	defs, err := r.region.Definitions()
+	defs, revision, err := r.region.Catalog()
 	if err != nil {
 		return t, err
 	}
+	t.Revision = revision
 	for _, d := range append(defs, more...) {
 		if len(d.Replicas) == 0 {
 			// A table of this region alone: the others are told that its name is taken here.
@@ -377,14 +394,11 @@ func (r *replicator) Exchange(ctx context.Context, theirs replication.Tables) (r
 	if err != nil {
 		return replication.Tables{}, err
 	}
-	r.mu.Lock()
-	if p := r.peers[theirs.Region]; p != nil && r.term == term {
-		p.instance, p.defs = theirs.Instance, defs
-	}
-	r.mu.Unlock()
-	refused, err := r.take(ctx, defs)
-	if err != nil {
-		return replication.Tables{}, err
+	var refused []*table.Definition
+	if p := r.peer(theirs.Region); p == nil || r.over(term) || r.heard(p, theirs, defs) {
+		if refused, err = r.take(ctx, defs); err != nil {
+			return replication.Tables{}, err
+		}
 	}
 	task.Poke(r.wake)
 	// See exchange.

@@ -58,6 +58,8 @@ type view struct {
 	tables map[string]definition // the rows of tables, by the tables' names
 	self   *identity             // nil: no node has given the region one yet
 	err    error                 // of a row that cannot be read
+
+	revision uint64 // the Raft index of the last entry applied: greater in every later view
 }
 
 func openCatalog(store *storage.Store, updated func()) (*catalog, error) {
@@ -96,7 +98,7 @@ func (c *catalog) load() error {
 }
 
 func (c *catalog) publish() {
-	v := &view{rows: maps.Clone(c.rows), tables: map[string]definition{}}
+	v := &view{rows: maps.Clone(c.rows), tables: map[string]definition{}, revision: c.applied}
 	for name, r := range v.rows {
 		if name == rowSelf {
 			v.self = &identity{}

@@ -26,16 +26,23 @@ func (r *Region) Stamp() crdt.HLC { return crdt.At(r.cfg.Now().UnixMilli(), 0) }
 
 // Definitions returns every table of the catalog, sorted by name. They must not be changed.
 func (r *Region) Definitions() ([]*table.Definition, error) {
-	defs, err := r.catalog.definitions()
-	if err != nil {
-		return nil, err
+	defs, _, err := r.Catalog()
+	return defs, err
+}
+
+// Catalog returns every table of the catalog, sorted by name, and a number that is greater whenever the catalog is another, at whichever
+// node of the region: of two words of the region's it tells which is the later. They must not be changed.
+func (r *Region) Catalog() (defs []*table.Definition, revision uint64, err error) {
+	v := r.catalog.view.Load()
+	if v.err != nil {
+		return nil, 0, v.err
 	}
-	out := make([]*table.Definition, 0, len(defs))
-	for _, d := range defs {
+	out := make([]*table.Definition, 0, len(v.tables))
+	for _, d := range v.tables {
 		out = append(out, d.Definition)
 	}
 	slices.SortFunc(out, func(a, b *table.Definition) int { return strings.Compare(a.Schema.Name, b.Schema.Name) })
-	return out, nil
+	return out, v.revision, nil
 }
 
 // Definition returns the table's definition, or ErrNoTable. It must not be changed.

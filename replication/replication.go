@@ -63,6 +63,8 @@ type Tables struct {
 	Region      string
 	Instance    uint64
 	Definitions [][]byte // table.Definition as JSON
+	// Revision orders the words of one instance: a word that arrives behind one of a greater revision is out of date.
+	Revision uint64
 
 	// Of an answer, by the answering region's clock, in ns since the Unix epoch: when the question came, and when it was answered.
 	ReceivedAt, AnsweredAt int64

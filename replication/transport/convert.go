@@ -174,9 +174,9 @@ func listFromProto(m *pb.ListChunk) ([]replication.Entry, error) {
 }
 
 func tablesToProto(t replication.Tables) *pb.Tables {
-	return &pb.Tables{Region: t.Region, Instance: t.Instance, Definitions: t.Definitions, ReceivedUnixNano: t.ReceivedAt, AnsweredUnixNano: t.AnsweredAt}
+	return &pb.Tables{Region: t.Region, Instance: t.Instance, Definitions: t.Definitions, Revision: t.Revision, ReceivedUnixNano: t.ReceivedAt, AnsweredUnixNano: t.AnsweredAt}
 }
 
 func tablesFromProto(m *pb.Tables) replication.Tables {
-	return replication.Tables{Region: m.Region, Instance: m.Instance, Definitions: m.Definitions, ReceivedAt: m.ReceivedUnixNano, AnsweredAt: m.AnsweredUnixNano}
+	return replication.Tables{Region: m.Region, Instance: m.Instance, Definitions: m.Definitions, Revision: m.Revision, ReceivedAt: m.ReceivedUnixNano, AnsweredAt: m.AnsweredUnixNano}
 }

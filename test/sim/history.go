@@ -19,6 +19,7 @@ type history struct {
 	dots    []crdt.Dot           // in the order of their first shipping
 	byItem  map[writesTo][]crdt.Dot
 	arrived map[arrival]time.Duration
+	seeded  map[*regionOf][]time.Duration // when a region was seeded anew
 	leaders map[leadership]*machine
 	begun   bool // the tables are set up
 }
@@ -78,7 +79,7 @@ type change struct {
 }
 
 func newHistory() *history {
-	return &history{byMark: map[string]*operation{}, changes: map[crdt.Dot]*change{}, byItem: map[writesTo][]crdt.Dot{}, arrived: map[arrival]time.Duration{}, leaders: map[leadership]*machine{}}
+	return &history{byMark: map[string]*operation{}, changes: map[crdt.Dot]*change{}, byItem: map[writesTo][]crdt.Dot{}, arrived: map[arrival]time.Duration{}, seeded: map[*regionOf][]time.Duration{}, leaders: map[leadership]*machine{}}
 }
 
 // markPrefix begins every operation's mark; markSize is its length.

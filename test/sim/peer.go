@@ -180,7 +180,12 @@ func (p *peer) Follow(ctx context.Context, from replication.Resume, sink replica
 
 // Seed is replication.Peer's.
 func (p *peer) Seed(ctx context.Context, region, table string, partition uint64, receive func(replication.SeedPart) error) error {
-	if w := p.from.w; w.history.begun {
+	defer func() {
+		if w := p.from.w; w.history.begun {
+			w.history.seeded[p.from.region] = append(w.history.seeded[p.from.region], w.now)
+		}
+	}()
+	if w := p.from.w; w.history.begun && w.joining != p.from.region {
 		w.violate("%s is seeded again from %s: a change log was not kept for it", p.from.name, p.to.name)
 	}
 	return receiveAll(ctx, p, func(ctx context.Context, s replication.Source, send func(replication.SeedPart) error) error {

@@ -25,8 +25,8 @@ type Config struct {
 // check refuses what no run could be made of.
 func (c *Config) check() error {
 	for _, f := range c.Families {
-		if !slices.Contains(familyNames, f) {
-			return fmt.Errorf("there is no family of faults %q; there are %s", f, strings.Join(familyNames, ", "))
+		if known := slices.Concat(familyNames, openFamilies); !slices.Contains(known, f) {
+			return fmt.Errorf("there is no family of faults %q; there are %s", f, strings.Join(known, ", "))
 		}
 	}
 	switch {
@@ -103,20 +103,19 @@ func (w *world) run() {
 	}
 	until := w.now + chaos
 	w.chaos(until)
-	working := 0
 	for _, r := range w.regions {
 		for n := range w.cfg.Clients {
-			working++
-			p.Go(func() { w.client(r, n, until); working-- })
+			w.working++
+			p.Go(func() { w.client(r, n, until); w.working-- })
 		}
 	}
 	if w.chance(0.3) {
-		working++
-		p.Go(func() { w.backups(until); working-- })
+		w.working++
+		p.Go(func() { w.backups(until); w.working-- })
 	}
 	w.runUntil(chaos, func() bool { return len(w.violations) > 0 })
 	w.heal()
-	if !w.runUntil(settleLimit, func() bool { return working == 0 || len(w.violations) > 0 }) {
+	if !w.runUntil(settleLimit, func() bool { return w.working == 0 || len(w.violations) > 0 }) {
 		w.violate("clients still wait %s after everything is healed", settleLimit)
 	}
 	if len(w.violations) > 0 {

@@ -86,6 +86,11 @@ func (w *world) mayHaveSeen(o, other *operation, dot crdt.Dot) bool {
 		return other.invoked <= o.returned || o.outcome == unknown
 	}
 	at, ok := w.history.arrived[arrival{o.region, dot}]
+	for _, seeded := range w.history.seeded[o.region] { // with all that its source had by then
+		if other.invoked <= seeded && (!ok || seeded < at) {
+			at, ok = seeded, true
+		}
+	}
 	return ok && (at <= o.returned || o.outcome == unknown)
 }
 

@@ -27,8 +27,10 @@ type world struct {
 	count   *Counts
 	history *history
 
-	rots           bool // disks do, between crash and restart
-	faithless      bool // who has promised a vote may crash
+	working        int       // tasks of clients under way
+	joining        *regionOf // is being given its replica anew
+	rots           bool      // disks do, between crash and restart
+	faithless      bool      // who has promised a vote may crash
 	restored       []restored
 	lastWriterWins bool
 	families       []string // of faults, that this seed draws from

@@ -30,8 +30,9 @@ type Tables struct {
 	Instance    uint64                 `protobuf:"fixed64,2,opt,name=instance,proto3" json:"instance,omitempty"`     // of the sender's region: another after it lost its data
 	Definitions [][]byte               `protobuf:"bytes,3,rep,name=definitions,proto3" json:"definitions,omitempty"` // table.Definition as JSON
 	// In an answer, by its sender's clock:
-	ReceivedUnixNano int64 `protobuf:"varint,4,opt,name=received_unix_nano,json=receivedUnixNano,proto3" json:"received_unix_nano,omitempty"` // when the question came
-	AnsweredUnixNano int64 `protobuf:"varint,5,opt,name=answered_unix_nano,json=answeredUnixNano,proto3" json:"answered_unix_nano,omitempty"`
+	ReceivedUnixNano int64  `protobuf:"varint,4,opt,name=received_unix_nano,json=receivedUnixNano,proto3" json:"received_unix_nano,omitempty"` // when the question came
+	AnsweredUnixNano int64  `protobuf:"varint,5,opt,name=answered_unix_nano,json=answeredUnixNano,proto3" json:"answered_unix_nano,omitempty"`
+	Revision         uint64 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"` // greater in every later word of the instance's
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -97,6 +98,13 @@ func (x *Tables) GetReceivedUnixNano() int64 {
 func (x *Tables) GetAnsweredUnixNano() int64 {
 	if x != nil {
 		return x.AnsweredUnixNano
+	}
+	return 0
+}
+
+func (x *Tables) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
 	}
 	return 0
 }
@@ -1063,13 +1071,14 @@ var File_proto_replication_v1_replication_proto protoreflect.FileDescriptor
 
 const file_proto_replication_v1_replication_proto_rawDesc = "" +
 	"\n" +
-	"&proto/replication/v1/replication.proto\x12\x19commutator.replication.v1\"\xba\x01\n" +
+	"&proto/replication/v1/replication.proto\x12\x19commutator.replication.v1\"\xd6\x01\n" +
 	"\x06Tables\x12\x16\n" +
 	"\x06region\x18\x01 \x01(\tR\x06region\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\x06R\binstance\x12 \n" +
 	"\vdefinitions\x18\x03 \x03(\fR\vdefinitions\x12,\n" +
 	"\x12received_unix_nano\x18\x04 \x01(\x03R\x10receivedUnixNano\x12,\n" +
-	"\x12answered_unix_nano\x18\x05 \x01(\x03R\x10answeredUnixNano\"\x82\x01\n" +
+	"\x12answered_unix_nano\x18\x05 \x01(\x03R\x10answeredUnixNano\x12\x1a\n" +
+	"\brevision\x18\x06 \x01(\x04R\brevision\"\x82\x01\n" +
 	"\x04Pull\x12;\n" +
 	"\x06resume\x18\x01 \x01(\v2!.commutator.replication.v1.ResumeH\x00R\x06resume\x122\n" +
 	"\x03ack\x18\x02 \x01(\v2\x1e.commutator.replication.v1.AckH\x00R\x03ackB\t\n" +
