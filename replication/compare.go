@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/internal/mutant"
 )
 
 // Copy is what a region shows others of its copy of a table, so that they can hold theirs against it. Whoever asks
@@ -137,6 +138,9 @@ func LeafStart(leaf uint32, bits int) []byte {
 
 // Unequal returns the leaves that two runs of digests, each in order, do not agree on.
 func Unequal(a, b []Leaf) (out []uint32) {
+	if mutant.On(mutant.DigestsAgree) {
+		return nil
+	}
 	for len(a) > 0 || len(b) > 0 {
 		switch {
 		case len(b) == 0 || len(a) > 0 && a[0].At < b[0].At:
@@ -159,6 +163,9 @@ func Unequal(a, b []Leaf) (out []uint32) {
 // regions that count, up to when it has applied that region's writes, itself among them; 0 when that is not known. Writes
 // of regions that are not among them are on no way here any more.
 func Reach(applied map[string]crdt.HLC, v crdt.Vector) bool {
+	if mutant.On(mutant.ReachIgnored) {
+		return true
+	}
 	for _, h := range applied {
 		if v.Floor().HLC > h {
 			return false

@@ -74,6 +74,8 @@ const (
 	TrimUnacked          Name = "trim-unacked"
 	FutureApplied        Name = "future-applied"
 	WireSumIgnored       Name = "wire-sum-ignored"
+	DigestsAgree         Name = "digests-agree"
+	ReachIgnored         Name = "reach-ignored"
 )
 
 // In backup and api/sigv4.

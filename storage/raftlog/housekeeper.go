@@ -112,9 +112,9 @@ func (h *housekeeper) work() {
 		switch s := h.spare; {
 		case len(h.doomed) > 0:
 			old := h.doomed[0]
-			h.mu.Unlock()
-			gone, err := h.removeSegment(old)
-			h.mu.Lock()
+			var gone bool
+			var err error
+			h.unlocked(func() { gone, err = h.removeSegment(old) })
 			if err != nil {
 				h.log.logger.Warn("raftlog: remove segment", "segment", old.name, "err", err)
 			}
@@ -126,9 +126,8 @@ func (h *housekeeper) work() {
 			h.doomed = h.doomed[1:]
 		case s != nil && !s.failed && s.zeroed < s.want:
 			to := min(s.want, s.zeroed+zeroBytes)
-			h.mu.Unlock()
-			err := h.zero(s, to)
-			h.mu.Lock()
+			var err error
+			h.unlocked(func() { err = h.zero(s, to) })
 			s.zeroed = to
 			s.ready = to == s.size && err == nil
 			if err != nil {
@@ -141,6 +140,14 @@ func (h *housekeeper) work() {
 		}
 	}
 	h.running = false
+}
+
+// unlocked calls f without mu, which the caller holds, and holds it again when f ends, in whatever way: in the simulation a power
+// cut unwinds it.
+func (h *housekeeper) unlocked(f func()) {
+	h.mu.Unlock()
+	defer h.mu.Lock()
+	f()
 }
 
 // removeSegment removes one file. Its name is made to go from the disk before the next is removed, so that a crash cannot
