@@ -708,6 +708,7 @@ func (r *replicator) seed(ctx context.Context, p *peer, id string, t *region.Tab
 		return fmt.Errorf("seed from %s: it has no such table", p.name)
 	}
 	items := 0
+	stable := crdt.MaxHLC
 	for _, part := range theirs.Partitions {
 		err := p.client.Seed(ctx, r.self, id, part.ID, func(s replication.SeedPart) error {
 			if !s.Done {
@@ -715,6 +716,7 @@ func (r *replicator) seed(ctx context.Context, p *peer, id string, t *region.Tab
 				err := t.Merge(ctx, op.Cursor{}, 0, deltas(s.Items))
 				return err
 			}
+			stable = min(stable, s.Stable)
 			err := t.Merge(ctx, op.Cursor{Stream: replication.StreamName(p.name, instance, part.ID), Seq: s.Seq}, s.Clock, nil)
 			for _, stream := range slices.Sorted(maps.Keys(s.Cursors)) {
 				if err == nil {
@@ -726,6 +728,11 @@ func (r *replicator) seed(ctx context.Context, p *peer, id string, t *region.Tab
 		if err != nil {
 			return fmt.Errorf("seed from %s: %w", p.name, err)
 		}
+	}
+	// What the source had folded away this region has seen as well, though nothing of it came: a write here that did not say so would
+	// bring it back, where it is not folded away yet.
+	if err := t.Stable(ctx, stable); err != nil {
+		return fmt.Errorf("seed from %s: %w", p.name, err)
 	}
 	r.logger.Info("replicator: seeded", "table", t.Schema().Name, "from", p.name, "items", items)
 	return nil

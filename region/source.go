@@ -139,6 +139,21 @@ func (p *Partition) Fold(ctx context.Context, stable crdt.HLC, trim uint64) erro
 	}
 }
 
+// Stable takes over that everything up to a time is stable, from a copy of the table that this one was seeded from: the copy's own
+// folding has been up to there.
+func (t *Table) Stable(ctx context.Context, stable crdt.HLC) error {
+	for _, p := range t.partitions {
+		for more := true; more; {
+			result, err := p.group.Propose(ctx, &op.Command{Kind: op.Fold, Stable: stable, Limit: foldPerStep})
+			if err = errors.Join(err, result.Err); err != nil {
+				return err
+			}
+			more = result.More
+		}
+	}
+	return nil
+}
+
 // foldPerStep is how many change-log entries one command looks at.
 const foldPerStep = 2048
 

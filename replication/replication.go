@@ -56,6 +56,8 @@ type SeedPart struct {
 	Seq     uint64            // of the origin's partition at the moment of the seed
 	Clock   crdt.HLC          // the origin's clock then
 	Cursors map[string]uint64 // StreamName -> how far the origin had applied it
+	// Stable is up to where the origin's partition had folded: what it no longer had then, nobody may take for unseen.
+	Stable crdt.HLC
 }
 
 // Tables is what regions tell each other of their global tables.

@@ -102,7 +102,7 @@ func progressFromProto(m *pb.Progress) replication.Progress {
 
 func seedToProto(p replication.SeedPart) *pb.SeedChunk {
 	if p.Done {
-		return &pb.SeedChunk{Done: true, Seq: p.Seq, Clock: uint64(p.Clock), Cursors: p.Cursors}
+		return &pb.SeedChunk{Done: true, Seq: p.Seq, Clock: uint64(p.Clock), Cursors: p.Cursors, Stable: uint64(p.Stable)}
 	}
 	body, size, sum := packChanges(p.Items)
 	return &pb.SeedChunk{Count: uint32(len(p.Items)), Size: uint32(size), Crc32C: sum, Body: body}
@@ -110,7 +110,7 @@ func seedToProto(p replication.SeedPart) *pb.SeedChunk {
 
 func seedFromProto(m *pb.SeedChunk) (replication.SeedPart, error) {
 	if m.Done {
-		return replication.SeedPart{Done: true, Seq: m.Seq, Clock: crdt.HLC(m.Clock), Cursors: m.Cursors}, nil
+		return replication.SeedPart{Done: true, Seq: m.Seq, Clock: crdt.HLC(m.Clock), Cursors: m.Cursors, Stable: crdt.HLC(m.Stable)}, nil
 	}
 	items, err := unpackChanges(m.Body, m.Count, m.Size, m.Crc32C)
 	return replication.SeedPart{Items: items}, err

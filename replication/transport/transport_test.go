@@ -348,7 +348,7 @@ func TestASeedArrivesWhole(t *testing.T) {
 	o := newOrigin()
 	o.parts = []replication.SeedPart{
 		{Items: []replication.Change{change(1), change(2)}}, {Items: []replication.Change{change(50)}},
-		{Done: true, Seq: 9, Clock: 77, Cursors: map[string]uint64{"us-east-1/0/1": 5}},
+		{Done: true, Seq: 9, Clock: 77, Cursors: map[string]uint64{"us-east-1/0/1": 5}, Stable: 66},
 	}
 	client := serveSource(t, o)
 	var got []replication.SeedPart

@@ -50,7 +50,7 @@ func newOrigin() *origin {
 		batches:  []replication.Batch{{After: 1000, Seq: 1007, Changes: changes(7)}, {After: 1007, Seq: 1040, Changes: changes(20)}},
 		progress: replication.Progress{Seq: 1041, Clock: 77_000, Applied: map[string]crdt.HLC{"us-east-1": 70_000, "ap-south-1": 69_000}, SentAt: 5, After: 1040},
 		parts: []replication.SeedPart{{Items: changes(15)}, {Items: changes(9)},
-			{Done: true, Seq: 1041, Clock: 77_000, Cursors: map[string]uint64{"ap-south-1/1/16": 300}}},
+			{Done: true, Seq: 1041, Clock: 77_000, Cursors: map[string]uint64{"ap-south-1/1/16": 300}, Stable: 66_000}},
 	}
 }
 

@@ -628,6 +628,7 @@ type SeedChunk struct {
 	Seq           uint64            `protobuf:"varint,6,opt,name=seq,proto3" json:"seq,omitempty"`                                                                                   // follow this partition from here
 	Clock         uint64            `protobuf:"fixed64,7,opt,name=clock,proto3" json:"clock,omitempty"`                                                                              // the origin's clock at that moment
 	Cursors       map[string]uint64 `protobuf:"bytes,8,rep,name=cursors,proto3" json:"cursors,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // how far the origin had applied the streams of other regions
+	Stable        uint64            `protobuf:"fixed64,9,opt,name=stable,proto3" json:"stable,omitempty"`                                                                            // HLC: what the origin had folded up to here is gone for good
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -716,6 +717,13 @@ func (x *SeedChunk) GetCursors() map[string]uint64 {
 		return x.Cursors
 	}
 	return nil
+}
+
+func (x *SeedChunk) GetStable() uint64 {
+	if x != nil {
+		return x.Stable
+	}
+	return 0
 }
 
 type DigestRequest struct {
@@ -1114,7 +1122,7 @@ const file_proto_replication_v1_replication_proto_rawDesc = "" +
 	"\vSeedRequest\x12\x16\n" +
 	"\x06region\x18\x01 \x01(\tR\x06region\x12\x14\n" +
 	"\x05table\x18\x02 \x01(\tR\x05table\x12\x1c\n" +
-	"\tpartition\x18\x03 \x01(\x04R\tpartition\"\xa6\x02\n" +
+	"\tpartition\x18\x03 \x01(\x04R\tpartition\"\xbe\x02\n" +
 	"\tSeedChunk\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\rR\x05count\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\rR\x04size\x12\x16\n" +
@@ -1123,7 +1131,8 @@ const file_proto_replication_v1_replication_proto_rawDesc = "" +
 	"\x04done\x18\x05 \x01(\bR\x04done\x12\x10\n" +
 	"\x03seq\x18\x06 \x01(\x04R\x03seq\x12\x14\n" +
 	"\x05clock\x18\a \x01(\x06R\x05clock\x12K\n" +
-	"\acursors\x18\b \x03(\v21.commutator.replication.v1.SeedChunk.CursorsEntryR\acursors\x1a:\n" +
+	"\acursors\x18\b \x03(\v21.commutator.replication.v1.SeedChunk.CursorsEntryR\acursors\x12\x16\n" +
+	"\x06stable\x18\t \x01(\x06R\x06stable\x1a:\n" +
 	"\fCursorsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"Q\n" +
