@@ -117,7 +117,7 @@ func (c *Counts) Add(o *Counts) {
 // Unreached returns the kinds of faults and the operations that never happened, and the cells that should have and did not.
 func (c *Counts) Unreached() (missing []string) {
 	for i, n := range c.Faults {
-		if n == 0 && faultKind(i) != faultReplicaGone { // of a family that is not drawn
+		if n == 0 {
 			missing = append(missing, "fault: "+faultNames[i])
 		}
 	}

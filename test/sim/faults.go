@@ -8,9 +8,6 @@ import (
 // familyNames are the families that a seed draws one to three of.
 var familyNames = []string{"near net", "far net", "crash", "pause", "clock", "disk", "archive", "region", "members"}
 
-// openFamilies are not drawn: they find what is not put right yet. docs/reliability.md says what.
-var openFamilies = []string{}
-
 // chaos begins to break things, until the given time. Whatever it breaks it mends, or heal does.
 func (w *world) chaos(until time.Duration) {
 	n := 1 + w.rng.IntN(3)
