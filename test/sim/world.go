@@ -237,8 +237,11 @@ const (
 	drainFor  = 1500 * time.Millisecond // as package node has it
 )
 
-// halt stops the node in good order, and tells when it has.
+// halt stops the node in good order, and tells when it has. Of a node that is stopping already somebody else is told.
 func (m *machine) halt(then func()) {
+	if m.up() && m.stopping {
+		return
+	}
 	if !m.up() {
 		then()
 		return
