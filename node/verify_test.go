@@ -105,6 +105,7 @@ func (w *world) rest(name string) {
 }
 
 func TestCopiesThatWereMadeDifferentAreFoundAndRepaired(t *testing.T) {
+	t.Parallel() // each waits some ten seconds until a cut link is noticed
 	w := begin(t, node.DevConfig{Data: t.TempDir(), InMemory: true})
 	w.table("orders", regions[1:]...)
 	for i := range 200 {
@@ -213,6 +214,7 @@ func TestCopiesThatWereMadeDifferentAreFoundAndRepaired(t *testing.T) {
 }
 
 func TestNothingIsFoundDifferentThatIsOnlyOnItsWay(t *testing.T) {
+	t.Parallel() // each waits some ten seconds until a cut link is noticed
 	w := begin(t, node.DevConfig{Data: t.TempDir(), InMemory: true})
 	w.table("orders", regions[1:]...)
 	ctx, stop := context.WithCancel(t.Context())
