@@ -62,7 +62,9 @@ func (c *constraints) replicas(in *updateTableInput) {
 		if u.Disassociate.RegionName == nil {
 			c.required(at + "disassociate.regionName")
 		}
-		if mode := u.Disassociate.DisassociationMode; mode != nil {
+		if mode := u.Disassociate.DisassociationMode; mode == nil {
+			c.required(at + "disassociate.disassociationMode")
+		} else {
 			c.enum(*mode, at+"disassociate.disassociationMode", "WAIT_FOR_REPLICATION")
 		}
 	}
@@ -382,7 +384,7 @@ func (h *Handler) deleteReplica(d *table.Definition, name string) error {
 }
 
 // disassociate lets this region's replica go, with its data: it becomes a table of its own once every other region has what was written
-// here, and this one what was written there until now.
+// here, and this one what was written there until now; until then it is UPDATING. Source: the SDK's documentation of UpdateTable.
 func (h *Handler) disassociate(d *table.Definition, name string) error {
 	own := h.cfg.Region.Name()
 	others := d.Others(own)
@@ -392,8 +394,8 @@ func (h *Handler) disassociate(d *table.Definition, name string) error {
 	switch {
 	case name != own:
 		return invalid("Disassociate is for the replica of the region that is asked: %s. Send it to %s.", own, shorten(name))
-	case d.DeletionProtection:
-		return invalid("Cannot disassociate table %s in region %s because it has deletion protection enabled. Disable deletion protection first.", d.Schema.Name, own)
+	case !d.Disassociable:
+		return invalid("Cannot disassociate table %s in region %s because it has disassociation protection enabled. Disable disassociation protection first.", d.Schema.Name, own)
 	case d.Leaving || slices.ContainsFunc(others, func(r table.Replica) bool { return r.Status != table.Active }):
 		return errReplicaInUse()
 	}
@@ -441,6 +443,7 @@ func (h *Handler) describeReplicas(out *tableDescription, d *table.Definition) {
 		}
 	}
 	if out.Replicas != nil {
+		out.DisassociationProtectionEnabled = new(!d.Disassociable)
 		out.GlobalTableVersion, out.GlobalTableSettingsReplicationMode = "2019.11.21", withOverrides
 	}
 }

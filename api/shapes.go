@@ -68,6 +68,8 @@ type tableDescription struct {
 	OnDemandThroughput                 *onDemandShape       `json:",omitempty"`
 	WarmThroughput                     *warmShape           `json:",omitempty"`
 	DeletionProtectionEnabled          bool
+
+	DisassociationProtectionEnabled *bool `json:",omitempty"` // of a global table alone
 }
 
 type throughputDescription struct {

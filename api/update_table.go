@@ -25,8 +25,11 @@ type updateTableInput struct {
 	ReplicaUpdates              []replicaUpdate
 	TableClass                  *string
 	DeletionProtectionEnabled   *bool
-	MultiRegionConsistency      *string
-	GlobalTableWitnessUpdates   []struct {
+
+	DisassociationProtectionEnabled *bool
+
+	MultiRegionConsistency    *string
+	GlobalTableWitnessUpdates []struct {
 		Create, Delete *struct{ RegionName *string }
 	}
 	GlobalTableSettingsReplicationMode *string
@@ -115,6 +118,7 @@ const (
 	ofReplicas
 	ofClass
 	ofProtection
+	ofDisassociation
 	ofSettingsMode
 )
 
@@ -134,6 +138,7 @@ func (in *updateTableInput) concerns() concern {
 		{ofReplicas, len(in.ReplicaUpdates) > 0},
 		{ofClass, in.TableClass != nil},
 		{ofProtection, in.DeletionProtectionEnabled != nil},
+		{ofDisassociation, in.DisassociationProtectionEnabled != nil},
 		{ofSettingsMode, in.GlobalTableSettingsReplicationMode != nil},
 	} {
 		if x.given {
@@ -211,6 +216,8 @@ func (in *updateTableInput) checkTogether(of concern, made, dropped int) error {
 		return parameter("TableClass modification" + alone)
 	case of&ofProtection != 0 && of != ofProtection:
 		return parameter("DeletionProtection modification" + alone)
+	case of&ofDisassociation != 0 && of != ofDisassociation:
+		return parameter("DisassociationProtection modification" + alone)
 	case of&ofWarm != 0 && made > 0:
 		return parameter("Create global secondary index cannot be specified when updating WarmThroughput")
 	case of&ofWarm != 0 && of != ofWarm:
@@ -302,13 +309,19 @@ func (h *Handler) update(d *table.Definition, in *updateTableInput) error {
 	if of&ofProtection != 0 {
 		d.DeletionProtection = *in.DeletionProtectionEnabled
 	}
+	if of&ofDisassociation != 0 {
+		if len(d.Others(h.cfg.Region.Name())) == 0 {
+			return parameter("DisassociationProtection can only be modified for a Global Table replica.")
+		}
+		d.Disassociable = !*in.DisassociationProtectionEnabled
+	}
 	if of&ofSettingsMode != 0 {
 		d.SettingsMode = *in.GlobalTableSettingsReplicationMode
 	}
 	if reflect.DeepEqual(before, d) {
 		return nil
 	}
-	if of&^(ofProtection|ofSettingsMode) != 0 { // which are each replica's own; everything else all replicas share
+	if of&^(ofProtection|ofDisassociation|ofSettingsMode) != 0 { // which are each replica's own; everything else all replicas share
 		d.Version = h.version(d)
 	}
 	if d.Status == table.Active && in.takesTime(of) {
@@ -361,7 +374,7 @@ func (h *Handler) admit(d *table.Definition, in *updateTableInput) error {
 		}
 	}
 	switch {
-	case of&^(ofProtection|ofSSE|ofWarm|ofSettingsMode) == 0, d.Status == table.Active, len(filling) > 0:
+	case of&^(ofProtection|ofSSE|ofWarm|ofDisassociation|ofSettingsMode) == 0, d.Status == table.Active, len(filling) > 0:
 		return nil
 	case len(deleting) > 0 && of&ofIOPS != 0:
 		return errInUse("Attempt to change a resource which is still in use: Can't change table IOPS when an index is being deleted. Table: %s Indexes: [%s]", d.Schema.Name, strings.Join(deleting, ", "))

@@ -183,10 +183,10 @@ func (r *Region) Buried(globalID string) (uint64, error) {
 }
 
 // waits tells whether a table may not become ACTIVE yet for a reason of its own: a replica still being
-// seeded, or a restore under way.
+// seeded or let go, or a restore under way.
 func waits(d *table.Definition, region string) bool {
 	own := d.Replica(region)
-	return own != nil && own.Status == table.Creating || d.Restore != nil && d.Restore.InProgress
+	return own != nil && own.Status == table.Creating || d.Leaving || d.Restore != nil && d.Restore.InProgress
 }
 
 // held tells whether a table that is being deleted must stay until the other replicas have heard of it.

@@ -32,7 +32,7 @@ type Definition struct {
 
 	// Version orders definitions of one global table over all regions: the HLC of the change that made
 	// it. The greatest wins, whole, except for what is a replica's own (ID, UUID, Status, Tags,
-	// DeletionProtection, Partitions, Policy, StreamPolicy, Insights, Kinesis, Leaving, SettingsMode). Two regions may come to the same one: see Take.
+	// DeletionProtection, Partitions, Policy, StreamPolicy, Insights, Kinesis, Disassociable, Leaving, SettingsMode). Two regions may come to the same one: see Take.
 	Version uint64
 
 	// Replicas lists the regions of a global table, this one among them, sorted by region; empty for a
@@ -41,6 +41,9 @@ type Definition struct {
 
 	// Overrides lists what replicas have other than the table, sorted by region. All share it.
 	Overrides []Override `json:",omitempty"`
+
+	// Disassociable says that this region's replica is not protected against being let go.
+	Disassociable bool `json:",omitempty"`
 
 	// Leaving says that this region's replica, which is DELETING to the others, keeps its data and becomes a table of its own.
 	Leaving bool `json:",omitempty"`
@@ -289,14 +292,14 @@ func (d *Definition) shared() []byte {
 // Bare takes away what one replica has for itself alone, so that what is left may begin another table or replica.
 func (d *Definition) Bare() {
 	d.Tags, d.DeletionProtection, d.Restore, d.Policy, d.StreamPolicy, d.Insights, d.Kinesis = nil, false, nil, nil, nil, nil, nil
-	d.Leaving, d.SettingsMode = false, ""
+	d.Disassociable, d.Leaving, d.SettingsMode = false, false, ""
 }
 
 // Leave makes the definition, which is the named region's own, that of a table of this region alone, with what was in force here.
 // A table made by another region by its former global id is another table from now on.
 func (d *Definition) Leave(own, globalID string) {
 	*d = *d.In(own).Clone()
-	d.GlobalID, d.Replicas, d.Overrides, d.Leaving = globalID, nil, nil, false
+	d.GlobalID, d.Replicas, d.Overrides, d.Disassociable, d.Leaving = globalID, nil, nil, false, false
 	d.Schema.Solo = true
 }
 

@@ -28,7 +28,7 @@ func full() *Definition {
 		Tags: []Tag{{"k", "v"}}, Stream: &Stream{true, "NEW_IMAGE", "label"}, SSE: &SSE{true, "KMS", "key"}, Version: 9,
 		Replicas: []Replica{{"us-east-1", Active, 5}}, Partitions: []Partition{{ID: 4, Start: Key{1}}}, Restore: &RestoreSummary{"b", "s", 8, true, 2},
 		Policy: &Policy{"{}", "r"}, StreamPolicy: &Policy{"{}", "r"}, Insights: []Insight{{"x", true, true, 1, 1}}, Kinesis: []KinesisDestination{{"arn", "MILLISECOND"}},
-		Overrides: []Override{{"us-east-1", 1, 2, "STANDARD", 3, "k", []IndexOverride{{"x", 4, 5}}}}, Leaving: true, SettingsMode: "ENABLED",
+		Overrides: []Override{{"us-east-1", 1, 2, "STANDARD", 3, "k", []IndexOverride{{"x", 4, 5}}}}, Disassociable: true, Leaving: true, SettingsMode: "ENABLED",
 		Scaling: []Scaling{{Region: "us-east-1", Index: "x", Min: 1, Max: 2, Role: "r", Policy: ScalingPolicy{"p", 70, 1, 2, true}}},
 	}
 }

@@ -41,7 +41,7 @@ func TestAnOverrideIsInForceInItsRegionAlone(t *testing.T) {
 func TestAReplicaThatLeavesKeepsWhatWasInForce(t *testing.T) {
 	d := full()
 	d.Leave("us-east-1", "another")
-	if d.GlobalID != "another" || d.Replicas != nil || d.Overrides != nil || d.Leaving || !d.Schema.Solo || d.Throughput.Read != 1 || d.UUID != "uuid" || len(d.Tags) != 1 {
+	if d.GlobalID != "another" || d.Replicas != nil || d.Overrides != nil || d.Leaving || d.Disassociable || !d.Schema.Solo || d.Throughput.Read != 1 || d.UUID != "uuid" || len(d.Tags) != 1 {
 		t.Errorf("got %+v", d)
 	}
 }
