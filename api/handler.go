@@ -58,9 +58,9 @@ type Config struct {
 	// Peers returns the regions that may hold replicas, this one perhaps among them; nil means none.
 	Peers func() []string
 
-	// Replica returns what another region last said of its table by this name, nil where it said nothing. nil: nobody says
-	// anything.
-	Replica func(region, name string) *table.Definition
+	// Replica asks another region of its table by this name, and returns what it says, or last said where it cannot be reached; nil
+	// where it says nothing. nil: nobody says anything.
+	Replica func(ctx context.Context, region, name string) *table.Definition
 
 	// Overloaded tells the region's errors that say too much is waiting: they are answered as throttling.
 	// nil means none is.
@@ -110,7 +110,7 @@ func New(cfg Config) *Handler {
 		cfg.Peers = func() []string { return nil }
 	}
 	if cfg.Replica == nil {
-		cfg.Replica = func(string, string) *table.Definition { return nil }
+		cfg.Replica = func(context.Context, string, string) *table.Definition { return nil }
 	}
 	if cfg.Fenced == nil {
 		cfg.Fenced = func() error { return nil }

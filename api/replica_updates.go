@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -183,15 +184,31 @@ func (r *replicaShape) changes() bool {
 	return r.given() || r.KMSMasterKeyId != nil || r.TableClassOverride != nil
 }
 
+// askThere asks the regions that are to be added or removed, so that what they would refuse is refused here.
+func (h *Handler) askThere(ctx context.Context, name string, in *updateTableInput) {
+	in.there = map[string]*table.Definition{}
+	for _, u := range in.ReplicaUpdates {
+		region := ""
+		if u.Create != nil {
+			region = *u.Create.RegionName
+		} else if u.Delete != nil {
+			region = *u.Delete.RegionName
+		}
+		if slices.Contains(h.cfg.Peers(), region) && region != h.cfg.Region.Name() {
+			in.there[region] = h.cfg.Replica(ctx, region, name)
+		}
+	}
+}
+
 // updateReplicas adds, changes and removes replicas.
-func (h *Handler) updateReplicas(d *table.Definition, updates []replicaUpdate) error {
-	for i := range updates {
+func (h *Handler) updateReplicas(d *table.Definition, in *updateTableInput) error {
+	for i := range in.ReplicaUpdates {
 		var err error
-		switch u := &updates[i]; {
+		switch u := &in.ReplicaUpdates[i]; {
 		case u.Create != nil && i == 0: // another is of the same region
-			err = h.createReplica(d, u.Create)
+			err = h.createReplica(d, u.Create, in.there[*u.Create.RegionName])
 		case u.Delete != nil:
-			err = h.deleteReplica(d, *u.Delete.RegionName)
+			err = h.deleteReplica(d, *u.Delete.RegionName, in.there[*u.Delete.RegionName])
 		case u.Update != nil:
 			err = h.updateReplica(d, u.Update)
 		case u.Disassociate != nil:
@@ -206,7 +223,7 @@ func (h *Handler) updateReplicas(d *table.Definition, updates []replicaUpdate) e
 
 // createReplica adds a region. The service asks for auto scaled writes where capacity is provisioned; nothing here could set that up.
 // Another change may come while a replica is CREATING: its region may be out of reach for long.
-func (h *Handler) createReplica(d *table.Definition, in *replicaShape) error {
+func (h *Handler) createReplica(d *table.Definition, in *replicaShape, there *table.Definition) error {
 	own, name := h.cfg.Region.Name(), *in.RegionName
 	if name == own {
 		return errOwnRegion()
@@ -214,7 +231,6 @@ func (h *Handler) createReplica(d *table.Definition, in *replicaShape) error {
 	if peers := h.cfg.Peers(); !slices.Contains(peers, name) {
 		return invalid("Region %s is not supported. The latest version of global tables are only supported in the following regions: [%s]", shorten(name), strings.Join(peers, ", "))
 	}
-	there := h.cfg.Replica(name, d.Schema.Name)
 	switch r := d.Replica(name); {
 	case r != nil && r.Status == table.Creating:
 		var regions []string
@@ -359,7 +375,7 @@ func (h *Handler) updateClass(d *table.Definition, class string) {
 }
 
 // deleteReplica removes a region. The service waits a day before it removes one that another was made from; nothing here needs that.
-func (h *Handler) deleteReplica(d *table.Definition, name string) error {
+func (h *Handler) deleteReplica(d *table.Definition, name string, there *table.Definition) error {
 	own := h.cfg.Region.Name()
 	if name == own {
 		return errOwnRegion()
@@ -371,7 +387,7 @@ func (h *Handler) deleteReplica(d *table.Definition, name string) error {
 	case r.Status == table.Deleting:
 		return errReplicaInUse()
 	}
-	if there := h.cfg.Replica(name, d.Schema.Name); there != nil && there.GlobalID == d.GlobalID && there.DeletionProtection {
+	if there != nil && there.GlobalID == d.GlobalID && there.DeletionProtection {
 		return invalid("Cannot delete table %s in region %s because it has deletion protection enabled. Disable deletion protection first.", d.Schema.Name, name)
 	}
 	d.SetReplica(own, name, table.Deleting, h.version(d))

@@ -34,6 +34,8 @@ type updateTableInput struct {
 	}
 	GlobalTableSettingsReplicationMode *string
 	VectorIndexUpdates                 []struct{}
+
+	there map[string]*table.Definition // what the regions to be added or removed say of their tables by this name
 }
 
 type indexUpdate struct {
@@ -63,6 +65,7 @@ func updateTable(q *request, ctx context.Context) error {
 	if err := in.check(); err != nil {
 		return err
 	}
+	q.h.askThere(ctx, name, &in)
 	var before *table.Definition
 	d, err := q.h.cfg.Region.Change(ctx, name, func(d *table.Definition) error {
 		before = d.Clone()
@@ -302,7 +305,7 @@ func (h *Handler) update(d *table.Definition, in *updateTableInput) error {
 	if in.TableClass != nil {
 		h.updateClass(d, *in.TableClass)
 	}
-	if err := h.updateReplicas(d, in.ReplicaUpdates); err != nil {
+	if err := h.updateReplicas(d, in); err != nil {
 		return err
 	}
 	of := in.concerns()

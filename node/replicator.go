@@ -942,19 +942,29 @@ func pending(p *region.Partition, acked uint64) uint64 {
 	return n
 }
 
+// askLimit is how long another region is waited for that a client's change is about.
+const askLimit = 2 * time.Second
+
 // Replica is api.Config's.
-func (r *replicator) Replica(region, name string) *table.Definition {
+func (r *replicator) Replica(ctx context.Context, region, name string) *table.Definition {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	p := r.peers[region]
+	p, leads := r.peers[region], r.term > 0
+	reachable := leads && p != nil && p.err == nil
+	r.mu.Unlock()
 	if p == nil {
 		return nil
 	}
-	for _, d := range p.defs {
-		if d.Schema.Name != name {
-			continue
+	if reachable {
+		ctx, cancel := r.tasks.WithTimeout(ctx, askLimit)
+		if err := r.exchange(ctx, p); err != nil {
+			r.logger.Debug("replicator: a region was not reached to be asked", "region", region, "err", err)
 		}
-		if own := d.Replica(region); own == nil || own.Live() { // it has one such table
+		cancel()
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, d := range p.defs {
+		if own := d.Replica(region); d.Schema.Name == name && (own == nil || own.Live()) { // it has one such table
 			return d
 		}
 	}
