@@ -176,7 +176,6 @@ func TestCopiesThatWereMadeDifferentAreFoundAndRepaired(t *testing.T) {
 	w.spoil(2, "orders", "8", right)
 
 	// Nor an item that one region has no record of any more: it may have been deleted, and folded away.
-	right = w.record(0, "orders", "9")
 	w.spoil(0, "orders", "9", nil)
 	if got := w.found(admin.VerifyRequest{Repair: true}); got != "2 0 0" {
 		t.Errorf("a lost item: %s", got)
