@@ -86,6 +86,11 @@ with an UnknownOperationException that names it: a client error, which SDKs do n
 Every operation that is there is held to the service's API model by test/conformance/contract_test.go: what it accepts and
 refuses, and the shape of every answer. The scripts named are files of test/conformance/testdata, with requests and whole answers.
 
+Global tables (version 2019.11.21) are held to test/conformance/globaltables, a suite that runs against any endpoints, AWS among them: see
+its README.md. Where the service asks clients to wait or to prepare, and nothing here needs it, it is not asked for: replicas of
+provisioned tables need no auto scaling, one that another was made from need not stay a day, changes may come while a replica is CREATING,
+and resource policies and deletion protection may change more than once in 15 seconds. Kinesis destinations are shown as ENABLE_FAILED.
+
 | operation | there | scripts that show it, or why it is not |
 |---|---|---|
 `)
