@@ -57,7 +57,7 @@ func (r *replicator) noteOffset(p *peer, o offset) {
 		case alarmClockOffset, maxClockOffset:
 			log = r.logger.Error
 		}
-		log("replicator: how far a region's clock is from this one's", "region", p.name, "ahead", o.by, "within", o.within)
+		log("replicator: how far a region's clock is from this one's", "peer", p.name, "ahead", o.by, "within", o.within)
 	}
 	if changed && fence != nil {
 		r.logger.Error("replicator: this region takes no writes: its clock is ahead of most regions'", "ahead of", fence.of, "by", fence.by)

@@ -287,9 +287,9 @@ func (r *replicator) exchangeWith(ctx context.Context, p *peer) error {
 		err := r.exchange(ctx, p)
 		r.mu.Lock()
 		if changed := (err == nil) != (p.err == nil); changed && err != nil && ctx.Err() == nil {
-			r.logger.Warn("replicator: a region cannot be reached", "region", p.name, "err", err)
+			r.logger.Warn("replicator: a region cannot be reached", "peer", p.name, "err", err)
 		} else if changed && err == nil {
-			r.logger.Info("replicator: a region can be reached again", "region", p.name)
+			r.logger.Info("replicator: a region can be reached again", "peer", p.name)
 		}
 		p.err = err
 		r.mu.Unlock()
@@ -616,7 +616,8 @@ func (r *replicator) noteGone(ctx context.Context, d *table.Definition) {
 		}
 		_, err := r.region.Change(ctx, d.Schema.Name, func(n *table.Definition) error {
 			if have := n.Replica(o.Region); have != nil && have.Status == table.Deleting {
-				n.SetReplica(r.self, o.Region, table.Gone, uint64(r.region.Stamp()))
+				// Right behind the word that it goes, by whomever it is noted: nobody's late note may take back a replica that was made since.
+				n.SetReplica(r.self, o.Region, table.Gone, 0)
 				if n.Status == table.Active {
 					n.Status = table.Updating
 				}
@@ -624,7 +625,7 @@ func (r *replicator) noteGone(ctx context.Context, d *table.Definition) {
 			return nil
 		})
 		if err != nil && ctx.Err() == nil {
-			r.logger.Error("replicator: a replica that is gone could not be noted", "table", d.Schema.Name, "region", o.Region, "err", err)
+			r.logger.Error("replicator: a replica that is gone could not be noted", "table", d.Schema.Name, "peer", o.Region, "err", err)
 		}
 	}
 }
@@ -756,7 +757,7 @@ func (r *replicator) leave(ctx context.Context, d *table.Definition) error {
 		return err
 	}
 	_, err := r.region.Change(ctx, d.Schema.Name, func(n *table.Definition) error {
-		n.SetReplica(r.self, r.self, table.Gone, uint64(r.region.Stamp()))
+		n.SetReplica(r.self, r.self, table.Gone, 0)
 		return nil
 	})
 	return err
@@ -1056,7 +1057,7 @@ func (k *sink) hold(ctx context.Context, b replication.Batch) error {
 		if !said {
 			said = true
 			k.count(+1)
-			k.r.logger.Error("replicator: a region's clock is ahead; its writes are held", "region", k.s.peer, "ahead", ahead)
+			k.r.logger.Error("replicator: a region's clock is ahead; its writes are held", "peer", k.s.peer, "ahead", ahead)
 			if err := k.note(ctx, b); err != nil {
 				return err
 			}

@@ -221,7 +221,7 @@ func (d *Definition) Others(region string) []Replica {
 }
 
 // SetReplica gives a region's replica a status, adding it where there is none. version is the HLC of the
-// change; each has a greater one than that before. Solo follows from what replicas there are.
+// change, 0 for one that follows from the one before; each has a greater one than that before. Solo follows from what replicas there are.
 func (d *Definition) SetReplica(own, region string, status Status, version uint64) {
 	r := d.Replica(region)
 	if r == nil {

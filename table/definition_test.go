@@ -193,6 +193,23 @@ func TestAnIndexTakenOverIsFilledHere(t *testing.T) {
 	}
 }
 
+func TestALateNoteThatAReplicaIsGoneDoesNotTakeBackOneMadeSince(t *testing.T) {
+	const ap = "ap-northeast-1"
+	us, eu := &Definition{}, &Definition{}
+	for _, d := range []*Definition{us, eu} {
+		d.SetReplica("us-east-1", ap, Deleting, 10)
+	}
+	us.SetReplica("us-east-1", ap, Gone, 0)
+	us.SetReplica("us-east-1", ap, Creating, 20)
+	eu.SetReplica("eu-west-1", ap, Gone, 0) // cut off, and back by now
+	if us.Take("us-east-1", eu) {
+		t.Errorf("the note of %+v was believed", eu.Replica(ap))
+	}
+	if !eu.Take("eu-west-1", us) || *eu.Replica(ap) != (Replica{Region: ap, Status: Creating, Version: 20}) {
+		t.Errorf("the replica made since is %+v", eu.Replica(ap))
+	}
+}
+
 func TestReplicasStandInOrderAndTheirVersionsRise(t *testing.T) {
 	d := &Definition{}
 	for i, region := range []string{"us-east-1", "ap-south-1", "eu-west-1", "ap-south-1", "us-east-1"} {

@@ -274,7 +274,8 @@ func (c *client) operator(ctx context.Context, operation string, in, out any) er
 }
 
 // askAll asks every region the same and returns the answers, in the regions' order. Those that cannot be
-// asked, or refuse, are in the error; the answers of the others are returned all the same.
+// asked, or refuse, are in the error; the answers of the others are returned all the same. A region without the table in question is
+// passed over where another has it.
 func askAll[A any](ctx context.Context, f *clientFlags, operation string, in any) ([]A, error) {
 	up, down, err := f.connect(ctx)
 	if err != nil {
@@ -293,6 +294,11 @@ func askAll[A any](ctx context.Context, f *clientFlags, operation string, in any
 	for i := range answers {
 		if errs[i] == nil {
 			out = append(out, answers[i])
+		}
+	}
+	for i, err := range errs {
+		if e := (*operatorError)(nil); out != nil && errors.As(err, &e) && e.code == "ResourceNotFoundException" {
+			errs[i] = nil
 		}
 	}
 	return out, errors.Join(append(errs, down)...)

@@ -57,6 +57,10 @@ func TestConflictsShowWhatWonAndWhatLost(t *testing.T) {
 			t.Errorf("%q is not in\n%s", text, stdout)
 		}
 	}
+	d.apply(writeFile(t, t.TempDir(), "alone.yaml", strings.NewReplacer("notes", "alone", ", {Region: "+west+"}", "").Replace(notesFile)))
+	if stdout, _ := d.run("conflicts", "--table", "alone"); stdout != "no conflicts\n" {
+		t.Errorf("conflicts of a table that one region has: %q", stdout)
+	}
 	d.refused([]string{"conflicts", "--table", "none"}, "not found")
 	if stdout, _ := d.run("conflicts", "show", c.ID); !strings.Contains(stdout, "loser     Update by "+c.Loser.Region) || !strings.Contains(stdout, plainValue(c.Loser.Value)) {
 		t.Errorf("show says\n%s", stdout)

@@ -22,9 +22,14 @@ type disk struct {
 	// armed, if above 0, counts down with every write; at 0 strike is called before the write is made.
 	armed  int
 	strike func() error
+
+	dirty   map[string]bool   // files with writes that are not synced
+	renamed map[string][]byte // what was synced of a file when it got its name, as long as the name itself is not
 }
 
-func newDisk(mem *vfs.MemFS) *disk { return &disk{FS: mem, mem: mem} }
+func newDisk(mem *vfs.MemFS) *disk {
+	return &disk{FS: mem, mem: mem, dirty: map[string]bool{}, renamed: map[string][]byte{}}
+}
 
 // errDisk is what a failing disk says.
 var errDisk = errors.New("sim: input/output error")
@@ -77,6 +82,12 @@ func (d *disk) Rename(from, to string) error {
 	if err := d.write(to); err != nil {
 		return err
 	}
+	if !inState(to) {
+		delete(d.renamed, to)
+		if b, ok := read(d.mem, from); ok && !d.dirty[from] {
+			d.renamed[to] = b
+		}
+	}
 	return d.FS.Rename(from, to)
 }
 
@@ -98,6 +109,7 @@ func (f *file) Write(p []byte) (int, error) {
 	if err := f.d.write(f.name); err != nil {
 		return 0, err
 	}
+	f.d.dirty[f.name] = true
 	return f.File.Write(p)
 }
 
@@ -106,6 +118,7 @@ func (f *file) WriteAt(p []byte, off int64) (int, error) {
 	if err := f.d.write(f.name); err != nil {
 		return 0, err
 	}
+	f.d.dirty[f.name] = true
 	return f.File.WriteAt(p, off)
 }
 
@@ -114,7 +127,9 @@ func (f *file) Sync() error {
 	if err := f.d.write(f.name); err != nil {
 		return err
 	}
-	return f.File.Sync()
+	err := f.File.Sync()
+	f.synced(err)
+	return err
 }
 
 // SyncData is vfs.File's.
@@ -122,7 +137,18 @@ func (f *file) SyncData() error {
 	if err := f.d.write(f.name); err != nil {
 		return err
 	}
-	return f.File.SyncData()
+	err := f.File.SyncData()
+	f.synced(err)
+	return err
+}
+
+// synced notes that a file is on disk as it stands, or the names in a directory.
+func (f *file) synced(err error) {
+	if err != nil {
+		return
+	}
+	delete(f.d.dirty, f.name)
+	maps.DeleteFunc(f.d.renamed, func(name string, _ []byte) bool { return path.Dir(name) == path.Clean(f.name) })
 }
 
 // crash returns the file system as a power cut at this moment leaves it: all that was synced, and, of the rest, each block and
@@ -161,7 +187,14 @@ func (d *disk) crash(rng *rand.Rand, percent int) *vfs.MemFS {
 			}
 			a, haveA := read(all, full)
 			n, haveN := read(none, full)
+			before, isRenamed := d.renamed[full]
 			switch {
+			case isRenamed && haveA: // it has the old name or the new one; what was synced of it is there under either
+				if rng.IntN(100) < percent {
+					n = before
+				} else if a = nil; !haveN {
+					continue
+				}
 			case haveA != haveN && rng.IntN(100) >= percent: // the name's making or removal is lost
 				if !haveN {
 					continue
