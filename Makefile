@@ -63,7 +63,7 @@ mutants: ## bugs planted in the code, one at a time: which check finds each, at 
 	MUTANT='$(MUTANT)' FULL='$(FULL)' OUT='$(and $(OUT),$(abspath $(OUT)))' $(GO) test -tags mutants -count=1 -timeout 0 -v -run '^TestEveryPlantedBugIsCaught$$' ./test/sim | grep -v -e '^=== ' -e '^ *--- PASS'
 
 .PHONY: bench
-bench: ## a node against a bare server, replication lag, idle cost; then every benchmark (BENCH=regexp, PKG=./crdt to choose)
+bench: ## a node against a bare server, replication lag, a page of a Query, idle cost; then every benchmark (BENCH=regexp, PKG=./crdt to choose)
 	$(GO) run ./test/bench
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem $(PKG)
 

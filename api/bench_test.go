@@ -33,7 +33,7 @@ func BenchmarkRequest(b *testing.B) {
 			func(p *params) error { _, _, _, err := p.checkQuery(); return err }},
 	} {
 		decode := func(q *request) {
-			q.params = params{}
+			q.params, q.entries = params{}, 0
 			q.reader.Reset(q.body)
 			if err := q.read(c.known); err != nil {
 				b.Fatal(err)

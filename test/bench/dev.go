@@ -24,10 +24,12 @@ const (
 	lagWrites  = 200
 	idleTables = 10
 	idleFor    = 20 * time.Second
+	pageItems  = 100
+	pages      = 2000
 )
 
-// measureDev measures, with an unmodified SDK, after what time a write is to be seen in the other regions,
-// and what three idle regions with ten tables cost.
+// measureDev measures, with an unmodified SDK, after what time a write is to be seen in the other regions, how long a page of a Query
+// takes, and what three idle regions with ten tables cost.
 func measureDev(ctx context.Context, out io.Writer, dir string) (err error) {
 	regions := []string{"us-east-1", "eu-west-1", "ap-northeast-1"}
 	begun := time.Now()
@@ -81,6 +83,9 @@ func measureDev(ctx context.Context, out io.Writer, dir string) (err error) {
 	slices.Sort(lags)
 	fmt.Fprintf(out, "write in one region until read in both others, by the SDK: p50 %s, p99 %s (goal: p50 under 50 ms)\n",
 		lags[len(lags)/2].Round(10*time.Microsecond), lags[len(lags)*99/100].Round(10*time.Microsecond))
+	if err := measureQuery(ctx, out, clients[0]); err != nil {
+		return err
+	}
 
 	runtime.GC()
 	before, err := cpu()
@@ -102,6 +107,55 @@ func measureDev(ctx context.Context, out io.Writer, dir string) (err error) {
 	}
 	fmt.Fprintf(out, "idle, three regions with %d global tables: %.2f%% of a core (goal: under 2%%), %s resident (goal: under 300 MB)\n",
 		idleTables, 100*float64(after-before)/float64(idleFor), rss)
+	return nil
+}
+
+// measureQuery measures Query pages of pageItems small items, one after the other: on one connection, that is.
+func measureQuery(ctx context.Context, out io.Writer, c *dynamodb.Client) error {
+	name := aws.String("pages")
+	attribute := func(name string, t types.ScalarAttributeType) types.AttributeDefinition {
+		return types.AttributeDefinition{AttributeName: &name, AttributeType: t}
+	}
+	_, err := c.CreateTable(ctx, &dynamodb.CreateTableInput{
+		TableName: name, BillingMode: types.BillingModePayPerRequest,
+		AttributeDefinitions: []types.AttributeDefinition{attribute("pk", types.ScalarAttributeTypeS), attribute("sk", types.ScalarAttributeTypeN)},
+		KeySchema: []types.KeySchemaElement{
+			{AttributeName: aws.String("pk"), KeyType: types.KeyTypeHash}, {AttributeName: aws.String("sk"), KeyType: types.KeyTypeRange},
+		},
+	})
+	if err != nil {
+		return err
+	}
+	if err := waitActive(ctx, c, *name); err != nil {
+		return err
+	}
+	for i := range 10 * pageItems {
+		item := map[string]types.AttributeValue{
+			"pk": &types.AttributeValueMemberS{Value: fmt.Sprint(i % 10)}, "sk": &types.AttributeValueMemberN{Value: fmt.Sprint(i)},
+			"status": &types.AttributeValueMemberS{Value: "DELIVERED"}, "total": &types.AttributeValueMemberN{Value: "1284.95"},
+		}
+		if _, err := c.PutItem(ctx, &dynamodb.PutItemInput{TableName: name, Item: item}); err != nil {
+			return err
+		}
+	}
+	var took []time.Duration
+	for i := range pages {
+		begun := time.Now()
+		page, err := c.Query(ctx, &dynamodb.QueryInput{
+			TableName: name, KeyConditionExpression: aws.String("pk = :pk"),
+			ExpressionAttributeValues: map[string]types.AttributeValue{":pk": &types.AttributeValueMemberS{Value: fmt.Sprint(i % 10)}},
+		})
+		if err != nil {
+			return err
+		}
+		if page.Count != pageItems {
+			return fmt.Errorf("a page has %d items and should have %d", page.Count, pageItems)
+		}
+		took = append(took, time.Since(begun))
+	}
+	slices.Sort(took)
+	fmt.Fprintf(out, "Query page of %d small items on one connection, by the SDK: p50 %s, p99 %s (goal: p50 under 2 ms)\n",
+		pageItems, took[pages/2].Round(10*time.Microsecond), took[pages*99/100].Round(10*time.Microsecond))
 	return nil
 }
 
