@@ -116,8 +116,7 @@ and resource policies and deletion protection may change more than once in 15 se
 | Contributor Insights | keys are counted on each node, since its start; ` + "`commutator contributors`" + ` shows them |
 | Kinesis destinations | stored and shown as ENABLE_FAILED: there is no Kinesis to write to |
 | auto scaling | settings are stored, travel to all replicas, and are shown; nothing scales |
-| replica overrides in ReplicaUpdates | accepted and not kept: they are settings of capacity |
-| MultiRegionConsistency STRONG, witnesses, Disassociate | refused with a ValidationException: writes of several regions are merged |
+| MultiRegionConsistency STRONG, witnesses | refused with a ValidationException: writes of several regions are merged |
 | VectorIndexes, GlobalTableSourceArn at CreateTable | refused with a ValidationException |
 | conflict resolution | the tags ` + "`commutator:conflict-resolution`" + ` and ` + "`commutator:conflict-resolution:<attribute>`" + `, with the values ` + "`Merge`" + ` and ` + "`LastWriterWins`" + `, say how writes of several regions meet |
 | table and index sizes and counts | as of now, where the service's are some hours old |
