@@ -3,6 +3,8 @@ package node_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -151,12 +153,15 @@ func TestDevIsFoundInADirectoryWithALongPath(t *testing.T) {
 // starts one of them again with every address another.
 func TestNodesFindEachOtherAgainAtOtherAddresses(t *testing.T) {
 	free := func() string {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
+		for range 100 { // below the ports that systems give by themselves: other tests, beside this one, are given those
+			address := fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(10000))
+			if l, err := net.Listen("tcp", address); err == nil {
+				l.Close()
+				return address
+			}
 		}
-		defer l.Close()
-		return l.Addr().String()
+		t.Fatal("no port is free")
+		return ""
 	}
 	certs, strangers, key := t.TempDir(), t.TempDir(), node.NewGossipKey()
 	start := func(region, data, serf string, join ...string) (n *node.Node, stop func()) {
