@@ -84,7 +84,14 @@ func (q *request) newSearch(ctx context.Context, filter *expr.Condition, project
 	if !p.has(mIndexName) {
 		return s, nil
 	}
-	if s.index = s.s.Index(p.indexName); s.index == nil {
+	if s.index = s.s.Index(p.indexName); s.index == nil || s.index.Backfilling {
+		if err := t.AwaitSchema(ctx); err != nil {
+			return nil, err
+		}
+		s.s = t.Schema()
+		s.index = s.s.Index(p.indexName)
+	}
+	if s.index == nil {
 		return nil, invalid("The table does not have the specified index: %s", p.indexName)
 	}
 	s.page.Index = s.index

@@ -248,6 +248,28 @@ func (r *Region) Table(ctx context.Context, name string) (*Table, error) {
 	}
 }
 
+// AwaitSchema waits until the table is on the schema that the catalog has now, which it follows: what one call has shown of the table, an
+// index that is filled among it, the next may use.
+func (t *Table) AwaitSchema(ctx context.Context) error {
+	r := t.region
+	if r.several {
+		if err := r.CatchUp(ctx); err != nil {
+			return err
+		}
+	}
+	changed, stop := r.Watch()
+	defer stop()
+	for {
+		d, err := r.definition(t.Schema().Name)
+		if err != nil || d.ID != t.ID || sameSchema(t.Schema(), &d.Schema) {
+			return err
+		}
+		if r.cfg.Tasks.Wait(ctx, changed, 0) == task.Ended {
+			return fmt.Errorf("region: table %s is not on its schema yet: %w", d.Schema.Name, context.Cause(ctx))
+		}
+	}
+}
+
 // errNotOpen is ErrNotActive for a table that the catalog says is active.
 var errNotOpen = fmt.Errorf("%w here", ErrNotActive)
 
