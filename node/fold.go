@@ -1,0 +1,101 @@
+package node
+
+import (
+	"context"
+	"maps"
+	"slices"
+
+	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/internal/mutant"
+	"github.com/commutatordb/commutator/internal/task"
+	"github.com/commutatordb/commutator/region"
+	"github.com/commutatordb/commutator/table"
+)
+
+// What is stable, and what of the change logs nobody needs any more.
+
+// fold has what is stable folded, and change logs cut to what somebody still needs.
+//
+// What counts as stable, and as needed, depends on who is a member, which another node may have changed that leads
+// now. So it is worked out first, by what this node has heard until then; then the catalog is asked, and a partition
+// folds only if there is no member that was not counted. One that joins later is seeded later, with all that was
+// stable, and stamps whatever it writes above it: that stays true however late the command takes effect.
+func (r *replicator) fold(ctx context.Context) error {
+	for r.tasks.Wait(ctx, nil, foldEvery) != task.Ended {
+		var work []folding
+		for _, t := range r.region.Tables() {
+			d := t.Definition()
+			news := r.news(d.GlobalID)
+			for _, p := range t.Partitions() {
+				if news {
+					p.Wake()
+				}
+				work = append(work, r.stable(d, p))
+			}
+		}
+		if err := r.region.CatchUp(ctx); err != nil {
+			continue
+		}
+		for _, f := range work {
+			d, err := r.region.Definition(f.def.Schema.Name)
+			if err != nil || d.ID != f.def.ID || slices.ContainsFunc(d.Others(r.self), func(o table.Replica) bool { return !slices.Contains(f.members, o.Region) }) {
+				continue
+			}
+			if err := f.p.Fold(ctx, f.stable, f.trim); err != nil && ctx.Err() == nil {
+				r.logger.Debug("replicator: fold", "table", d.Schema.Name, "err", err)
+			}
+		}
+	}
+	return nil
+}
+
+// folding is what a partition may do.
+type folding struct {
+	def     *table.Definition
+	p       *region.Partition
+	members []string // other regions that count
+	stable  crdt.HLC // up to here it may fold
+	trim    uint64   // up to here nobody needs its change log
+}
+
+// news tells whether more of other regions' writes has been applied to a table since the last call: its
+// followers wait to hear of it, to know what is stable.
+func (r *replicator) news(id string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := r.tables[id]
+	if t == nil {
+		return false
+	}
+	applied := t.stability.Applied()
+	if maps.Equal(applied, t.told) {
+		return false
+	}
+	t.told = applied
+	return true
+}
+
+// stable works out what a partition may do.
+func (r *replicator) stable(d *table.Definition, p *region.Partition) folding {
+	f := folding{def: d, p: p}
+	state := p.State()
+	others := d.Others(r.self)
+	if len(others) == 0 {
+		f.stable, f.trim = state.Clock, state.Seq
+		return f
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := r.tables[d.GlobalID]
+	if t == nil {
+		return f
+	}
+	f.members, f.stable, f.trim = t.members, t.stability.Stable(state.Clock), state.Seq
+	for _, o := range others {
+		if mutant.On(mutant.TrimUnacked) {
+			break
+		}
+		f.trim = min(f.trim, t.acked[o.Region][p.ID])
+	}
+	return f
+}

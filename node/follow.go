@@ -1,0 +1,158 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/internal/mutant"
+	"github.com/commutatordb/commutator/internal/task"
+	"github.com/commutatordb/commutator/region"
+	"github.com/commutatordb/commutator/region/op"
+	"github.com/commutatordb/commutator/replication"
+)
+
+// What another region has written, from its stream into the tables here.
+
+// follow follows one partition of a peer until ctx ends.
+func (r *replicator) follow(ctx context.Context, p *peer, s stream, name string) error {
+	for ctx.Err() == nil {
+		err := r.followOnce(ctx, p, s, name)
+		if ctx.Err() != nil {
+			break
+		}
+		if errors.Is(err, replication.ErrInstance) || errors.Is(err, replication.ErrNoTable) {
+			task.Poke(p.wake) // what is known of the peer is out of date
+		}
+		r.logger.Debug("replicator: a stream ended", "from", p.name, "table", name, "err", err)
+		r.tasks.Wait(ctx, nil, retryAfter)
+	}
+	return nil
+}
+
+func (r *replicator) followOnce(ctx context.Context, p *peer, s stream, name string) error {
+	t, err := r.region.Opened(ctx, name)
+	if err != nil {
+		return err
+	}
+	// Begun from where a replica that lags has come to, the stream might be one that the peer's log no longer has.
+	if err := t.CatchUp(ctx); err != nil {
+		return err
+	}
+	streamName := replication.StreamName(s.peer, s.instance, s.partition)
+	from := replication.Resume{Region: r.self, Table: s.table, Instance: s.instance, Partition: s.partition, Seq: t.Cursor(streamName)}
+	if mutant.On(mutant.ResumeTooFar) {
+		from.Seq++
+	}
+	err = p.client.Follow(ctx, from, &sink{r: r, t: t, s: s, stream: streamName})
+	if errors.Is(err, replication.ErrTruncated) {
+		r.logger.Warn("replicator: fallen behind the peer's change log; seeding again", "from", p.name, "table", name)
+		return r.seed(ctx, p, s.table, t)
+	}
+	return err
+}
+
+// sink is where one followed stream goes.
+type sink struct {
+	r      *replicator
+	t      *region.Table
+	s      stream
+	stream string
+}
+
+// Apply is replication.Sink's.
+func (k *sink) Apply(ctx context.Context, b replication.Batch) error {
+	for _, c := range b.Changes {
+		// A region ships what it has written itself, and nothing in another's name.
+		if a := crdt.PeekDot(c.Delta).Actor; a.Region() != crdt.NewActor(k.s.peer, 0).Region() {
+			return fmt.Errorf("replicator: region %s ships a write of actor %s", k.s.peer, a)
+		}
+	}
+	if err := k.hold(ctx, b); err != nil {
+		return err
+	}
+	err := k.t.Merge(ctx, op.Cursor{Stream: k.stream, Seq: b.Seq}, 0, deltas(b.Changes))
+	return err
+}
+
+// hold waits while the batch is stamped too far ahead of this node's clock: applied, it would win over
+// everything written here until then.
+func (k *sink) hold(ctx context.Context, b replication.Batch) error {
+	if mutant.On(mutant.FutureApplied) {
+		return nil
+	}
+	var newest crdt.HLC
+	for _, c := range b.Changes {
+		newest = max(newest, crdt.PeekDot(c.Delta).HLC)
+	}
+	said := false
+	defer func() {
+		if said {
+			k.count(-1)
+		}
+	}()
+	for {
+		ahead := time.Duration(newest.Millis()-k.r.now().UnixMilli()) * time.Millisecond
+		if ahead <= maxClockOffset {
+			return nil
+		}
+		if !said {
+			said = true
+			k.count(+1)
+			k.r.logger.Error("replicator: a region's clock is ahead; its writes are held", "peer", k.s.peer, "ahead", ahead)
+			if err := k.note(ctx, b); err != nil {
+				return err
+			}
+		}
+		k.r.tasks.Wait(ctx, nil, min(ahead-maxClockOffset, time.Second))
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// count counts the peer's streams whose writes are held.
+func (k *sink) count(by int) {
+	k.r.mu.Lock()
+	defer k.r.mu.Unlock()
+	if p := k.r.peers[k.s.peer]; p != nil {
+		p.held += by
+	}
+}
+
+// note records the batch's writes that are held.
+func (k *sink) note(ctx context.Context, b replication.Batch) error {
+	limit := crdt.At(k.r.now().Add(maxClockOffset).UnixMilli(), 0)
+	k.r.mu.Lock()
+	t := k.r.tables[k.s.table]
+	known := t == nil || t.noted[k.stream] >= b.Seq
+	if !known {
+		t.noted[k.stream] = b.Seq
+	}
+	k.r.mu.Unlock()
+	if known {
+		return nil // the stream has begun anew with what was held before
+	}
+	var held []op.Delta
+	for _, d := range deltas(b.Changes) {
+		if crdt.PeekDot(d.State).HLC > limit {
+			held = append(held, d)
+		}
+	}
+	return k.t.Held(ctx, held)
+}
+
+// Progress is replication.Sink's.
+func (k *sink) Progress(p replication.Progress) {
+	k.r.mu.Lock()
+	defer k.r.mu.Unlock()
+	if t := k.r.tables[k.s.table]; t != nil {
+		t.stability.Heard(k.s.peer, k.s.partition, p)
+		t.lag[k.s.peer] = k.r.now().Sub(time.Unix(0, p.SentAt))
+		for _, c := range t.waiting {
+			task.Poke(c)
+		}
+	}
+}

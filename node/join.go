@@ -1,0 +1,110 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/region"
+	"github.com/commutatordb/commutator/region/op"
+	"github.com/commutatordb/commutator/replication"
+	"github.com/commutatordb/commutator/table"
+)
+
+// A new replica: filled from another region's, then ACTIVE.
+
+// join fills this region's new replica of a table: once every member knows that this region joins, from
+// one of them; then it is ACTIVE and follows all.
+func (r *replicator) join(ctx context.Context, d *table.Definition) error {
+	others := d.Others(r.self)
+	var source *peer
+	for _, o := range others {
+		p := r.peer(o.Region)
+		if p == nil {
+			return fmt.Errorf("region %s is not known here", o.Region)
+		}
+		// Ask again: the answer must be from after this region's own word of the join.
+		if err := r.exchange(ctx, p); err != nil {
+			return fmt.Errorf("region %s does not know yet: %w", o.Region, err)
+		}
+		r.mu.Lock()
+		theirs := p.defs[d.GlobalID]
+		r.mu.Unlock()
+		if theirs == nil || theirs.Replica(r.self) == nil {
+			if o.Status == table.Creating {
+				continue // joins as well, and holds nothing
+			}
+			return fmt.Errorf("region %s does not know yet", o.Region)
+		}
+		if o.Status == table.Active && source == nil {
+			source = p
+		}
+	}
+	t, err := r.region.Opened(ctx, d.Schema.Name)
+	if err != nil {
+		return err
+	}
+	if source != nil {
+		if err := r.seed(ctx, source, d.GlobalID, t); err != nil {
+			return err
+		}
+	} else if len(others) > 0 {
+		return fmt.Errorf("no region has an active replica to seed from")
+	}
+	_, err = r.region.Change(ctx, d.Schema.Name, func(n *table.Definition) error {
+		if own := n.Replica(r.self); own != nil && own.Status == table.Creating {
+			n.SetReplica(r.self, r.self, table.Active, uint64(r.region.Stamp()))
+		}
+		return nil
+	})
+	return err
+}
+
+// seed copies every item of a table from a peer, and takes over where to follow all origins from.
+func (r *replicator) seed(ctx context.Context, p *peer, id string, t *region.Table) error {
+	r.mu.Lock()
+	theirs, instance := p.defs[id], p.instance
+	r.mu.Unlock()
+	if theirs == nil {
+		return fmt.Errorf("seed from %s: it has no such table", p.name)
+	}
+	items := 0
+	stable := crdt.MaxHLC
+	for _, part := range theirs.Partitions {
+		err := p.client.Seed(ctx, r.self, id, part.ID, func(s replication.SeedPart) error {
+			if !s.Done {
+				items += len(s.Items)
+				err := t.Merge(ctx, op.Cursor{}, 0, deltas(s.Items))
+				return err
+			}
+			stable = min(stable, s.Stable)
+			err := t.Merge(ctx, op.Cursor{Stream: replication.StreamName(p.name, instance, part.ID), Seq: s.Seq}, s.Clock, nil)
+			for _, stream := range slices.Sorted(maps.Keys(s.Cursors)) {
+				if err == nil {
+					err = t.Merge(ctx, op.Cursor{Stream: stream, Seq: s.Cursors[stream]}, 0, nil)
+				}
+			}
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("seed from %s: %w", p.name, err)
+		}
+	}
+	// What the source had folded away this region has seen as well, though nothing of it came: a write here that did not say so would
+	// bring it back, where it is not folded away yet.
+	if err := t.Stable(ctx, stable); err != nil {
+		return fmt.Errorf("seed from %s: %w", p.name, err)
+	}
+	r.logger.Info("replicator: seeded", "table", t.Schema().Name, "from", p.name, "items", items)
+	return nil
+}
+
+func deltas(changes []replication.Change) []op.Delta {
+	out := make([]op.Delta, len(changes))
+	for i, c := range changes {
+		out[i] = op.Delta{Key: c.Key, State: c.Delta}
+	}
+	return out
+}
