@@ -119,9 +119,10 @@ and resource policies and deletion protection may change more than once in 15 se
 | MultiRegionConsistency STRONG, witnesses | refused with a ValidationException: writes of several regions are merged |
 | VectorIndexes, GlobalTableSourceArn at CreateTable | refused with a ValidationException |
 | conflict resolution | the tags ` + "`commutator:conflict-resolution`" + ` and ` + "`commutator:conflict-resolution:<attribute>`" + `, with the values ` + "`Merge`" + ` and ` + "`LastWriterWins`" + `, say how writes of several regions meet |
+| TTL | what is over goes within about half a minute, instead of some days; a change is in force at once, without ENABLING and DISABLING |
 | table and index sizes and counts | as of now, where the service's are some hours old |
 | a table with an index that is being filled | UPDATING until the index is filled; the service shows it as ACTIVE before. What the service lets through meanwhile is let through |
-| quotas of changes over time | of those the service has (table classes, encryption, tags, deletion protection), only that of decreases of provisioned throughput holds |
+| quotas of changes over time | of those the service has (table classes, encryption, tags, deletion protection, TTL), only that of decreases of provisioned throughput holds |
 | KMSMasterKeyId | any key is taken, and shown; nothing is encrypted with it |
 | JSON | an object that has a member twice, half a surrogate pair and bytes that are not UTF-8 are refused with a SerializationException |
 | presigned URLs, unsigned and streaming payloads | refused |
@@ -131,7 +132,7 @@ and resource policies and deletion protection may change more than once in 15 se
 
 Unmodified, against ` + "`commutator dev --in-memory`" + `, in November 2026. The tests of this repository go through the SDK for Go; the
 others were tried by hand: boto3 with some six hundred assertions, the other SDKs with one to two dozen cases each. Where one of them needs an operation that is not there yet
-(a transaction, a time to live), that call fails with the error above.
+(a transaction), that call fails with the error above.
 
 | client | version | with |
 |---|---|---|

@@ -6,7 +6,7 @@ import (
 	"github.com/commutatordb/commutator/table"
 )
 
-// describeTimeToLive answers DescribeTimeToLive: nothing expires yet.
+// describeTimeToLive answers DescribeTimeToLive. A change is in force at once, so there is no ENABLING and no DISABLING.
 func describeTimeToLive(q *request, _ context.Context) error {
 	d, err := q.tableNamed()
 	if err != nil {
@@ -15,6 +15,13 @@ func describeTimeToLive(q *request, _ context.Context) error {
 	if d.Status == table.Creating || d.Status == table.Deleting {
 		return invalid("Cannot describe time to live while table is in %[1]s state: Current table state is %[1]s", d.Status)
 	}
-	type description struct{ TimeToLiveStatus string }
-	return q.encode(struct{ TimeToLiveDescription description }{description{"DISABLED"}})
+	type description struct {
+		AttributeName    string `json:",omitempty"`
+		TimeToLiveStatus string
+	}
+	out := description{d.TTL, "DISABLED"}
+	if d.TTL != "" {
+		out.TimeToLiveStatus = "ENABLED"
+	}
+	return q.encode(struct{ TimeToLiveDescription description }{out})
 }

@@ -15,7 +15,6 @@ const (
 	noTransactions = "there are no transactions"
 	noBackupAPI    = "backups are taken and restored with the command line"
 	noPITR         = "there is no point-in-time recovery"
-	noTTL          = "nothing expires"
 	noExport       = "there is no export and import through S3 in DynamoDB's formats"
 	noVectors      = "there are no vector indexes"
 )
@@ -68,6 +67,7 @@ var operations = map[string]operation{
 	"UpdateKinesisStreamingDestination":   {run: updateKinesisStreamingDestination},
 	"UpdateTable":                         {run: updateTable},
 	"UpdateTableReplicaAutoScaling":       {run: updateTableReplicaAutoScaling},
+	"UpdateTimeToLive":                    {run: updateTimeToLive},
 
 	"BatchExecuteStatement":     {missing: noPartiQL},
 	"CreateBackup":              {missing: noBackupAPI},
@@ -88,5 +88,4 @@ var operations = map[string]operation{
 	"TransactGetItems":          {missing: noTransactions},
 	"TransactWriteItems":        {missing: noTransactions},
 	"UpdateContinuousBackups":   {missing: noPITR},
-	"UpdateTimeToLive":          {missing: noTTL},
 }

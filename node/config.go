@@ -59,7 +59,9 @@ type Config struct {
 	Tick time.Duration                    `yaml:"-"` // of the region's groups; see group.Config
 	Dial transport.Dialer                 `yaml:"-"` // to other regions; default: TCP
 	// VerifyEvery is how often each global table is held against each other region's copy and repaired; default: an hour.
-	VerifyEvery time.Duration    `yaml:"-"`
+	VerifyEvery time.Duration `yaml:"-"`
+	// ExpireEvery is how often a table with TTL is looked through for what is over; default: 30 s.
+	ExpireEvery time.Duration    `yaml:"-"`
 	Archive     backup.Archive   `yaml:"-"` // instead of what Backup says
 	Now         func() time.Time `yaml:"-"` // default: time.Now
 	Tasks       task.Runtime     `yaml:"-"` // default: goroutines
@@ -304,6 +306,9 @@ func (c *Config) fillIn() {
 	}
 	if c.VerifyEvery == 0 {
 		c.VerifyEvery = verifyEvery
+	}
+	if c.ExpireEvery == 0 {
+		c.ExpireEvery = expireEvery
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -31,6 +31,7 @@ type DevConfig struct {
 	Auth        string
 	// EnforceThroughput is Config's.
 	EnforceThroughput bool
+	ExpireEvery       time.Duration // see Config
 	Backup            Backup
 	Logger            *slog.Logger
 	Fatal             func(error)
@@ -96,7 +97,7 @@ func OpenDev(cfg DevConfig) (d *Dev, err error) {
 	for i, name := range cfg.Regions {
 		c := Config{
 			Region: name, Data: filepath.Join(cfg.Data, name), Listen: Listen{HTTPListener: http[i], GRPCListener: grpc[i]},
-			Credentials: cfg.Credentials, Keys: cfg.Keys, Auth: cfg.Auth, Insecure: true, Lenient: true, EnforceThroughput: cfg.EnforceThroughput, Backup: cfg.Backup, Dial: d.wan.Dial(name, regions), Logger: cfg.Logger, Fatal: cfg.Fatal,
+			Credentials: cfg.Credentials, Keys: cfg.Keys, Auth: cfg.Auth, Insecure: true, Lenient: true, EnforceThroughput: cfg.EnforceThroughput, ExpireEvery: cfg.ExpireEvery, Backup: cfg.Backup, Dial: d.wan.Dial(name, regions), Logger: cfg.Logger, Fatal: cfg.Fatal,
 		}
 		if c.Logger != nil {
 			c.Logger = c.Logger.With("region", name)

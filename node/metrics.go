@@ -55,7 +55,7 @@ var (
 
 // Describe is prometheus.Collector's.
 func (c tableCollector) Describe(descs chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{itemsDesc, bytesDesc, conflictsDesc, keptDesc, shedDesc, lagDesc, pendingDesc, linkDesc, offsetDesc, heldDesc} {
+	for _, d := range []*prometheus.Desc{itemsDesc, bytesDesc, conflictsDesc, keptDesc, shedDesc, lagDesc, pendingDesc, linkDesc, offsetDesc, heldDesc, expiredDesc} {
 		descs <- d
 	}
 }
@@ -74,6 +74,9 @@ func (c tableCollector) Collect(metrics chan<- prometheus.Metric) {
 		kept, shed := t.ConflictsKept()
 		metrics <- prometheus.MustNewConstMetric(keptDesc, prometheus.GaugeValue, float64(kept), name)
 		metrics <- prometheus.MustNewConstMetric(shedDesc, prometheus.CounterValue, float64(shed), name)
+		if d.TTL != "" {
+			metrics <- prometheus.MustNewConstMetric(expiredDesc, prometheus.CounterValue, float64(c.n.rep.countExpired(name).Load()), name)
+		}
 		for to, n := range c.n.rep.Pending(d) {
 			metrics <- prometheus.MustNewConstMetric(pendingDesc, prometheus.GaugeValue, float64(n), name, to)
 		}

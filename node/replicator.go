@@ -52,6 +52,7 @@ type replicator struct {
 	wake   chan struct{}
 	begun  chan struct{} // closed when the first term begins
 	verify *verifier
+	expire expirer
 
 	fencedBy atomic.Pointer[fence] // why this region takes no writes; nil: it does
 
@@ -114,6 +115,7 @@ func newReplicator(r *region.Region, now func() time.Time, tasks task.Runtime, l
 	return &replicator{
 		region: r, self: self, now: now, tasks: tasks, logger: logger,
 		peers: map[string]*peer{}, tables: map[string]*replicated{}, wake: make(chan struct{}, 1), begun: make(chan struct{}), verify: newVerifier(),
+		expire: expirer{every: expireEvery, expired: map[string]*atomic.Int64{}},
 	}
 }
 
@@ -212,6 +214,7 @@ func (r *replicator) lead(ctx context.Context) error {
 	g.Go(func() error { return r.tell(ctx) })
 	g.Go(func() error { return r.fold(ctx) })
 	g.Go(func() error { return r.verifyAll(ctx) })
+	g.Go(func() error { return r.expireAll(ctx) })
 	g.Go(func() error {
 		for r.region.Leads() && r.tasks.Wait(ctx, changed, 0) != task.Ended {
 		}

@@ -29,6 +29,8 @@ type Definition struct {
 	Tags               []Tag      `json:",omitempty"` // sorted by key
 	Stream             *Stream    `json:",omitempty"`
 	SSE                *SSE       `json:",omitempty"`
+	// TTL is the attribute that says, in s since the Unix epoch, when an item expires; "" for none.
+	TTL string `json:",omitempty"`
 
 	// Version orders definitions of one global table over all regions: the HLC of the change that made
 	// it. The greatest wins, whole, except for what is a replica's own (ID, UUID, Status, Tags,
@@ -253,6 +255,7 @@ func (d *Definition) Take(own string, theirs *Definition) bool {
 		d.Class, d.ClassChanged = theirs.Class, theirs.ClassChanged
 		d.Scaling, d.Overrides = slices.Clone(theirs.Scaling), cloneOverrides(theirs.Overrides)
 		d.Stream, d.SSE = clonePointer(theirs.Stream), clonePointer(theirs.SSE)
+		d.TTL = theirs.TTL
 		d.Version = theirs.Version
 		changed = true
 	}
@@ -275,7 +278,7 @@ func (d *Definition) Take(own string, theirs *Definition) bool {
 func (d *Definition) shared() []byte {
 	s := Definition{
 		Schema: d.Schema.Clone(), Billing: d.Billing, Throughput: d.Throughput, OnDemand: d.OnDemand, Warm: d.Warm, Scaled: d.Scaled,
-		OnDemandSince: d.OnDemandSince, Class: d.Class, ClassChanged: d.ClassChanged, Stream: d.Stream, SSE: d.SSE, Scaling: d.Scaling, Overrides: d.Overrides,
+		OnDemandSince: d.OnDemandSince, Class: d.Class, ClassChanged: d.ClassChanged, Stream: d.Stream, SSE: d.SSE, TTL: d.TTL, Scaling: d.Scaling, Overrides: d.Overrides,
 	}
 	s.Schema.Solo = false
 	s.Schema.Indexes = slices.DeleteFunc(s.Schema.Indexes, func(x Index) bool { return x.Deleting })

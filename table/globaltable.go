@@ -31,7 +31,7 @@ type GlobalTable struct {
 	ReadOnDemandThroughputSettings     json.RawMessage
 	StreamSpecification                *FileStream
 	SSESpecification                   *FileSSE
-	TimeToLiveSpecification            json.RawMessage
+	TimeToLiveSpecification            *FileTimeToLive
 	WarmThroughput                     json.RawMessage
 	MultiRegionConsistency             string
 	GlobalTableWitnesses               json.RawMessage
@@ -79,6 +79,20 @@ type FileStream struct{ StreamViewType string }
 type FileSSE struct {
 	SSEEnabled bool
 	SSEType    string
+}
+
+// FileTimeToLive says which attribute ends items.
+type FileTimeToLive struct {
+	AttributeName string
+	Enabled       bool
+}
+
+// TimeToLive returns the attribute that ends items; "" for none.
+func (t *GlobalTable) TimeToLive() string {
+	if s := t.TimeToLiveSpecification; s != nil && s.Enabled {
+		return s.AttributeName
+	}
+	return ""
 }
 
 // FileReplica is one region's replica.
@@ -303,6 +317,9 @@ func (t *GlobalTable) check() error {
 	default:
 		wrong("BillingMode: %q is neither %s nor %s", t.BillingMode, OnDemand, Provisioned)
 	}
+	if s := t.TimeToLiveSpecification; s != nil && s.Enabled && s.AttributeName == "" {
+		wrong("TimeToLiveSpecification: AttributeName is missing")
+	}
 	if t.MultiRegionConsistency != "" && t.MultiRegionConsistency != "EVENTUAL" {
 		wrong("MultiRegionConsistency: %s is not there yet; leave it out, or EVENTUAL", t.MultiRegionConsistency)
 	}
@@ -320,7 +337,6 @@ func (t *GlobalTable) Ignored() []string {
 	add("WriteOnDemandThroughputSettings", t.WriteOnDemandThroughputSettings)
 	add("ReadProvisionedThroughputSettings", t.ReadProvisionedThroughputSettings)
 	add("ReadOnDemandThroughputSettings", t.ReadOnDemandThroughputSettings)
-	add("TimeToLiveSpecification", t.TimeToLiveSpecification)
 	add("WarmThroughput", t.WarmThroughput)
 	add("GlobalTableWitnesses", t.GlobalTableWitnesses)
 	add("Backup", t.Backup)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 )
@@ -34,6 +35,7 @@ Replicas:
     DeletionProtectionEnabled: true
 ConflictResolution: {Attributes: {note: LastWriterWins}}
 TimeToLiveSpecification: {Enabled: true, AttributeName: ttl}
+ReadOnDemandThroughputSettings: {MaxReadRequestUnits: 5}
 `
 
 func (d *testDev) apply(path string, more ...string) (stdout, stderr string) {
@@ -63,6 +65,38 @@ func (d *testDev) tags(region int, table string) string {
 	return strings.Join(out, " ")
 }
 
+func (d *testDev) timeToLive(region int, table string) string {
+	d.t.Helper()
+	a, err := d.clients[region].dynamo.DescribeTimeToLive(d.t.Context(), &dynamodb.DescribeTimeToLiveInput{TableName: &table})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return aws.ToString(a.TimeToLiveDescription.AttributeName)
+}
+
+func TestAnotherAttributeEndsItemsWhenTheFileSaysSo(t *testing.T) {
+	d := startDev(t)
+	dir := t.TempDir()
+	d.apply(writeFile(t, dir, "orders.yaml", ordersFile))
+	other := writeFile(t, dir, "orders.yaml", strings.Replace(ordersFile, "AttributeName: ttl", "AttributeName: until", 1))
+	if stdout, _ := d.run("plan", "-f", other); !strings.Contains(stdout, "orders: would stop ending items by ttl\norders: would end items by until\n") {
+		t.Errorf("plan says:\n%s", stdout)
+	}
+	d.apply(other)
+	none := writeFile(t, dir, "orders.yaml", strings.Replace(ordersFile, "TimeToLiveSpecification: {Enabled: true, AttributeName: ttl}\n", "", 1))
+	for region := range 2 {
+		if got := d.timeToLive(region, "orders"); got != "until" {
+			t.Errorf("in region %d items end by %q", region, got)
+		}
+	}
+	d.apply(none)
+	for region := range 2 {
+		if got := d.timeToLive(region, "orders"); got != "" {
+			t.Errorf("in region %d items end by %q still", region, got)
+		}
+	}
+}
+
 func TestApplyingAgainChangesNothing(t *testing.T) {
 	d := startDev(t)
 	file := writeFile(t, t.TempDir(), "orders.yaml", ordersFile)
@@ -74,7 +108,7 @@ func TestApplyingAgainChangesNothing(t *testing.T) {
 		t.Fatal("plan has made the table")
 	}
 	stdout, stderr := d.apply(file)
-	if stdout != "orders: created\n" || !strings.Contains(stderr, "no effect yet: TimeToLiveSpecification") {
+	if stdout != "orders: created\n" || !strings.Contains(stderr, "no effect yet: ReadOnDemandThroughputSettings") {
 		t.Errorf("apply says %q and %q", stdout, stderr)
 	}
 	for region, want := range []string{"commutator:conflict-resolution:note=LastWriterWins team=checkout", "commutator:conflict-resolution:note=LastWriterWins team=checkout-eu"} {
@@ -84,6 +118,9 @@ func TestApplyingAgainChangesNothing(t *testing.T) {
 		}
 		if got := d.tags(region, "orders"); got != want {
 			t.Errorf("region %d has the tags %s, want %s", region, got, want)
+		}
+		if got := d.timeToLive(region, "orders"); got != "ttl" {
+			t.Errorf("in region %d items end by %q", region, got)
 		}
 	}
 	if stdout, _ := d.apply(file); stdout != "orders: unchanged\n" {

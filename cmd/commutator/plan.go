@@ -114,6 +114,11 @@ func (p *plan) steps(ctx context.Context) ([]step, error) {
 		return nil, err
 	}
 	out = append(out, replicas...)
+	expiry, err := p.timeToLive(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out = append(out, expiry...)
 	for _, r := range p.want.Replicas {
 		own, err := p.ownSettings(ctx, r)
 		if err != nil {

@@ -160,6 +160,37 @@ func (p *plan) shape() ([]step, error) {
 	return out, nil
 }
 
+// timeToLive brings the attribute that ends items to what the file says. Another one takes the place of the first in two steps.
+func (p *plan) timeToLive(ctx context.Context) ([]step, error) {
+	now, want := "", p.want.TimeToLive()
+	if p.now != nil {
+		d, err := p.home.dynamo.DescribeTimeToLive(ctx, &dynamodb.DescribeTimeToLiveInput{TableName: &p.want.TableName})
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", p.home.region, plain(err))
+		}
+		now = aws.ToString(d.TimeToLiveDescription.AttributeName)
+	}
+	if now == want {
+		return nil, nil
+	}
+	to := func(attribute string, enabled bool) func(context.Context) error {
+		return func(ctx context.Context) error {
+			_, err := p.home.dynamo.UpdateTimeToLive(ctx, &dynamodb.UpdateTimeToLiveInput{
+				TableName: &p.want.TableName, TimeToLiveSpecification: &types.TimeToLiveSpecification{AttributeName: &attribute, Enabled: &enabled},
+			})
+			return err
+		}
+	}
+	var out []step
+	if now != "" {
+		out = append(out, step{"stop ending items by " + now, false, to(now, false)})
+	}
+	if want != "" {
+		out = append(out, step{"end items by " + want, false, to(want, true)})
+	}
+	return out, nil
+}
+
 // fixed checks what a table keeps for life.
 func (p *plan) fixed() error {
 	var errs []error
