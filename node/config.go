@@ -41,6 +41,8 @@ type Config struct {
 	Backup      Backup       `yaml:"backup"`
 	TLS         TLS          `yaml:"tls"`       // between regions
 	GossipKey   string       `yaml:"gossipKey"` // base64 of 32 bytes; "": gossip is in the clear
+	// PartitionsPerTable is how many partitions a table that is created in the region begins with, or a replica that comes to it; default: 1.
+	PartitionsPerTable int `yaml:"partitionsPerTable"`
 	// EnforceThroughput refuses what is beyond a table's capacity; without it capacity is a number that is shown.
 	EnforceThroughput bool `yaml:"enforceThroughput"`
 
@@ -251,6 +253,12 @@ func (c *Config) Validate() error {
 		}
 		keys[k.AccessKey] = true
 	}
+	switch {
+	case c.PartitionsPerTable == 0:
+		c.PartitionsPerTable = 1
+	case c.PartitionsPerTable < 0 || c.PartitionsPerTable > maxPartitions:
+		wrong("partitionsPerTable: %d is not from 1 to %d", c.PartitionsPerTable, maxPartitions)
+	}
 	switch s := c.Backup.S3; {
 	case s == S3{}:
 	case s.Endpoint == "":
@@ -262,6 +270,9 @@ func (c *Config) Validate() error {
 	}
 	return errors.Join(errs...)
 }
+
+// maxPartitions bounds what a table begins with. A page of a global index looks into each.
+const maxPartitions = 256
 
 // isLocal tells whether only this machine can connect to DynamoDB's API.
 func (c *Config) isLocal() bool {

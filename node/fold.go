@@ -25,6 +25,11 @@ func (r *replicator) fold(ctx context.Context) error {
 		var work []folding
 		for _, t := range r.region.Tables() {
 			d := t.Definition()
+			if len(d.Others(r.self)) > 0 {
+				if err := t.Level(ctx); err != nil && ctx.Err() == nil {
+					r.logger.Debug("replicator: level", "table", d.Schema.Name, "err", err)
+				}
+			}
 			news := r.news(d.GlobalID)
 			for _, p := range t.Partitions() {
 				if news {

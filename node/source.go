@@ -155,5 +155,5 @@ func (r *replicator) Seed(ctx context.Context, member, id string, partition uint
 			return err
 		}
 	}
-	return send(replication.SeedPart{Done: true, Seq: snap.State.Seq, Clock: snap.State.Clock, Cursors: snap.Cursors, Stable: snap.State.Stable})
+	return send(replication.SeedPart{Done: true, Seq: snap.State.Seq, Clock: snap.State.Clock, Cursors: snap.Cursors, Stable: snap.Stable})
 }

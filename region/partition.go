@@ -12,24 +12,30 @@ import (
 	"github.com/commutatordb/commutator/region/group"
 	"github.com/commutatordb/commutator/region/op"
 	"github.com/commutatordb/commutator/region/partition"
+	"github.com/commutatordb/commutator/storage"
 	"github.com/commutatordb/commutator/table"
 )
 
 // Partition is one open partition. Its methods are safe for concurrent use.
 type Partition struct {
 	ID    uint64
-	Start table.Key
+	Start table.Key // the least key that may be its
+	End   table.Key // the least key beyond; nil: to the end of the table
 
 	table *Table
 	group *group.Group
 
-	state   atomic.Pointer[partition.State] // as of the last run that the store shows
-	schema  atomic.Pointer[table.Schema]    // that the machine follows, as of then
-	cursors atomic.Pointer[map[string]uint64]
-	caught  atomic.Bool // see caughtUp
+	state   atomic.Pointer[partition.State]   // as of the last run that the store shows
+	schema  atomic.Pointer[table.Schema]      // that the machine follows, as of then
+	cursors atomic.Pointer[map[string]uint64] // how far streams of other regions have been applied: see Table.Cursor; never changed in place
+	caught  atomic.Bool                       // see caughtUp
 
 	mu       sync.Mutex
 	watchers map[chan struct{}]bool
+}
+
+func (p *Partition) config(store storage.Reader) partition.Config {
+	return partition.Config{ID: p.ID, Table: p.table.ID, Start: p.Start, End: p.End, Actor: p.table.region.Actor(), Store: store}
 }
 
 // publish shows what the machine has come to; it is called in the Host's loop after each run.
@@ -76,9 +82,6 @@ func (p *Partition) Watch() (changed <-chan struct{}, stop func()) {
 
 // State returns the partition's state as of the last run that the store shows.
 func (p *Partition) State() partition.State { return *p.state.Load() }
-
-// Cursors returns how far the streams of other regions have been applied here. It must not be changed.
-func (p *Partition) Cursors() map[string]uint64 { return *p.cursors.Load() }
 
 // caughtUp waits until this node has, for once since it opened the partition, shown all that was acknowledged by then.
 // From there on it may lag behind others, but does not begin with what it had some time before a restart.

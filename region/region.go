@@ -43,6 +43,7 @@ type Config struct {
 	Send        func(to uint64, m group.Message)
 	Tick        time.Duration // see group.Config
 	KeepEntries uint64        // see group.Config
+	Partitions  int           // of each table that is created here; 0: one
 	Log         *raftlog.Log
 	Store       *storage.Store
 	Now         func() time.Time
@@ -91,6 +92,7 @@ func Open(cfg Config) (*Region, error) {
 	if cfg.Tasks == nil {
 		cfg.Tasks = task.Goroutines
 	}
+	cfg.Partitions = max(cfg.Partitions, 1)
 	r := &Region{
 		cfg: cfg, several: len(cfg.Voters) > 1, opened: make(chan struct{}), changed: make(chan struct{}, 1),
 		opening: map[string]*Table{}, removed: map[uint32]bool{}, watchers: map[chan struct{}]bool{},

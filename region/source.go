@@ -66,21 +66,40 @@ func (p *Partition) Changes(after uint64, maxBytes int) (changes []partition.Cha
 // Merge applies deltas or whole states of another region, in order. source says how far that brings its
 // stream ("" for none); clock, when not 0, is the other region's, above which this one's is lifted. It
 // returns once all of it is durable.
+//
+// How far a stream has come is true of the whole table, and said in one partition: by the last command, which is not proposed before all
+// others are durable. So a batch costs one command for each partition that it touches, and a crash in between leaves the stream where it was.
 func (t *Table) Merge(ctx context.Context, source op.Cursor, clock crdt.HLC, deltas []op.Delta) error {
 	by := map[*Partition][]op.Delta{}
 	for _, d := range deltas {
 		p := t.of(d.Key)
 		by[p] = append(by[p], d)
 	}
+	var touched []*Partition
 	for _, p := range t.partitions {
-		c := &op.Command{Kind: op.Merge, Observe: clock, Deltas: by[p], Source: source}
-		result, err := p.group.Propose(ctx, c)
-		if err = errors.Join(err, result.Err); err != nil {
-			return err
+		if by[p] != nil || clock != 0 {
+			touched = append(touched, p)
 		}
-		t.conflicts.add(result.Conflicts)
 	}
-	return nil
+	if touched == nil {
+		touched = t.partitions[:1]
+	}
+	var early op.Cursor
+	if mutant.On(mutant.CursorEarly) {
+		early = source
+	}
+	merge := func(ctx context.Context, p *Partition, source op.Cursor) error {
+		result, err := p.group.Propose(ctx, &op.Command{Kind: op.Merge, Observe: clock, Deltas: by[p], Source: source})
+		if err = errors.Join(err, result.Err); err == nil {
+			t.conflicts.add(result.Conflicts)
+		}
+		return err
+	}
+	rest, last := touched[:len(touched)-1], touched[len(touched)-1]
+	if err := t.each(ctx, rest, func(ctx context.Context, p *Partition) error { return merge(ctx, p, early) }); err != nil {
+		return err
+	}
+	return merge(ctx, last, source)
 }
 
 // Restore writes whole items, as this region's own, in stored form.
@@ -94,26 +113,41 @@ func (t *Table) Restore(ctx context.Context, items [][]byte) error {
 		p := t.of(key)
 		by[p] = append(by[p], op.Delta{Key: key, State: it})
 	}
-	for _, p := range t.partitions {
-		if len(by[p]) == 0 {
-			continue
-		}
-		if err := p.propose(ctx, &op.Command{Kind: op.Restore, Deltas: by[p]}); err != nil {
-			return err
-		}
-	}
-	return nil
+	touched := slices.DeleteFunc(slices.Clone(t.partitions), func(p *Partition) bool { return by[p] == nil })
+	return t.each(ctx, touched, func(ctx context.Context, p *Partition) error {
+		return p.propose(ctx, &op.Command{Kind: op.Restore, Deltas: by[p]})
+	})
 }
 
-// Cursor returns how far a stream of another region has been applied in every partition of the table.
-func (t *Table) Cursor(stream string) uint64 {
-	least := uint64(0)
-	for i, p := range t.partitions {
-		if seq := p.Cursors()[stream]; i == 0 || seq < least {
-			least = seq
+// Cursor returns how far a stream of another region has been applied: everything up to there is in the partitions that it belongs to.
+func (t *Table) Cursor(stream string) uint64 { return t.cursors()[stream] }
+
+// cursors returns Cursor of every stream. Of what the partitions say of one the greatest is true, and the others were: see Merge.
+func (t *Table) cursors() map[string]uint64 {
+	out := map[string]uint64{}
+	for _, p := range t.partitions {
+		for stream, seq := range *p.cursors.Load() {
+			out[stream] = max(out[stream], seq)
 		}
 	}
-	return least
+	return out
+}
+
+// Level lifts the clocks of those partitions that are behind another of the table's, for want of writes. What is stable is what all of a
+// region's clocks have passed, so one partition that rests would hold back the folding of all. It does nothing, and costs next to nothing,
+// once all rest.
+func (t *Table) Level(ctx context.Context) error {
+	var newest crdt.HLC
+	for _, p := range t.partitions {
+		newest = max(newest, p.State().Clock)
+	}
+	behind := slices.DeleteFunc(slices.Clone(t.partitions), func(p *Partition) bool { return p.State().Clock >= newest })
+	if mutant.On(mutant.ClocksApart) {
+		behind = nil
+	}
+	return t.each(ctx, behind, func(ctx context.Context, p *Partition) error {
+		return p.propose(ctx, &op.Command{Kind: op.Merge, Observe: newest})
+	})
 }
 
 // Fold has the partition fold what is stable and let go of the change log up to trim. It does nothing,
@@ -142,7 +176,7 @@ func (p *Partition) Fold(ctx context.Context, stable crdt.HLC, trim uint64) erro
 // Stable takes over that everything up to a time is stable, from a copy of the table that this one was seeded from: the copy's own
 // folding has been up to there.
 func (t *Table) Stable(ctx context.Context, stable crdt.HLC) error {
-	for _, p := range t.partitions {
+	return t.each(ctx, t.partitions, func(ctx context.Context, p *Partition) error {
 		for more := true; more; {
 			result, err := p.group.Propose(ctx, &op.Command{Kind: op.Fold, Stable: stable, Limit: foldPerStep})
 			if err = errors.Join(err, result.Err); err != nil {
@@ -150,8 +184,8 @@ func (t *Table) Stable(ctx context.Context, stable crdt.HLC) error {
 			}
 			more = result.More
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // foldPerStep is how many change-log entries one command looks at.
@@ -171,9 +205,12 @@ func (p *Partition) foldable(s partition.State, stable crdt.HLC) (bool, error) {
 
 // Snapshot is one partition as it stood at one moment. It holds space until closed.
 type Snapshot struct {
-	State   partition.State
-	Schema  *table.Schema // that the partition followed
-	Cursors map[string]uint64
+	State  partition.State
+	Schema *table.Schema // that the partition followed
+
+	// What was true of the whole table before: this partition, and every one whose snapshot is taken later, holds all of it that is its.
+	Cursors map[string]uint64 // see Table.Cursor
+	Stable  crdt.HLC          // the greatest of the partitions', this one's as in State among them
 
 	tableID uint32
 	part    *Partition
@@ -182,16 +219,21 @@ type Snapshot struct {
 
 // Snapshot pins the partition as it stands.
 func (p *Partition) Snapshot(ctx context.Context) (*Snapshot, error) {
+	cursors, stable := p.table.cursors(), p.State().Stable
+	for _, q := range p.table.partitions {
+		stable = max(stable, q.State().Stable)
+	}
 	if err := p.group.Read(ctx); err != nil {
 		return nil, err
 	}
-	s := &Snapshot{tableID: p.table.ID, part: p, snap: p.table.region.cfg.Store.Snapshot()}
-	m, err := partition.Open(partition.Config{ID: p.ID, Table: p.table.ID, Store: s.snap})
+	s := &Snapshot{Cursors: cursors, tableID: p.table.ID, part: p, snap: p.table.region.cfg.Store.Snapshot()}
+	m, err := partition.Open(p.config(s.snap))
 	if err != nil {
 		s.Close()
 		return nil, err
 	}
-	s.State, s.Schema, s.Cursors = m.State(), m.Schema(), m.Cursors()
+	s.State, s.Schema = m.State(), m.Schema()
+	s.Stable = max(stable, s.State.Stable)
 	return s, nil
 }
 
@@ -220,10 +262,8 @@ func (s *Snapshot) Records(after table.Key, yield func(key table.Key, record []b
 
 // end is the store's key behind the partition's last record.
 func (p *Partition) end() []byte {
-	for i, q := range p.table.partitions {
-		if q == p && i+1 < len(p.table.partitions) {
-			return keyenc.Record(nil, p.table.ID, p.table.partitions[i+1].Start)
-		}
+	if p.End == nil {
+		return keyenc.End(keyenc.Record(nil, p.table.ID, nil))
 	}
-	return keyenc.End(keyenc.Record(nil, p.table.ID, nil))
+	return keyenc.Record(nil, p.table.ID, p.End)
 }

@@ -73,7 +73,7 @@ func (r *Region) Create(ctx context.Context, d *table.Definition) (*table.Defini
 	if _, err := r.Definition(d.Schema.Name); err == nil {
 		return nil, ErrExists
 	}
-	tableID, partitionID, err := r.allocate(ctx, 1)
+	tableID, first, err := r.allocate(ctx, r.cfg.Partitions)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +88,7 @@ func (r *Region) Create(ctx context.Context, d *table.Definition) (*table.Defini
 	d.Schema.Solo = len(d.Replicas) == 0
 	d.Created = r.cfg.Now().UnixMilli()
 	d.Schema.Indexes = slices.DeleteFunc(d.Schema.Indexes, func(x table.Index) bool { return x.Deleting })
-	d.Partitions = []table.Partition{{ID: partitionID}}
+	d.Partitions = table.Split(first, r.cfg.Partitions)
 	for i := range d.Schema.Indexes {
 		d.Schema.Indexes[i].ID = uint32(i + 1)
 	}
@@ -207,14 +207,7 @@ type Table struct {
 
 // CatchUp waits until this node shows every write to the table that was acknowledged before the call, by whichever
 // node.
-func (t *Table) CatchUp(ctx context.Context) error {
-	for _, p := range t.partitions {
-		if err := p.group.Read(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+func (t *Table) CatchUp(ctx context.Context) error { return t.readable(ctx, t.partitions, true) }
 
 // Definition returns the table's definition. It must not be changed.
 func (t *Table) Definition() *table.Definition { return t.def.Load() }
@@ -323,12 +316,15 @@ func (r *Region) Tables() []*Table {
 func (r *Region) openTable(d *table.Definition) (*Table, error) {
 	t := &Table{ID: d.ID, region: r}
 	t.def.Store(d)
-	for _, pd := range d.Partitions {
-		m, err := partition.Open(partition.Config{ID: pd.ID, Table: d.ID, Actor: r.Actor(), Store: r.cfg.Store})
+	for i, pd := range d.Partitions {
+		p := &Partition{ID: pd.ID, Start: pd.Start, table: t, watchers: map[chan struct{}]bool{}}
+		if i+1 < len(d.Partitions) {
+			p.End = d.Partitions[i+1].Start
+		}
+		m, err := partition.Open(p.config(r.cfg.Store))
 		if err != nil {
 			return nil, err
 		}
-		p := &Partition{ID: pd.ID, Start: pd.Start, table: t, watchers: map[chan struct{}]bool{}}
 		p.publish(m)
 		if p.group, err = r.host.Open(pd.ID, m, func() { p.publish(m) }); err != nil {
 			return nil, err
@@ -481,11 +477,9 @@ func (r *Region) remove(ctx context.Context, d *table.Definition, t *Table) erro
 // removeRows deletes all rows of tables and of partitions.
 func (r *Region) removeRows(tables []uint32, partitions []uint64) error {
 	b := r.cfg.Store.NewBatch()
-	for _, kind := range rowsOfTables {
-		for _, id := range tables {
-			prefix := kind(id)
-			b.DeleteRange(prefix, keyenc.End(prefix))
-		}
+	for _, id := range tables {
+		prefix := recordsOf(id)
+		b.DeleteRange(prefix, keyenc.End(prefix))
 	}
 	for _, kind := range rowsOfPartitions {
 		for _, id := range partitions {
@@ -505,11 +499,9 @@ func (r *Region) removeRows(tables []uint32, partitions []uint64) error {
 
 // The prefixes of all rows that belong to a table, and to a partition.
 var (
-	rowsOfTables = []func(table uint32) []byte{
-		func(id uint32) []byte { return keyenc.Record(nil, id, nil) },
-		func(id uint32) []byte { return keyenc.Indexes(nil, id) },
-	}
+	recordsOf        = func(table uint32) []byte { return keyenc.Record(nil, table, nil) }
 	rowsOfPartitions = []func(partition uint64) []byte{
+		func(id uint64) []byte { return keyenc.Indexes(nil, id) },
 		func(id uint64) []byte { return keyenc.LogOf(nil, id) },
 		func(id uint64) []byte { return keyenc.Conflicts(nil, id) },
 		func(id uint64) []byte { return keyenc.Meta(nil, id, "") },
@@ -534,19 +526,11 @@ func (r *Region) removeLeftovers(ctx context.Context) error {
 			partitions[p.ID] = true
 		}
 	}
-	var goneTables []uint32
-	for _, kind := range rowsOfTables {
-		ids, err := stored(r.cfg.Store, kind)
-		if err != nil {
-			return err
-		}
-		for _, id := range ids {
-			if !tables[id] {
-				tables[id] = true
-				goneTables = append(goneTables, id)
-			}
-		}
+	goneTables, err := stored(r.cfg.Store, recordsOf)
+	if err != nil {
+		return err
 	}
+	goneTables = slices.DeleteFunc(goneTables, func(id uint32) bool { return tables[id] })
 	ids := r.cfg.Log.Groups()
 	for _, kind := range append(rowsOfPartitions, func(id uint64) []byte { return keyenc.Installed(nil, id) }) {
 		more, err := stored(r.cfg.Store, kind)

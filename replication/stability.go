@@ -90,6 +90,9 @@ func (s *Stability) Stable(clock crdt.HLC) crdt.HLC {
 			if !ok {
 				return 0
 			}
+			if mutant.On(mutant.StableOfOneStream) && id != s.streams[member][0] {
+				continue
+			}
 			// The member's own writes, and this region's and every other's as the member has applied them.
 			stable = min(stable, p.Clock, p.Applied[s.own])
 			for _, other := range s.members {

@@ -2,8 +2,10 @@ package table
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"math/bits"
 	"slices"
 	"strings"
 )
@@ -194,18 +196,17 @@ func (d *Definition) Replica(region string) *Replica {
 	return nil
 }
 
-// PartitionOf returns the partition that holds the key.
-func (d *Definition) PartitionOf(key Key) *Partition {
-	lo, hi := 0, len(d.Partitions)
-	for hi-lo > 1 {
-		mid := (lo + hi) / 2
-		if string(d.Partitions[mid].Start) <= string(key) {
-			lo = mid
-		} else {
-			hi = mid
+// Split returns n partitions, at least one, that share the hashes of all keys evenly. Their ids are id and those that follow it.
+func Split(id uint64, n int) []Partition {
+	out := make([]Partition, n)
+	for i := range out {
+		out[i].ID = id + uint64(i)
+		if i > 0 {
+			share, _ := bits.Div64(uint64(i), 0, uint64(n)) // i/n of 2^64
+			out[i].Start = binary.BigEndian.AppendUint64(nil, share)
 		}
 	}
-	return &d.Partitions[lo]
+	return out
 }
 
 // Live tells whether the replica counts: it is there, or on its way to be.

@@ -1,12 +1,13 @@
 package table
 
 import (
+	"encoding/binary"
+	"math"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
-	"pgregory.net/rapid"
 )
 
 // Goal: a global-table file is read in every form that people have, and what is wrong in it is named.
@@ -183,23 +184,19 @@ func FuzzParseGlobalTables(f *testing.F) {
 	})
 }
 
-func TestAPartitionHoldsTheKeysFromItsStartOn(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		starts := rapid.SliceOfNDistinct(rapid.SliceOfN(rapid.Byte(), 1, 3), 0, 6, func(b []byte) string { return string(b) }).Draw(t, "starts")
-		slices.SortFunc(starts, slices.Compare)
-		d := Definition{Partitions: []Partition{{ID: 1}}}
-		for i, s := range starts {
-			d.Partitions = append(d.Partitions, Partition{ID: uint64(i + 2), Start: s})
-		}
-		key := Key(rapid.SliceOfN(rapid.Byte(), 0, 4).Draw(t, "key"))
-		want := uint64(1)
-		for i, s := range starts {
-			if slices.Compare(s, key) <= 0 {
-				want = uint64(i + 2)
+func TestSplitSharesTheHashesEvenly(t *testing.T) {
+	for n := 1; n <= 64; n++ {
+		parts := Split(16, n)
+		for i, p := range parts {
+			start := uint64(0)
+			if i > 0 {
+				start = binary.BigEndian.Uint64(p.Start)
+			} else if p.Start != nil {
+				t.Errorf("of %d partitions the first begins at %x", n, p.Start)
+			}
+			if want := float64(i) / float64(n) * (1 << 64); p.ID != uint64(16+i) || math.Abs(float64(start)-want) > 1<<12 {
+				t.Errorf("of %d partitions number %d is %d, from %x on; want about %x", n, i, p.ID, start, uint64(want))
 			}
 		}
-		if got := d.PartitionOf(key); got.ID != want {
-			t.Fatalf("key %x of %x: partition %d, want %d", key, starts, got.ID, want)
-		}
-	})
+	}
 }

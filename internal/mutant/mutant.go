@@ -49,6 +49,9 @@ const (
 	IdentityEachStart  Name = "identity-each-start"
 	NobodyTold         Name = "nobody-told"
 	ConflictsForgotten Name = "conflicts-forgotten"
+	CursorEarly        Name = "cursor-early"
+	ClocksApart        Name = "clocks-apart"
+	RunLeftOut         Name = "run-left-out"
 )
 
 // In crdt.
@@ -66,6 +69,7 @@ const (
 	FoldEarly            Name = "fold-early"
 	StableWithoutMember  Name = "stable-without-member"
 	StableWithoutApplied Name = "stable-without-applied"
+	StableOfOneStream    Name = "stable-of-one-stream"
 	ProgressFirst        Name = "progress-first"
 	ProgressPastGap      Name = "progress-past-gap"
 	GapAccepted          Name = "gap-accepted"

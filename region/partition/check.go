@@ -2,7 +2,6 @@ package partition
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -25,20 +24,29 @@ func CheckIndexes(cfg Config, c op.IndexCheck) (op.IndexCheckResult, error) {
 	}
 	k := indexChecker{m: m, left: c.Limit, counted: map[uint32]*IndexState{}}
 	from := c.From
+	first, end := cfg.records()
 	if from == nil {
-		from = keyenc.Record(nil, cfg.Table, nil)
+		from = first
 	}
-	if next, err := k.items(from); err != nil || next != nil {
-		k.out.Next = next
-		return k.out, err
-	}
-	if rows := keyenc.Indexes(nil, cfg.Table); !bytes.HasPrefix(from, rows) {
+	rows := keyenc.Indexes(nil, cfg.ID)
+	whole := bytes.Equal(from, first)
+	if !bytes.HasPrefix(from, rows) {
+		if next, err := k.items(from, end); err != nil || next != nil {
+			k.out.Next = next
+			return k.out, err
+		}
 		from = rows
 	}
-	if k.out.Next, err = k.rows(from); err == nil && k.out.Next == nil && c.From == nil {
+	if k.out.Next, err = k.rows(from); err == nil && k.out.Next == nil && whole {
 		k.counts()
 	}
 	return k.out, err
+}
+
+// Covers tells whether a check of the partition may go on from there: see op.IndexCheck.
+func (c *Config) Covers(from []byte) bool {
+	first, end := c.records()
+	return bytes.HasPrefix(from, keyenc.Indexes(nil, c.ID)) || bytes.Compare(from, first) >= 0 && bytes.Compare(from, end) < 0
 }
 
 type indexChecker struct {
@@ -52,12 +60,9 @@ func (k *indexChecker) differs(x *table.Index, reason op.IndexReason, key, row t
 	k.out.Differences = append(k.out.Differences, op.IndexDifference{Index: x.Name, Reason: reason, Key: slices.Clone(key), Row: slices.Clone(row)})
 }
 
-// each calls f for what stands between from and the end of the rows with the prefix. It returns where to go on if it may look at no more.
-func (k *indexChecker) each(prefix, from []byte, f func(key, value []byte) error) (next []byte, err error) {
-	if !bytes.HasPrefix(from, prefix) {
-		return nil, nil // that was done before
-	}
-	it, err := k.m.cfg.Store.Iter(from, keyenc.End(prefix))
+// each calls f for what stands in [from, to). It returns where to go on if it may look at no more.
+func (k *indexChecker) each(from, to []byte, f func(key, value []byte) error) (next []byte, err error) {
+	it, err := k.m.cfg.Store.Iter(from, to)
 	if err != nil {
 		return nil, err
 	}
@@ -74,10 +79,10 @@ func (k *indexChecker) each(prefix, from []byte, f func(key, value []byte) error
 	return nil, it.Err()
 }
 
-// items asks for the rows of every item from a record's key on.
-func (k *indexChecker) items(from []byte) (next []byte, err error) {
+// items asks for the rows of every item whose record's key is in [from, to).
+func (k *indexChecker) items(from, to []byte) (next []byte, err error) {
 	s := k.m.schema
-	return k.each(keyenc.Record(nil, k.m.cfg.Table, nil), from, func(at, record []byte) error {
+	return k.each(from, to, func(at, record []byte) error {
 		stored, ok, err := crdt.PeekVisible(record)
 		if err != nil || !ok {
 			return err
@@ -90,7 +95,7 @@ func (k *indexChecker) items(from []byte) (next []byte, err error) {
 			if row == nil {
 				continue
 			}
-			have, err := k.m.cfg.Store.Get(nil, keyenc.Index(nil, k.m.cfg.Table, x.ID, row))
+			have, err := k.m.cfg.Store.Get(nil, keyenc.Index(nil, k.m.cfg.ID, x.ID, row))
 			switch {
 			case errors.Is(err, storage.ErrNotFound):
 				if !x.Backfilling {
@@ -109,10 +114,9 @@ func (k *indexChecker) items(from []byte) (next []byte, err error) {
 // rows asks for the item of every index row from a row's key on. That a row holds what its item makes has been seen with the item.
 func (k *indexChecker) rows(from []byte) (next []byte, err error) {
 	s := k.m.schema
-	prefix := keyenc.Indexes(nil, k.m.cfg.Table)
-	return k.each(prefix, from, func(at, projected []byte) error {
+	return k.each(from, keyenc.End(keyenc.Indexes(nil, k.m.cfg.ID)), func(at, projected []byte) error {
 		k.out.Rows++
-		id, row := binary.BigEndian.Uint32(at[len(prefix):]), table.Key(keyenc.IndexKey(at))
+		id, row := keyenc.IndexID(at), table.Key(keyenc.IndexKey(at))
 		i := slices.IndexFunc(s.Indexes, func(x table.Index) bool { return x.ID == id })
 		if i < 0 {
 			k.differs(&table.Index{Name: fmt.Sprintf("(no index has the id %d)", id)}, op.RowStale, nil, row)
@@ -131,6 +135,10 @@ func (k *indexChecker) rows(from []byte) (next []byte, err error) {
 		key, err := s.KeyOf(projected)
 		if err != nil {
 			k.differs(x, op.RowStale, nil, row)
+			return nil
+		}
+		if !k.m.cfg.holds(key) {
+			k.differs(x, op.RowStale, key, row)
 			return nil
 		}
 		stored, err := Get(k.m.cfg.Store, k.m.cfg.Table, key)

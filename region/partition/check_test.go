@@ -104,13 +104,13 @@ func TestACheckNamesWhatIsWrong(t *testing.T) {
 		d.run(put(crdt.HLC(10+i), fmt.Sprint(i), "open"))
 	}
 	row := func(pk, state string) table.Key { return orders.RowKey(&orders.Indexes[0], key(pk), stored(pk, state)) }
-	at := func(pk, state string) []byte { return keyenc.Index(nil, tableID, 1, row(pk, state)) }
+	at := func(pk, state string) []byte { return keyenc.Index(nil, d.cfg.ID, 1, row(pk, state)) }
 	b := d.store.NewBatch()
 	b.Delete(at("1", "open"))
 	b.Set(at("2", "closed"), stored("2", "closed")) // of an item that is in another state
 	b.Set(at("9", "open"), stored("9", "open"))     // of no item
 	b.Set(at("3", "open"), item.AppendItem(nil, item.NewItem(item.Field{Name: "pk", Value: item.S("3")}, item.Field{Name: "state", Value: item.S("open")}, item.Field{Name: "x", Value: item.S("y")})))
-	b.Set(keyenc.Index(nil, tableID, 99, row("4", "open")), stored("4", "open")) // of an index there is not
+	b.Set(keyenc.Index(nil, d.cfg.ID, 99, row("4", "open")), stored("4", "open")) // of an index there is not
 	if err := d.store.Commit(b); err != nil {
 		t.Fatal(err)
 	}

@@ -82,7 +82,7 @@ func (m *Machine) set(e entry, record []byte, b *storage.Batch) {
 		if row.Item == nil && mutant.On(mutant.IndexRowKept) {
 			continue
 		}
-		m.scratch = keyenc.Index(m.scratch[:0], m.cfg.Table, row.Index, row.Key)
+		m.scratch = keyenc.Index(m.scratch[:0], m.cfg.ID, row.Index, row.Key)
 		if row.Item == nil {
 			b.Delete(m.scratch)
 		} else {

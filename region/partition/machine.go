@@ -10,6 +10,7 @@
 package partition
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -28,8 +29,25 @@ import (
 type Config struct {
 	ID    uint64     // of the partition
 	Table uint32     // storage id of its table
+	Start table.Key  // the least key that may be its
+	End   table.Key  // the least key beyond; nil: to the end of the table
 	Actor crdt.Actor // this region: who stamps
 	Store storage.Reader
+}
+
+// records returns the range of the partition's records, [from, to).
+func (c *Config) records() (from, to []byte) {
+	if c.End == nil {
+		to = keyenc.End(keyenc.Record(nil, c.Table, nil))
+	} else {
+		to = keyenc.Record(nil, c.Table, c.End)
+	}
+	return keyenc.Record(nil, c.Table, c.Start), to
+}
+
+// holds tells whether a key is the partition's.
+func (c *Config) holds(key table.Key) bool {
+	return bytes.Compare(key, c.Start) >= 0 && (c.End == nil || bytes.Compare(key, c.End) < 0)
 }
 
 // Machine is the state machine of one partition. It belongs to one goroutine; State returns what others
@@ -133,13 +151,12 @@ func (m *Machine) Reload() error {
 	return nil
 }
 
-// Ranges returns the ranges of keys, [from, to), that hold the machine's whole state. All rows of a table are
-// its one partition's.
+// Ranges returns the ranges of keys, [from, to), that hold the machine's whole state, and nothing else.
 func (m *Machine) Ranges() [][2][]byte {
-	var out [][2][]byte
+	from, to := m.cfg.records()
+	out := [][2][]byte{{from, to}}
 	for _, prefix := range [][]byte{
-		keyenc.Meta(nil, m.cfg.ID, ""), keyenc.LogOf(nil, m.cfg.ID),
-		keyenc.Record(nil, m.cfg.Table, nil), keyenc.Indexes(nil, m.cfg.Table), keyenc.Conflicts(nil, m.cfg.ID),
+		keyenc.Meta(nil, m.cfg.ID, ""), keyenc.LogOf(nil, m.cfg.ID), keyenc.Indexes(nil, m.cfg.ID), keyenc.Conflicts(nil, m.cfg.ID),
 	} {
 		out = append(out, [2][]byte{prefix, keyenc.End(prefix)})
 	}
@@ -245,7 +262,7 @@ func (m *Machine) alter(c *op.Command, b *storage.Batch) op.Result {
 	}
 	for _, x := range m.schema.Indexes {
 		if c.Schema.Index(x.Name) == nil || c.Schema.Index(x.Name).ID != x.ID {
-			prefix := keyenc.Index(nil, m.cfg.Table, x.ID, nil)
+			prefix := keyenc.Index(nil, m.cfg.ID, x.ID, nil)
 			b.DeleteRange(prefix, keyenc.End(prefix))
 		}
 	}

@@ -183,14 +183,14 @@ func (d *disk) log() (out []Change) {
 // records.
 func (d *disk) check() {
 	d.t.Helper()
-	page, err := ReadPage(d.store, tableID, op.Page{})
+	page, err := ReadPage(d.store, tableID, []uint64{d.cfg.ID}, op.Page{})
 	if err != nil {
 		d.t.Fatal(err)
 	}
 	schema, want := d.m.Schema(), []string{}
 	for i, stored := range page.Items {
 		for _, r := range schema.Rows(nil, page.Keys[i], nil, stored) {
-			want = append(want, fmt.Sprintf("%x: %x", keyenc.Index(nil, tableID, r.Index, r.Key), r.Item))
+			want = append(want, fmt.Sprintf("%x: %x", keyenc.Index(nil, d.cfg.ID, r.Index, r.Key), r.Item))
 		}
 	}
 	slices.Sort(want)

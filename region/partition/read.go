@@ -30,30 +30,21 @@ func Get(r storage.Reader, tableID uint32, key table.Key) ([]byte, error) {
 	return it, err
 }
 
-// ReadPage reads a run of items or index rows.
-func ReadPage(r storage.Reader, tableID uint32, p op.Page) (op.PageResult, error) {
-	prefix := keyenc.Record(nil, tableID, nil)
-	if p.Index != nil {
-		prefix = keyenc.Index(nil, tableID, p.Index.ID, nil)
-	}
-	lower, upper := append(slices.Clone(prefix), p.From...), keyenc.End(prefix)
-	if p.To != nil {
-		upper = append(slices.Clone(prefix), p.To...)
-	}
+// ReadPage reads a run of items, or of the index rows of some partitions' items.
+func ReadPage(r storage.Reader, tableID uint32, partitions []uint64, p op.Page) (op.PageResult, error) {
 	var out op.PageResult
-	it, err := r.Iter(lower, upper)
-	if err != nil {
-		return out, err
-	}
-	defer it.Close()
-	ok, step := false, it.Next
-	if p.Reverse {
-		ok, step = it.Last(), it.Prev
+	rows := merged{reverse: p.Reverse}
+	defer rows.close()
+	if p.Index == nil {
+		// The records of a table stand in one row, whichever partition's they are.
+		rows.add(r, keyenc.Record(nil, tableID, nil), p)
 	} else {
-		ok = it.First()
+		for _, id := range partitions {
+			rows.add(r, keyenc.Index(nil, id, p.Index.ID, nil), p)
+		}
 	}
-	for ; ok; ok = step() {
-		stored := it.Value()
+	for ; rows.ok(); rows.next() {
+		stored := rows.value()
 		if p.Index == nil {
 			visible, exists, err := crdt.PeekVisible(stored)
 			if err != nil {
@@ -68,7 +59,7 @@ func ReadPage(r storage.Reader, tableID uint32, p op.Page) (op.PageResult, error
 		if err != nil {
 			return out, err
 		}
-		key := table.Key(slices.Clone(it.Key()[len(prefix):]))
+		key := table.Key(slices.Clone(rows.key()))
 		stored = slices.Clone(stored)
 		out.Looked++
 		out.LookedAt += size
@@ -89,5 +80,5 @@ func ReadPage(r storage.Reader, tableID uint32, p op.Page) (op.PageResult, error
 			return out, nil
 		}
 	}
-	return out, it.Err()
+	return out, rows.err
 }

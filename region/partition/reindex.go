@@ -23,8 +23,8 @@ func (m *Machine) reindex(c *op.Command, b *storage.Batch) op.Result {
 	if x == nil {
 		return op.Result{} // deleted meanwhile
 	}
-	prefix := keyenc.Record(nil, m.cfg.Table, nil)
-	it, err := m.cfg.Store.Iter(keyenc.Record(nil, m.cfg.Table, c.Key), keyenc.End(prefix))
+	_, end := m.cfg.records()
+	it, err := m.cfg.Store.Iter(keyenc.Record(nil, m.cfg.Table, c.Key), end)
 	if err != nil {
 		panic(fmt.Sprintf("partition %d: reindex: %v", m.cfg.ID, err))
 	}
@@ -43,7 +43,7 @@ func (m *Machine) reindex(c *op.Command, b *storage.Batch) op.Result {
 		item := visible(it.Value())
 		if row := m.schema.RowKey(x, key, item); row != nil {
 			projected := m.schema.Project(x, item)
-			m.scratch = keyenc.Index(m.scratch[:0], m.cfg.Table, x.ID, row)
+			m.scratch = keyenc.Index(m.scratch[:0], m.cfg.ID, x.ID, row)
 			b.Set(m.scratch, projected)
 			if state != nil && !state.Filled && bytes.Compare(key, state.Reached) >= 0 {
 				state.count(projected, +1)

@@ -4,7 +4,7 @@
 // All integers are big-endian, so that rows of one table or partition are neighbours in order:
 //
 //	'R' table(4) key                      record of an item            key: table.Key
-//	'I' table(4) index(4) key             row of a secondary index     key: table.Key of the index
+//	'I' partition(8) index(4) key         row of a secondary index     of a partition's items; key: table.Key of the index
 //	'L' partition(8) seq(8)               change-log entry
 //	'P' partition(8) name                 a partition's own state      name: see Meta...
 //	'F' partition(8) hlc(8) id(16)        conflict record, oldest first
@@ -33,15 +33,17 @@ func Record(dst []byte, table uint32, key []byte) []byte {
 // RecordKey returns the item's key within a record's key.
 func RecordKey(b []byte) []byte { return b[5:] }
 
-// Index appends the key of an index row.
-func Index(dst []byte, table, index uint32, key []byte) []byte {
-	dst = binary.BigEndian.AppendUint32(append(dst, tagIndex), table)
-	dst = binary.BigEndian.AppendUint32(dst, index)
+// Index appends the key of the row that an item of a partition has in an index.
+func Index(dst []byte, partition uint64, index uint32, key []byte) []byte {
+	dst = binary.BigEndian.AppendUint32(Indexes(dst, partition), index)
 	return append(dst, key...)
 }
 
+// IndexID returns the index's id within an index row's key.
+func IndexID(b []byte) uint32 { return binary.BigEndian.Uint32(b[9:]) }
+
 // IndexKey returns the index's own key within an index row's key.
-func IndexKey(b []byte) []byte { return b[9:] }
+func IndexKey(b []byte) []byte { return b[13:] }
 
 // Log appends the key of a change-log entry.
 func Log(dst []byte, partition, seq uint64) []byte {
@@ -98,9 +100,9 @@ func End(prefix []byte) []byte {
 	return nil
 }
 
-// Indexes appends the prefix of all index rows of a table.
-func Indexes(dst []byte, table uint32) []byte {
-	return binary.BigEndian.AppendUint32(append(dst, tagIndex), table)
+// Indexes appends the prefix of all index rows of a partition.
+func Indexes(dst []byte, partition uint64) []byte {
+	return binary.BigEndian.AppendUint64(append(dst, tagIndex), partition)
 }
 
 // Conflicts appends the prefix of all conflict records of a partition.

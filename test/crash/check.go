@@ -87,12 +87,10 @@ func Read(ctx context.Context, e *Engine) (map[string]State, error) {
 func checkLeft(e *Engine, defs []*table.Definition) error {
 	rows, groups := map[string]bool{}, map[uint64]bool{1: true} // 1 is the catalog's
 	for _, d := range defs {
-		for _, prefix := range [][]byte{keyenc.Record(nil, d.ID, nil), keyenc.Indexes(nil, d.ID)} {
-			rows[string(prefix)] = true
-		}
+		rows[string(keyenc.Record(nil, d.ID, nil))] = true
 		for _, p := range d.Partitions {
 			groups[p.ID] = true
-			rows[string(keyenc.Conflicts(nil, p.ID))] = true
+			rows[string(keyenc.Conflicts(nil, p.ID))], rows[string(keyenc.Indexes(nil, p.ID))] = true, true
 			rows[string(keyenc.Meta(nil, p.ID, ""))], rows[string(keyenc.Log(nil, p.ID, 0)[:9])] = true, true
 		}
 	}

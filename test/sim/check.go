@@ -134,7 +134,7 @@ func (w *world) traceKeys() {
 	}
 	for _, dot := range w.history.dots {
 		c := w.history.changes[dot]
-		w.tracef("   change of %q: %v of %s %v %x", c.key, dot, c.origin.name, c.marks, c.delta)
+		w.tracef("   change of %q: %v of %s %v %x", dot.key, dot.Dot, c.origin.name, c.marks, c.delta)
 	}
 }
 
@@ -214,26 +214,31 @@ func (w *world) checkReplicas() {
 					want[fmt.Sprintf("%d/%x", row.Index, row.Key)] = string(row.Item)
 				}
 			}
-			prefix := keyenc.Indexes(nil, d.ID)
 			got := map[string]string{}
-			it, err := m.engine.Store().Iter(prefix, keyenc.End(prefix))
-			if err != nil {
-				w.violate("%s: %s: %v", m.name, name, err)
-				continue
-			}
-			for ok := it.First(); ok; ok = it.Next() {
-				index := uint32(it.Key()[5])<<24 | uint32(it.Key()[6])<<16 | uint32(it.Key()[7])<<8 | uint32(it.Key()[8])
-				got[fmt.Sprintf("%d/%x", index, keyenc.IndexKey(it.Key()))] = string(it.Value())
-			}
-			if err := it.Close(); err != nil {
-				w.violate("%s: %s: %v", m.name, name, err)
+			for i, p := range d.Partitions {
+				prefix := keyenc.Indexes(nil, p.ID)
+				it, err := m.engine.Store().Iter(prefix, keyenc.End(prefix))
+				if err != nil {
+					w.violate("%s: %s: %v", m.name, name, err)
+					continue
+				}
+				for ok := it.First(); ok; ok = it.Next() {
+					got[fmt.Sprintf("%d/%x", keyenc.IndexID(it.Key()), keyenc.IndexKey(it.Key()))] = string(it.Value())
+				}
+				if err := it.Close(); err != nil {
+					w.violate("%s: %s: %v", m.name, name, err)
+				}
+				cfg := partition.Config{ID: p.ID, Table: d.ID, Start: p.Start, Store: m.engine.Store()}
+				if i+1 < len(d.Partitions) {
+					cfg.End = d.Partitions[i+1].Start
+				}
+				found, err := partition.CheckIndexes(cfg, op.IndexCheck{Limit: 1 << 30})
+				if err != nil || len(found.Differences) > 0 {
+					w.violate("%s: the check of %s's indexes in partition %d finds %+v, %v", m.name, name, p.ID, found.Differences, err)
+				}
 			}
 			if k := differs(want, got); k != "" {
 				w.violate("%s: the index of %s is not what its items make: row %s is %q, want %q", m.name, name, k, got[k], want[k])
-			}
-			found, err := partition.CheckIndexes(partition.Config{ID: d.Partitions[0].ID, Table: d.ID, Store: m.engine.Store()}, op.IndexCheck{Limit: 1 << 30})
-			if err != nil || len(found.Differences) > 0 {
-				w.violate("%s: the check of %s's indexes finds %+v, %v", m.name, name, found.Differences, err)
 			}
 			for _, t := range m.engine.Region().Tables() {
 				if n, _ := t.Stats(); t.ID == d.ID && n != int64(len(items)) {
@@ -254,10 +259,10 @@ func (w *world) checkHistory() (times map[string]crdt.Dot) {
 	}
 	// Every change was made by a client, once.
 	times = map[string]crdt.Dot{}
-	byKey := map[string][]crdt.Dot{}
+	byKey := map[string][]stamped{}
 	for _, dot := range h.dots {
 		c := h.changes[dot]
-		key := keyText(&d.Schema, []byte(c.key))
+		key := keyText(&d.Schema, []byte(dot.key))
 		byKey[key] = append(byKey[key], dot)
 		if len(c.marks) > 1 {
 			w.violate("a change of %s carries %v", key, c.marks)
@@ -270,16 +275,16 @@ func (w *world) checkHistory() (times map[string]crdt.Dot) {
 			case o.outcome == refused || o.outcome == rejected:
 				w.violate("%s of %s, which was %s, took effect: %s %s", opNames[o.kind], key, outcomeNames[o.outcome], m, o.why)
 			case times[m] != crdt.Dot{}:
-				w.violate("%s of %s took effect twice: %s at %v and %v", opNames[o.kind], key, m, times[m], dot)
+				w.violate("%s of %s took effect twice: %s at %v and %v", opNames[o.kind], key, m, times[m], dot.Dot)
 			case o.region != c.origin:
 				w.violate("%s of %s in %s took effect as a change of %s", opNames[o.kind], key, o.region.name, c.origin.name)
 			}
-			times[m] = dot
+			times[m] = dot.Dot
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(byKey)) {
 		for _, dot := range byKey[key] {
-			w.tracef("   change of %s: %v of %s %v", key, dot, h.changes[dot].origin.name, h.changes[dot].marks)
+			w.tracef("   change of %s: %v of %s %v", key, dot.Dot, h.changes[dot].origin.name, h.changes[dot].marks)
 		}
 	}
 	// Every acknowledged write is among the changes.
@@ -327,9 +332,9 @@ func (w *world) checkHistory() (times map[string]crdt.Dot) {
 }
 
 // interleave returns dots in a random order that keeps each actor's own.
-func (w *world) interleave(dots []crdt.Dot) (out []crdt.Dot) {
-	slices.SortFunc(dots, crdt.Dot.Compare)
-	by := map[crdt.Actor][]crdt.Dot{}
+func (w *world) interleave(dots []stamped) (out []stamped) {
+	slices.SortFunc(dots, func(a, b stamped) int { return a.Compare(b.Dot) })
+	by := map[crdt.Actor][]stamped{}
 	var actors []crdt.Actor
 	for _, d := range dots {
 		if by[d.Actor] == nil {

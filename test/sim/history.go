@@ -15,8 +15,8 @@ type history struct {
 	ops    []*operation
 	byMark map[string]*operation
 
-	changes map[crdt.Dot]*change // of all global tables
-	dots    []crdt.Dot           // in the order of their first shipping
+	changes map[stamped]*change // of all global tables
+	dots    []stamped           // in the order of their first shipping
 	byItem  map[writesTo][]crdt.Dot
 	arrived map[arrival]time.Duration
 	seeded  map[*regionOf][]time.Duration // when a region was seeded anew
@@ -70,16 +70,21 @@ type writesTo struct {
 	key   string
 }
 
+// stamped names a change: partitions of one region may give two items' writes one stamp.
+type stamped struct {
+	crdt.Dot
+	key string
+}
+
 // change is one change of an origin's as its log gave it to be shipped.
 type change struct {
 	origin *regionOf
-	key    string
 	delta  []byte
 	marks  []string
 }
 
 func newHistory() *history {
-	return &history{byMark: map[string]*operation{}, changes: map[crdt.Dot]*change{}, byItem: map[writesTo][]crdt.Dot{}, arrived: map[arrival]time.Duration{}, seeded: map[*regionOf][]time.Duration{}, leaders: map[leadership]*machine{}}
+	return &history{byMark: map[string]*operation{}, changes: map[stamped]*change{}, byItem: map[writesTo][]crdt.Dot{}, arrived: map[arrival]time.Duration{}, seeded: map[*regionOf][]time.Duration{}, leaders: map[leadership]*machine{}}
 }
 
 // markPrefix begins every operation's mark; markSize is its length.
@@ -116,18 +121,18 @@ func (w *world) shipped(origin *regionOf, to replication.Resume, b replication.B
 	h := w.history
 	w.tracef("   %s ships %d changes in (%d, %d] to %s", origin.name, len(b.Changes), b.After, b.Seq, to.Region)
 	for _, c := range b.Changes {
-		dot := crdt.PeekDot(c.Delta)
-		if have := h.changes[dot]; have != nil && (have.key != string(c.Key) || !bytes.Equal(have.delta, c.Delta)) {
-			w.violate("%s ships two changes stamped %v: %v and %v", origin.name, dot, have.marks, marksIn(c.Delta))
+		dot := stamped{crdt.PeekDot(c.Delta), string(c.Key)}
+		if have := h.changes[dot]; have != nil && !bytes.Equal(have.delta, c.Delta) {
+			w.violate("%s ships two changes of an item stamped %v: %v and %v", origin.name, dot.Dot, have.marks, marksIn(c.Delta))
 		}
 		if have := h.changes[dot]; have != nil && have.origin != origin {
-			w.violate("%s ships %v, which is %s's", origin.name, dot, have.origin.name)
+			w.violate("%s ships %v, which is %s's", origin.name, dot.Dot, have.origin.name)
 		}
 		if h.changes[dot] == nil {
-			h.changes[dot] = &change{origin: origin, key: string(c.Key), delta: bytes.Clone(c.Delta), marks: marksIn(c.Delta)}
+			h.changes[dot] = &change{origin: origin, delta: bytes.Clone(c.Delta), marks: marksIn(c.Delta)}
 			h.dots = append(h.dots, dot)
 			of := writesTo{dot.Actor, string(c.Key)}
-			h.byItem[of] = append(h.byItem[of], dot)
+			h.byItem[of] = append(h.byItem[of], dot.Dot)
 		}
 	}
 }

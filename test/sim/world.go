@@ -40,9 +40,10 @@ type world struct {
 
 // regionOf is one region of the simulated world.
 type regionOf struct {
-	index int
-	name  string
-	nodes []*machine
+	index      int
+	name       string
+	nodes      []*machine
+	partitions int // of its tables
 }
 
 // machine is one node of a region: what stays when its process ends.
@@ -98,7 +99,7 @@ func newWorld(seed uint64, cfg Config, out io.Writer) *world {
 		}
 	}
 	for i := range regions {
-		r := &regionOf{index: i, name: regionNames[i]}
+		r := &regionOf{index: i, name: regionNames[i], partitions: 1 + w.rng.IntN(4)}
 		nodes := cfg.Nodes
 		if nodes == 0 {
 			nodes = []int{1, 1, 1, 2, 3, 3}[w.rng.IntN(6)]
@@ -153,7 +154,7 @@ func (m *machine) start() error {
 				w.raft(m, m.region.nodes[to-1], msg)
 			}
 		},
-		FS: m.disk, Archive: archive{w.objects, p}, Now: p.Now, Tasks: p, Logger: logger, VerifyEvery: verifyEvery,
+		PartitionsPerTable: m.region.partitions, FS: m.disk, Archive: archive{w.objects, p}, Now: p.Now, Tasks: p, Logger: logger, VerifyEvery: verifyEvery,
 		Sizes: node.Sizes{CacheBytes: 1 << 20, MemTableBytes: 4 << 20, SegmentBytes: 64 << 10, KeepEntries: 16, NoBackground: true},
 		Fatal: func(err error) {
 			w.say("%s ends itself: %v", m.name, err)
