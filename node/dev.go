@@ -32,9 +32,11 @@ type DevConfig struct {
 	// EnforceThroughput is Config's.
 	EnforceThroughput bool
 	ExpireEvery       time.Duration // see Config
-	Backup            Backup
-	Logger            *slog.Logger
-	Fatal             func(error)
+	// Partitions is each region's PartitionsPerTable, or one for all; nil: the default.
+	Partitions []int
+	Backup     Backup
+	Logger     *slog.Logger
+	Fatal      func(error)
 }
 
 // Dev is several regions in one process.
@@ -99,6 +101,9 @@ func OpenDev(cfg DevConfig) (d *Dev, err error) {
 			Region: name, Data: filepath.Join(cfg.Data, name), Listen: Listen{HTTPListener: http[i], GRPCListener: grpc[i]},
 			Credentials: cfg.Credentials, Keys: cfg.Keys, Auth: cfg.Auth, Insecure: true, Lenient: true, EnforceThroughput: cfg.EnforceThroughput, ExpireEvery: cfg.ExpireEvery, Backup: cfg.Backup, Dial: d.wan.Dial(name, regions), Logger: cfg.Logger, Fatal: cfg.Fatal,
 		}
+		if len(cfg.Partitions) > 0 {
+			c.PartitionsPerTable = cfg.Partitions[i%len(cfg.Partitions)]
+		}
 		if c.Logger != nil {
 			c.Logger = c.Logger.With("region", name)
 		}
@@ -134,9 +139,16 @@ func (cfg DevConfig) Validate() error {
 		}
 		seen[name] = true
 	}
-	switch {
+	for _, n := range cfg.Partitions {
+		if n < 1 || n > maxPartitions {
+			return fmt.Errorf("%d partitions: a table begins with 1 to %d", n, maxPartitions)
+		}
+	}
+	switch n := len(cfg.Partitions); {
 	case len(cfg.Regions) == 0:
 		return errors.New("no region is given")
+	case n > 1 && n != len(cfg.Regions):
+		return fmt.Errorf("partitions are given for %d regions, of %d", n, len(cfg.Regions))
 	case cfg.Port < 0 || cfg.Port+len(cfg.Regions)-1 > 65535:
 		return fmt.Errorf("port %d and those that follow, one for each region, are no ports", cfg.Port)
 	case cfg.Latency < 0:

@@ -60,6 +60,7 @@ a simulated network between them that can be cut and slowed down while it runs.`
 a YAML list of {accessKey: ID, secretKey: SECRET}`)
 	f.StringVar(&cfg.Auth, "auth", "on", "on, or off: any signature passes, and none does")
 	f.BoolVar(&cfg.EnforceThroughput, "enforce-throughput", false, "refuse requests beyond a table's provisioned or maximum throughput, as the service does")
+	f.IntSliceVar(&cfg.Partitions, "partitions", nil, "partitions that a table begins with: one number, or one for each region (default 1)")
 	f.DurationVar(&cfg.Latency, "wan-latency", 0, "latency between regions, one way, such as 80ms")
 	f.BoolVar(&verbose, "verbose", false, "log what the regions do")
 	c.AddCommand(devPartitionCommand(), devHealCommand(), devDelayCommand(), devStatusCommand())
