@@ -33,7 +33,8 @@ type Config struct {
 	Listen      Listen       `yaml:"listen"`
 	Advertise   Advertise    `yaml:"advertise"`
 	Join        []string     `yaml:"join"`  // Serf addresses of nodes of any region, host:port
-	Peers       []Peer       `yaml:"peers"` // regions at fixed addresses: for networks without gossip
+	Peers       []Peer       `yaml:"peers"` // nodes of other regions at fixed addresses: for networks without gossip
+	Nodes       []Member     `yaml:"nodes"` // of this region, this one among them; none: this one alone
 	Credentials []Credential `yaml:"credentials"`
 	Keys        string       `yaml:"keys"`     // a file with more credentials, read again when it changes
 	Auth        string       `yaml:"auth"`     // "on" (default), or "off": any signature passes, and none does
@@ -99,7 +100,7 @@ type Advertise struct {
 	Serf string `yaml:"serf"`
 }
 
-// Peer is another region at a fixed address.
+// Peer is a node of another region at a fixed address.
 type Peer struct {
 	Region string `yaml:"region"`
 	GRPC   string `yaml:"grpc"`
@@ -201,12 +202,12 @@ func (c *Config) Validate() error {
 			wrong("%s: %w", a.name, err)
 		}
 	}
-	seen := map[string]bool{c.Region: true}
+	seen := map[Peer]bool{}
 	for _, p := range c.Peers {
-		if !regionName.MatchString(p.Region) || seen[p.Region] {
-			wrong("peers: %q is this region, is given twice, or is no region's name", p.Region)
+		if !regionName.MatchString(p.Region) || p.Region == c.Region || seen[p] {
+			wrong("peers: %q at %q is this region, is given twice, or is no region's name", p.Region, p.GRPC)
 		}
-		seen[p.Region] = true
+		seen[p] = true
 		if _, port, err := hostPort(p.GRPC); err != nil || port == 0 {
 			wrong("peers: %s: %q is no address like host:9100", p.Region, p.GRPC)
 		}
@@ -234,6 +235,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Auth == "off" && !c.Insecure && !c.isLocal() {
 		wrong("auth: off lets everybody who can connect to %s do everything; listen on this machine alone, as 127.0.0.1, or say insecure: true", c.Listen.HTTP)
+	}
+	if err := c.checkMembers(); err != nil {
+		errs = append(errs, err)
 	}
 	if err := c.TLS.validate(c); err != nil {
 		errs = append(errs, err)
@@ -308,6 +312,12 @@ func (c *Config) fillIn() {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if m := c.member(c.Node); m != nil {
+		c.NodeID, c.Voters = m.ID, nil
+		for _, m := range c.Nodes {
+			c.Voters = append(c.Voters, m.ID)
+		}
 	}
 	if c.NodeID == 0 {
 		c.NodeID = 1

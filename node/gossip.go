@@ -18,6 +18,7 @@ import (
 // tables' replicas to say; gossip only tells where one is.
 const (
 	tagRegion = "region"
+	tagNode   = "node"
 	tagGRPC   = "grpc"
 	tagSince  = "since" // when the node started, in ms since the Unix epoch
 )
@@ -40,7 +41,7 @@ func (n *Node) gossip(ctx context.Context) error {
 	// refused for as long as others believe it to be alive.
 	since := strconv.FormatInt(n.cfg.Now().UnixMilli(), 10)
 	cfg.NodeName = n.cfg.Node + "." + n.cfg.Region + "." + since
-	cfg.Tags = map[string]string{tagRegion: n.cfg.Region, tagGRPC: n.advertisedGRPC(), tagSince: since}
+	cfg.Tags = map[string]string{tagRegion: n.cfg.Region, tagNode: n.cfg.Node, tagGRPC: n.advertisedGRPC(), tagSince: since}
 	cfg.ReconnectTimeout, cfg.TombstoneTimeout = forgetAfter, forgetAfter
 	cfg.EventCh = events
 	cfg.EnableNameConflictResolution = false // a minority could be told to shut down
@@ -83,7 +84,7 @@ func (n *Node) gossip(ctx context.Context) error {
 			n.cfg.Tasks.Wait(ctx, nil, joinEvery)
 		}
 	}()
-	starts := map[string]int64{}
+	starts := map[[2]string]int64{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -114,19 +115,29 @@ func lookUp(ctx context.Context, address string) (ip string, port int, err error
 	return found[first].String(), port, nil
 }
 
-// found takes note of what gossip says about a node. Of a region's nodes, and of the starts of one node,
-// the newest counts; starts holds when that was, by region.
-func (n *Node) found(what serf.EventType, m serf.Member, starts map[string]int64) {
-	name, address := m.Tags[tagRegion], m.Tags[tagGRPC]
-	n.cfg.Logger.Info("node: serf", slog.String("event", what.String()), slog.String("region", name), slog.String("node", m.Name))
-	if name == "" || name == n.cfg.Region || address == "" {
+// found takes note of what gossip says about a node. Of the starts of one node the newest counts; starts holds when that was, by node.
+func (n *Node) found(what serf.EventType, m serf.Member, starts map[[2]string]int64) {
+	region, name, address := m.Tags[tagRegion], m.Tags[tagNode], m.Tags[tagGRPC]
+	n.cfg.Logger.Info("node: serf", slog.String("event", what.String()), slog.String("region", region), slog.String("node", m.Name))
+	if region == "" || name == "" || address == "" || region == n.cfg.Region && name == n.cfg.Node {
 		return
 	}
 	since, _ := strconv.ParseInt(m.Tags[tagSince], 10, 64)
-	if (what == serf.EventMemberJoin || what == serf.EventMemberUpdate) && since >= starts[name] {
-		starts[name] = since
-		if err := n.addPeer(name, address); err != nil {
-			n.cfg.Logger.Error("node: a region found by gossip cannot be used", "region", name, "err", err)
+	key := [2]string{region, name}
+	if since < starts[key] {
+		return
+	}
+	switch what {
+	case serf.EventMemberJoin, serf.EventMemberUpdate:
+		starts[key] = since
+		if region == n.cfg.Region {
+			n.links.found(name, address)
+		} else if err := n.otherNodeAt(region, name, address); err != nil {
+			n.cfg.Logger.Error("node: a region found by gossip cannot be used", "region", region, "err", err)
+		}
+	case serf.EventMemberLeave, serf.EventMemberReap:
+		if region != n.cfg.Region {
+			n.otherNodeGone(region, name)
 		}
 	}
 }

@@ -20,6 +20,8 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/commutatordb/commutator/admin"
+	"github.com/commutatordb/commutator/region/group"
+	nodes "github.com/commutatordb/commutator/region/transport"
 	"github.com/commutatordb/commutator/replication/transport"
 )
 
@@ -44,10 +46,11 @@ type Node struct {
 	grpc                                      *grpc.Server
 	metrics                                   *prometheus.Registry
 
-	mu        sync.Mutex
-	clients   []*transport.Client
-	security  *transport.Security // nil: regions believe each other
-	addresses map[string]string   // region -> where it is reached
+	security *transport.Security // nil: nodes believe each other
+	links    *links              // to the other nodes of the region
+
+	mu      sync.Mutex
+	regions map[string]*otherRegion // that are known
 }
 
 // Open opens a node's data and its listeners. Nothing is served before Run. The caller closes the node.
@@ -56,7 +59,7 @@ func Open(cfg Config) (n *Node, err error) {
 		return nil, fmt.Errorf("node: configuration: %w", err)
 	}
 	cfg.fillIn()
-	n = &Node{Engine: &Engine{cfg: cfg}, addresses: map[string]string{}}
+	n = &Node{Engine: &Engine{cfg: cfg}, regions: map[string]*otherRegion{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.Close())
@@ -75,6 +78,9 @@ func Open(cfg Config) (n *Node, err error) {
 	}
 	if cfg.Auth == "off" && !cfg.isLocal() {
 		cfg.Logger.Warn("node: AUTH IS OFF: whoever can connect may read and change everything", "http", n.HTTPAddr().String())
+	}
+	if len(cfg.Voters) > 1 && cfg.Send == nil {
+		cfg.Send = func(to uint64, m group.Message) { n.links.send(to, m) }
 	}
 	e, err := openEngine(cfg, archive)
 	if err != nil {
@@ -101,6 +107,10 @@ func (n *Node) listen() (err error) {
 
 func (n *Node) openServers() error {
 	n.security = n.cfg.TLS.security()
+	var err error
+	if n.links, err = openLinks(n); err != nil {
+		return err
+	}
 	n.metrics = newMetrics(n)
 	n.http = newHTTPServer(n.handler, defaultLimits)
 	n.http.ErrorLog = slog.NewLogLogger(n.cfg.Logger.Handler(), slog.LevelDebug) // strangers must not fill the log
@@ -110,8 +120,9 @@ func (n *Node) openServers() error {
 	}
 	n.grpc = transport.NewServer(n.security)
 	transport.Register(n.grpc, n.rep)
+	nodes.Register(n.grpc, nodes.Receiver{Admit: n.admit, Receive: n.Receive})
 	for _, p := range n.cfg.Peers {
-		if err := n.addPeer(p.Region, p.GRPC); err != nil {
+		if err := n.otherNodeAt(p.Region, p.GRPC, p.GRPC); err != nil {
 			return err
 		}
 	}
@@ -124,33 +135,6 @@ func listen(l net.Listener, address string) (net.Listener, error) {
 		return l, nil
 	}
 	return net.Listen("tcp", address)
-}
-
-// addPeer makes a region known to the replicator, or says that it has another gRPC address from now on: a
-// lost connection to it is then made there.
-func (n *Node) addPeer(name, address string) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	_, known := n.addresses[name]
-	n.addresses[name] = address
-	if known {
-		return nil
-	}
-	client, err := transport.Dial(name, func(ctx context.Context, _ string) (net.Conn, error) {
-		n.mu.Lock()
-		address := n.addresses[name]
-		n.mu.Unlock()
-		if n.cfg.Dial != nil {
-			return n.cfg.Dial(ctx, address)
-		}
-		return (&net.Dialer{}).DialContext(ctx, "tcp", address)
-	}, n.security)
-	if err != nil {
-		return fmt.Errorf("node: region %s at %s: %w", name, address, err)
-	}
-	n.clients = append(n.clients, client)
-	n.rep.AddPeer(name, client)
-	return nil
 }
 
 // HTTPAddr is where DynamoDB's API is served.
@@ -169,31 +153,36 @@ func (n *Node) Run(ctx context.Context) error {
 	// The region outlives the servers, so that what is under way can still be carried out.
 	inner, stopInner := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopInner()
-	var links *connections // of other regions
+	var others *connections // of nodes of this region and others
 	g.Go(func() error { return n.run(gctx, inner) })
+	g.Go(func() error { return n.links.run(inner) })
 	g.Go(func() error { return n.keys.watch(gctx) })
 	g.Go(func() error { return served(n.http.Serve(newConnections(n.httpListener, defaultLimits.connections))) })
 	if n.adminListener != nil {
 		g.Go(func() error { return served(n.admin.Serve(n.adminListener)) })
 	}
 	if n.grpcListener != nil {
-		links = newConnections(n.grpcListener, defaultLimits.connections)
-		g.Go(func() error { return served(n.grpc.Serve(links)) })
+		others = newConnections(n.grpcListener, defaultLimits.connections)
+		g.Go(func() error { return served(n.grpc.Serve(others)) })
 	}
 	if n.cfg.Listen.Serf != "" {
 		g.Go(func() error { return n.gossip(gctx) })
 	}
 	g.Go(func() error {
 		<-gctx.Done()
-		if links != nil {
-			links.closeAll()
-		}
-		n.grpc.Stop()
 		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainFor)
 		defer cancel()
+		// The other nodes go on without an election, and answer what is under way here.
+		if err := n.region.Resign(drain); err != nil {
+			n.cfg.Logger.Debug("node: not all that this node leads could be handed over", "err", err)
+		}
 		if err := n.http.Shutdown(drain); err != nil {
 			n.http.Close()
 		}
+		if others != nil {
+			others.closeAll()
+		}
+		n.grpc.Stop()
 		n.admin.Close()
 		stopInner()
 		return nil
@@ -222,8 +211,11 @@ func (n *Node) Close() error {
 			}
 		}
 	}
-	for _, c := range n.clients {
-		errs = append(errs, c.Close())
+	for _, o := range n.regions {
+		errs = append(errs, o.close())
+	}
+	if n.links != nil {
+		errs = append(errs, n.links.close())
 	}
 	return errors.Join(append(errs, n.Engine.Close())...)
 }

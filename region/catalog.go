@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 
@@ -31,6 +32,7 @@ const (
 	rowNext  = "next"   // the ids to be given next
 	rowGone  = "gone/"  // + global id: the version of the word that this region's replica of it is to go
 	rowSelf  = "region" // an identity
+	rowNode  = "node/"  // + number: an enrolled
 	rowState = "\x00applied"
 )
 
@@ -57,6 +59,7 @@ type view struct {
 	rows   map[string]row
 	tables map[string]definition // the rows of tables, by the tables' names
 	self   *identity             // nil: no node has given the region one yet
+	nodes  map[uint64]uint64     // number -> whose data
 	err    error                 // of a row that cannot be read
 
 	revision uint64 // the Raft index of the last entry applied: greater in every later view
@@ -98,13 +101,24 @@ func (c *catalog) load() error {
 }
 
 func (c *catalog) publish() {
-	v := &view{rows: maps.Clone(c.rows), tables: map[string]definition{}, revision: c.applied}
+	v := &view{rows: maps.Clone(c.rows), tables: map[string]definition{}, nodes: map[uint64]uint64{}, revision: c.applied}
 	for name, r := range v.rows {
 		if name == rowSelf {
 			v.self = &identity{}
 			if err := json.Unmarshal(r.value, v.self); err != nil {
 				v.self, v.err = nil, fmt.Errorf("region: catalog: %s: %w", name, err)
 			}
+		}
+		if number, ok := strings.CutPrefix(name, rowNode); ok {
+			var e enrolled
+			id, err := strconv.ParseUint(number, 10, 64)
+			if err == nil {
+				err = json.Unmarshal(r.value, &e)
+			}
+			if err != nil {
+				v.err = fmt.Errorf("region: catalog: %s: %w", name, err)
+			}
+			v.nodes[id] = e.Instance
 		}
 		if !strings.HasPrefix(name, rowTable) {
 			continue
@@ -195,6 +209,9 @@ type identity struct {
 	Instance uint64
 	Actor    crdt.Actor
 }
+
+// enrolled is what the region knows of one of its nodes.
+type enrolled struct{ Instance uint64 }
 
 // setRow writes a row, if it still has the revision that the caller has read.
 // Once it has returned, this node's view shows what it has written, or why it could not.

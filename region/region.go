@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,6 +38,8 @@ type Config struct {
 	Instance uint64
 	Actor    crdt.Actor
 	NodeID   uint64 // of this node; from 1
+	// NodeInstance tells this node's data from what the same node had before it lost it.
+	NodeInstance uint64
 	// Voters are the region's nodes, this one among them; nil: this one alone. They are the same at all of them.
 	Voters []uint64
 	// Send takes a message to another of them; see group.Config. Set if there are several.
@@ -127,6 +130,9 @@ func (r *Region) Receive(from uint64, ms ...group.Message) { r.host.Receive(from
 
 // Unreachable says that messages to another node of the region may have been lost.
 func (r *Region) Unreachable(node uint64) { r.host.Unreachable(node) }
+
+// Resign hands what this node leads to other nodes of the region, before it stops. It ends with ctx.
+func (r *Region) Resign(ctx context.Context) error { return r.host.Resign(ctx) }
 
 // Flushed is for storage.Options.
 func (r *Region) Flushed() { r.host.Flushed() }
@@ -236,7 +242,7 @@ const (
 // begin waits until this node has the whole catalog, gives the region its identity if it has none, and removes what
 // is left of tables that are gone. It returns false when ctx has ended.
 func (r *Region) begin(ctx context.Context) bool {
-	for _, step := range []func(context.Context) error{r.CatchUp, r.identify, r.removeLeftovers} {
+	for _, step := range []func(context.Context) error{r.CatchUp, r.identify, r.enrol, r.removeLeftovers} {
 		for {
 			err := step(ctx)
 			if ctx.Err() != nil || errors.Is(err, group.ErrClosed) {
@@ -272,6 +278,33 @@ func (r *Region) identify(ctx context.Context) error {
 		}
 	}
 }
+
+// enrol has the region know whose data this node has. A node that comes back without what it had cannot vote as if it had it.
+func (r *Region) enrol(ctx context.Context) error {
+	if !r.several {
+		return nil
+	}
+	name := rowNode + strconv.FormatUint(r.cfg.NodeID, 10)
+	for {
+		switch have := r.NodeInstance(r.cfg.NodeID); have {
+		case r.cfg.NodeInstance:
+			return nil
+		case 0:
+			err := r.setRow(ctx, name, enrolled{r.cfg.NodeInstance}, 0)
+			var stale *op.Stale
+			if err != nil && !errors.As(err, &stale) {
+				return err
+			}
+		default:
+			err := fmt.Errorf("region: node %d of region %s had other data than what is here: it may not vote as if it had it still", r.cfg.NodeID, r.cfg.Name)
+			r.cfg.Fatal(err)
+			return err
+		}
+	}
+}
+
+// NodeInstance returns whose data a node of the region has, 0 while the region does not know.
+func (r *Region) NodeInstance(id uint64) uint64 { return r.catalog.view.Load().nodes[id] }
 
 // keepReconciled makes what the catalog says true, whenever it changes.
 func (r *Region) keepReconciled(ctx context.Context) error {

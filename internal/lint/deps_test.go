@@ -37,6 +37,7 @@ var house = []Room{
 		"one full copy of the data: it writes its log and never asks who reads it, so a dead peer cannot slow a write"},
 	{4, "region/group", []string{"region/partition", "region/op", "storage", "storage/raftlog", "proto/...", "crdt", "item"},
 		"a thin shell round Raft; the one place above the edges where wire forms may stand, for Raft's messages"},
+	{4, "region/transport", []string{"region/group", "proto/..."}, "the wire between the nodes of a region: frames and queues; no rules"},
 	{4, "region/partition", []string{"region/op", "storage", "storage/keyenc", "expr", "table", "crdt", "item"},
 		"a state machine of (state, command) alone: it knows neither Raft nor other partitions"},
 	{4, "region/op", []string{"expr", "table", "crdt", "item"}, "what is asked, not how it is carried out"},
@@ -92,7 +93,7 @@ var onlyBy = []struct {
 	why string
 }{
 	{"node", []string{"cmd/...", "test/..."}, "the composition root sees every package; who sees it sees everything"},
-	{"proto/...", []string{"proto/...", "replication/transport", "region/group", "backup", "test/..."}, "a wire form must not become the form that we compute with"},
+	{"proto/...", []string{"proto/...", "replication/transport", "region/group", "region/transport", "backup", "test/..."}, "a wire form must not become the form that we compute with"},
 }
 
 const module = "github.com/commutatordb/commutator"

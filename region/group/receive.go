@@ -61,7 +61,8 @@ func DecodeMessage(b []byte) (Message, error) {
 	return m, nil
 }
 
-func (m Message) bytes() int {
+// Bytes is about how many bytes the message takes.
+func (m Message) Bytes() int {
 	n := messageBytes + len(m.Raft.GetSnapshot().GetData())
 	for _, e := range m.Raft.GetEntries() {
 		n += len(e.GetData())
@@ -81,7 +82,7 @@ func (h *Host) Receive(from uint64, ms ...Message) {
 		case raft.IsLocalMsg(m.Raft.GetType()):
 		default:
 			h.mail = append(h.mail, m)
-			h.mailed += m.bytes()
+			h.mailed += m.Bytes()
 		}
 	}
 	h.signal()

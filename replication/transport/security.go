@@ -67,8 +67,8 @@ func (s *Security) serverCredentials() credentials.TransportCredentials {
 	}})
 }
 
-// clientCredentials are for connections to the named region.
-func (s *Security) clientCredentials(region string) credentials.TransportCredentials {
+// clientCredentials are for connections to the named region, and to the named node of it; any for "".
+func (s *Security) clientCredentials(region, node string) credentials.TransportCredentials {
 	if s == nil {
 		return insecure.NewCredentials()
 	}
@@ -97,6 +97,9 @@ func (s *Security) clientCredentials(region string) credentials.TransportCredent
 			if err == nil && who.Region != region {
 				err = fmt.Errorf("transport: a node of region %s answers for region %s", who.Region, region)
 			}
+			if err == nil && node != "" && who.Node != node {
+				err = fmt.Errorf("transport: node %s answers for node %s", who.Node, node)
+			}
 			return err
 		},
 	})
@@ -114,20 +117,26 @@ func (s *Security) check(c *x509.Certificate) (Identity, error) {
 // speaksFor refuses a call in the name of another region than its caller's certificate names. Without certificates everybody is
 // believed.
 func speaksFor(ctx context.Context, region string) error {
-	p, ok := peer.FromContext(ctx)
-	if !ok {
-		return nil
-	}
-	info, ok := p.AuthInfo.(credentials.TLSInfo)
-	if !ok {
-		return nil
-	}
-	who, err := IdentityOf(info.State.PeerCertificates[0])
-	if err == nil && who.Region != region {
+	who, known, err := Caller(ctx)
+	if err == nil && known && who.Region != region {
 		err = fmt.Errorf("transport: a node of region %s speaks for region %s", who.Region, region)
 	}
 	if err != nil {
 		return status.Error(codes.Unauthenticated, err.Error())
 	}
 	return nil
+}
+
+// Caller returns whom the certificate of a call's caller names; known is false without certificates.
+func Caller(ctx context.Context) (who Identity, known bool, err error) {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return who, false, nil
+	}
+	info, ok := p.AuthInfo.(credentials.TLSInfo)
+	if !ok {
+		return who, false, nil
+	}
+	who, err = IdentityOf(info.State.PeerCertificates[0])
+	return who, true, err
 }

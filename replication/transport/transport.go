@@ -78,8 +78,17 @@ type Dialer func(ctx context.Context, address string) (net.Conn, error)
 // Dial returns a client of the named region, at whatever address dial connects to; nil takes the name for the address. It connects
 // when it is first used, and again whenever the connection is lost. security may be nil.
 func Dial(region string, dial Dialer, security *Security) (*Client, error) {
+	conn, err := Connect(region, "", dial, security)
+	if err != nil {
+		return nil, err
+	}
+	return newClient(conn), nil
+}
+
+// Connect returns a connection as Dial's, to one node of a region; to any for "".
+func Connect(region, node string, dial Dialer, security *Security) (*grpc.ClientConn, error) {
 	options := []grpc.DialOption{
-		grpc.WithTransportCredentials(security.clientCredentials(region)),
+		grpc.WithTransportCredentials(security.clientCredentials(region, node)),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.ForceCodec(codec{})),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveAfter, Timeout: keepaliveTimeout, PermitWithoutStream: true}),
 		grpc.WithInitialWindowSize(1 << 20), grpc.WithInitialConnWindowSize(8 << 20),
@@ -88,9 +97,5 @@ func Dial(region string, dial Dialer, security *Security) (*Client, error) {
 	if dial != nil {
 		options = append(options, grpc.WithContextDialer(dial))
 	}
-	conn, err := grpc.NewClient("passthrough:///"+region, options...)
-	if err != nil {
-		return nil, err
-	}
-	return newClient(conn), nil
+	return grpc.NewClient("passthrough:///"+region, options...)
 }

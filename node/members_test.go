@@ -1,0 +1,249 @@
+package node_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
+
+	"github.com/commutatordb/commutator/node"
+	"github.com/commutatordb/commutator/replication/transport"
+)
+
+// site is regions of several nodes each, over sockets, with certificates.
+type site struct {
+	t     *testing.T
+	dir   string
+	log   *logLines
+	nodes map[string][]*siteNode // by region
+}
+
+type siteNode struct {
+	site *site
+	cfg  node.Config
+	node *node.Node
+	stop func()
+}
+
+func newSite(t *testing.T, perRegion int, regions ...string) *site {
+	t.Helper()
+	s := &site{t: t, dir: t.TempDir(), log: &logLines{}, nodes: map[string][]*siteNode{}}
+	grpc := map[string][]net.Listener{}
+	var identities []transport.Identity
+	for _, region := range regions {
+		for i := range perRegion {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			grpc[region] = append(grpc[region], l)
+			identities = append(identities, transport.Identity{Cluster: "commutator", Region: region, Node: fmt.Sprintf("n%d", i+1)})
+		}
+	}
+	certs := filepath.Join(s.dir, "certs")
+	if _, err := node.MakeCertificates(certs, 1, time.Now(), identities...); err != nil {
+		t.Fatal(err)
+	}
+	for _, region := range regions {
+		for i := range perRegion {
+			name := fmt.Sprintf("n%d", i+1)
+			pem := filepath.Join(certs, region+"-"+name)
+			cfg := node.Config{
+				Region: region, Node: name, Data: filepath.Join(s.dir, region, name),
+				Listen: node.Listen{HTTP: "127.0.0.1:0", GRPCListener: grpc[region][i]}, Auth: "off",
+				TLS: node.TLS{CA: filepath.Join(certs, "ca.pem"), Cert: pem + ".pem", Key: pem + "-key.pem"},
+			}
+			for _, other := range regions {
+				for j, l := range grpc[other] {
+					if other == region {
+						cfg.Nodes = append(cfg.Nodes, node.Member{ID: uint64(j + 1), Node: fmt.Sprintf("n%d", j+1), GRPC: l.Addr().String()})
+					} else {
+						cfg.Peers = append(cfg.Peers, node.Peer{Region: other, GRPC: l.Addr().String()})
+					}
+				}
+			}
+			cfg.Logger = slog.New(slog.NewTextHandler(s.log, nil)).With("region", region, "node", name)
+			n := &siteNode{site: s, cfg: cfg}
+			s.nodes[region] = append(s.nodes[region], n)
+			n.start()
+		}
+	}
+	return s
+}
+
+// start starts the node on what its directory holds.
+func (n *siteNode) start() {
+	t := n.site.t
+	t.Helper()
+	if n.cfg.Listen.GRPCListener == nil { // where it was
+		var err error
+		if n.cfg.Listen.GRPCListener, err = net.Listen("tcp", n.cfg.Nodes[n.index()].GRPC); err != nil {
+			t.Fatal(err)
+		}
+	}
+	opened, err := node.Open(n.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.node, n.cfg.Listen.GRPCListener = opened, nil
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- opened.Run(ctx) }()
+	n.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := errors.Join(<-done, opened.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(n.stop)
+}
+
+func (n *siteNode) index() int { return int(n.cfg.Node[1] - '1') }
+
+func (n *siteNode) client() *dynamodb.Client {
+	return dynamodb.New(dynamodb.Options{
+		Region: n.cfg.Region, BaseEndpoint: aws.String("http://" + n.node.HTTPAddr().String()), Credentials: credentials.NewStaticCredentialsProvider("any", "any", ""),
+	})
+}
+
+func (n *siteNode) put(pk string) error {
+	ctx, cancel := context.WithTimeout(n.site.t.Context(), 30*time.Second)
+	defer cancel()
+	_, err := n.client().PutItem(ctx, &dynamodb.PutItemInput{TableName: aws.String("orders"), Item: item{"pk": s(pk)}})
+	return err
+}
+
+func (n *siteNode) has(pk string) bool {
+	out, err := n.client().GetItem(n.site.t.Context(), &dynamodb.GetItemInput{TableName: aws.String("orders"), Key: item{"pk": s(pk)}, ConsistentRead: aws.Bool(true)})
+	return err == nil && out.Item != nil
+}
+
+func (w *site) until(what string, ok func() bool) {
+	w.t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) { // seen from outside alone
+		if time.Now().After(deadline) {
+			w.t.Fatalf("%s: not within 30 s; the log:\n%s", what, w.log)
+		}
+	}
+}
+
+func (w *site) create(region string) {
+	w.t.Helper()
+	_, err := w.nodes[region][0].client().CreateTable(w.t.Context(), &dynamodb.CreateTableInput{
+		TableName: aws.String("orders"), BillingMode: types.BillingModePayPerRequest, KeySchema: []types.KeySchemaElement{{AttributeName: aws.String("pk"), KeyType: types.KeyTypeHash}},
+		AttributeDefinitions: []types.AttributeDefinition{{AttributeName: aws.String("pk"), AttributeType: types.ScalarAttributeTypeS}},
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, n := range w.nodes[region] {
+		w.until(n.cfg.Node+" has the table", func() bool {
+			d, err := n.client().DescribeTable(w.t.Context(), &dynamodb.DescribeTableInput{TableName: aws.String("orders")})
+			return err == nil && d.Table.TableStatus == types.TableStatusActive
+		})
+	}
+}
+
+func TestARegionOfThreeNodesLosesAnyOneAndGoesOn(t *testing.T) {
+	w := newSite(t, 3, "us-east-1")
+	nodes := w.nodes["us-east-1"]
+	w.create("us-east-1")
+	written := 0
+	write := func(from *siteNode) {
+		t.Helper()
+		pk := fmt.Sprint("item ", written)
+		if err := from.put(pk); err != nil {
+			t.Fatalf("%s, asked at %s: %v", pk, from.cfg.Node, err)
+		}
+		written++
+	}
+	for _, n := range nodes {
+		write(n)
+	}
+	for round, down := range nodes {
+		down.stop()
+		for i, n := range nodes {
+			if i == round {
+				continue
+			}
+			write(n)
+			for pk := range written {
+				if !n.has(fmt.Sprint("item ", pk)) {
+					t.Errorf("without %s, %s does not have item %d", down.cfg.Node, n.cfg.Node, pk)
+				}
+			}
+		}
+		down.start()
+		w.until(down.cfg.Node+" has caught up", func() bool { return down.has(fmt.Sprint("item ", written-1)) })
+	}
+}
+
+func TestANodeThatLostItsDiskIsNotListenedTo(t *testing.T) {
+	w := newSite(t, 3, "us-east-1")
+	nodes := w.nodes["us-east-1"]
+	w.create("us-east-1")
+	for _, n := range nodes {
+		if err := n.put("at " + n.cfg.Node); err != nil {
+			t.Fatal(err)
+		}
+	}
+	nodes[2].stop()
+	if err := os.RemoveAll(nodes[2].cfg.Data); err != nil {
+		t.Fatal(err)
+	}
+	nodes[2].start()
+	w.until("it is told why nobody listens", func() bool { return strings.Contains(w.log.String(), "node 3 of region us-east-1 has other data than it had") })
+	if err := nodes[0].put("later"); err != nil {
+		t.Error(err)
+	}
+	// With one of the others gone there is no majority: the empty node must not make one.
+	nodes[1].stop()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	if _, err := nodes[0].client().PutItem(ctx, &dynamodb.PutItemInput{TableName: aws.String("orders"), Item: item{"pk": s("alone")}}); err == nil {
+		t.Error("a node alone, with one that has lost its disk, acknowledges a write")
+	}
+}
+
+func TestRegionsOfSeveralNodesFindWhoAnswers(t *testing.T) {
+	w := newSite(t, 3, "us-east-1", "eu-west-1")
+	w.create("us-east-1")
+	east, west := w.nodes["us-east-1"], w.nodes["eu-west-1"]
+	_, err := east[1].client().UpdateTable(t.Context(), &dynamodb.UpdateTableInput{TableName: aws.String("orders"),
+		ReplicaUpdates: []types.ReplicationGroupUpdate{{Create: &types.CreateReplicationGroupMemberAction{RegionName: aws.String("eu-west-1")}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.until("the other region has the table", func() bool {
+		d, err := west[2].client().DescribeTable(t.Context(), &dynamodb.DescribeTableInput{TableName: aws.String("orders")})
+		return err == nil && d.Table.TableStatus == types.TableStatusActive && len(d.Table.Replicas) > 0 && d.Table.Replicas[0].ReplicaStatus == types.ReplicaStatusActive
+	})
+	for i := range 3 {
+		if err := east[i].put(fmt.Sprint("east ", i)); err != nil {
+			t.Fatal(err)
+		}
+		w.until("the write is in the other region", func() bool { return west[0].has(fmt.Sprint("east ", i)) })
+	}
+	// Whichever node answers for its region, another does without it.
+	for i := range 2 {
+		east[i].stop()
+		if err := east[2].put(fmt.Sprint("without ", i)); err != nil {
+			t.Fatal(err)
+		}
+		w.until("the write is in the other region", func() bool { return west[i].has(fmt.Sprint("without ", i)) })
+		east[i].start()
+		w.until("it is back", func() bool { return east[i].has(fmt.Sprint("without ", i)) })
+	}
+}

@@ -1,0 +1,54 @@
+package group
+
+import (
+	"context"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/tracker"
+
+	"github.com/commutatordb/commutator/internal/task"
+)
+
+// Resign hands every group that this node leads to another node, and returns once it leads none, or ctx has ended: what clients want of the
+// groups then need not wait for an election. Nothing keeps it from leading again later.
+func (h *Host) Resign(ctx context.Context) error {
+	if len(h.cfg.Voters) == 1 {
+		return nil
+	}
+	for {
+		leads := 0
+		if err := h.call(ctx, func() { leads = h.resign() }); err != nil || leads == 0 {
+			return err
+		}
+		if h.cfg.Tasks.Wait(ctx, nil, h.cfg.Tick) == task.Ended {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// resign asks the best follower of each group that this node leads to take over, and returns how many there are.
+func (h *Host) resign() (leads int) {
+	for _, g := range h.live {
+		if !g.leading {
+			continue
+		}
+		leads++
+		if to := g.successor(); to != raft.None {
+			g.node.TransferLeader(to)
+			h.mark(g)
+		}
+	}
+	return leads
+}
+
+// successor returns the follower that has most of the log, of those heard of lately.
+func (g *Group) successor() (best uint64) {
+	var most uint64
+	own := g.node.BasicStatus().ID
+	g.node.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
+		if id != own && pr.RecentActive && pr.State == tracker.StateReplicate && (best == raft.None || pr.Match > most) {
+			best, most = id, pr.Match
+		}
+	})
+	return best
+}
