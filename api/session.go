@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,7 +20,8 @@ import (
 // until this region has what they tell of the tables that it is for. So a client that goes on in another region reads its own
 // writes, or hears that it cannot yet. Clients that know nothing of it lose nothing.
 //
-//	X-Commutator-Session: TABLE/REGION=INSTANCE.HLC, ...    instance and clock in hexadecimal
+//	X-Commutator-Session: TABLE/REGION=INSTANCE.HLC, ...    instance and clock in hexadecimal; of a table with
+//	                      several partitions TABLE/REGION/PARTITION=INSTANCE.HLC
 //	X-Commutator-Session-Wait: how long to wait at most, as Go writes durations
 const (
 	sessionHeader     = "X-Commutator-Session"
@@ -28,13 +30,17 @@ const (
 	sessionWait    = time.Second      // where the request does not say
 	maxSessionWait = 10 * time.Second // that it may say
 	maxSessions    = 256              // entries of one request
+	// maxSessionPartitions is how many partitions of one table a session may come to know. Of a table with more it knows what the whole
+	// table has come to, which takes longer to hear of where some of them rest.
+	maxSessionPartitions = 16
 )
 
-// SessionWrite names a write of a region, and all that the region's instance had written to the table before it.
+// SessionWrite names a write of a region, and all that the region's instance had written to the table's partition before it.
 type SessionWrite struct {
-	Region   string
-	Instance uint64
-	Clock    crdt.HLC
+	Region    string
+	Partition uint64 // 0: to any of the table's
+	Instance  uint64
+	Clock     crdt.HLC
 }
 
 // ErrLost says that what a session token tells of was written to data that its region has lost since.
@@ -80,13 +86,21 @@ func (q *request) readSessions(h http.Header) error {
 func parseSession(entry string) (s session, ok bool) {
 	where, value, ok1 := strings.Cut(entry, "=")
 	name, region, ok2 := strings.Cut(where, "/")
+	region, number, several := strings.Cut(region, "/")
+	var partition uint64
+	if several {
+		var err error
+		if partition, err = strconv.ParseUint(number, 10, 64); err != nil {
+			return s, false
+		}
+	}
 	instance, clock, ok3 := strings.Cut(value, ".")
 	i, err1 := strconv.ParseUint(instance, 16, 64)
 	c, err2 := strconv.ParseUint(clock, 16, 64)
 	if !ok1 || !ok2 || !ok3 || name == "" || region == "" || err1 != nil || err2 != nil || crdt.HLC(c) > crdt.MaxHLC {
 		return s, false
 	}
-	return session{name, SessionWrite{region, i, crdt.HLC(c)}}, true
+	return session{name, SessionWrite{region, partition, i, crdt.HLC(c)}}, true
 }
 
 // catchUp waits until this region has what the request's session knows of a table.
@@ -132,19 +146,22 @@ func errSession(s *session, err error) *Error {
 }
 
 // wroteAt has the answer tell of a write to a table.
-func (q *request) wroteAt(s *table.Schema, clock crdt.HLC) {
-	if clock == 0 || s.Solo {
+func (q *request) wroteAt(t *region.Table, key table.Key, clock crdt.HLC) {
+	if clock == 0 || t.Schema().Solo {
 		return // nothing was changed, or no other region has the table
 	}
-	name := s.Name
+	name, partition := t.Schema().Name, uint64(0)
+	if n := len(t.Partitions()); n > 1 && n <= maxSessionPartitions {
+		partition = t.PartitionOf(key).ID
+	}
 	for i := range q.wrote {
-		if q.wrote[i].table == name {
+		if q.wrote[i].table == name && q.wrote[i].Partition == partition {
 			q.wrote[i].Clock = max(q.wrote[i].Clock, clock)
 			return
 		}
 	}
 	own := q.h.cfg.Region
-	q.wrote = append(q.wrote, session{name, SessionWrite{own.Name(), own.Instance(), clock}})
+	q.wrote = append(q.wrote, session{name, SessionWrite{own.Name(), partition, own.Instance(), clock}})
 }
 
 // sessionToken is what the answer's header says, "" for nothing.
@@ -152,14 +169,19 @@ func (q *request) sessionToken() string {
 	if len(q.wrote) == 0 {
 		return ""
 	}
-	slices.SortFunc(q.wrote, func(a, b session) int { return strings.Compare(a.table, b.table) })
+	slices.SortFunc(q.wrote, func(a, b session) int {
+		return cmp.Or(strings.Compare(a.table, b.table), cmp.Compare(a.Partition, b.Partition))
+	})
 	var b []byte
 	for i, s := range q.wrote {
 		if i > 0 {
 			b = append(b, ", "...)
 		}
-		b = append(append(append(append(b, s.table...), '/'), s.Region...), '=')
-		b = append(strconv.AppendUint(b, s.Instance, 16), '.')
+		b = append(append(append(b, s.table...), '/'), s.Region...)
+		if s.Partition != 0 {
+			b = strconv.AppendUint(append(b, '/'), s.Partition, 10)
+		}
+		b = append(strconv.AppendUint(append(b, '='), s.Instance, 16), '.')
 		b = strconv.AppendUint(b, uint64(s.Clock), 16)
 	}
 	return string(b)

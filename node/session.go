@@ -10,7 +10,8 @@ import (
 	"github.com/commutatordb/commutator/internal/task"
 )
 
-// seen is api.Config's: it waits until all that another region had written to a table up to a moment has been applied here.
+// seen is api.Config's: it waits until all that another region had written to a table, or to one partition of it, up to a moment has been
+// applied here.
 func (r *replicator) seen(ctx context.Context, id string, w api.SessionWrite) error {
 	arrived := make(chan struct{}, 1)
 	r.mu.Lock()
@@ -51,6 +52,9 @@ func (r *replicator) appliedOf(t *replicated, w api.SessionWrite) (applied crdt.
 	defer r.mu.Unlock()
 	if p := r.peers[w.Region]; p != nil && p.defs != nil && p.instance != w.Instance {
 		return 0, true
+	}
+	if w.Partition != 0 {
+		return t.stability.AppliedOf(w.Region, w.Partition), false
 	}
 	return t.stability.Applied()[w.Region], false
 }

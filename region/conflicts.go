@@ -68,7 +68,7 @@ func (t *Table) RegionOf(a crdt.Actor) string {
 // Held records deltas of another region that are held for being stamped too far ahead.
 func (t *Table) Held(ctx context.Context, deltas []op.Delta) error {
 	for _, d := range deltas {
-		result, err := t.of(d.Key).group.Propose(ctx, &op.Command{Kind: op.Held, Deltas: []op.Delta{d}})
+		result, err := t.PartitionOf(d.Key).group.Propose(ctx, &op.Command{Kind: op.Held, Deltas: []op.Delta{d}})
 		if err = errors.Join(err, result.Err); err != nil {
 			return err
 		}

@@ -10,8 +10,8 @@ import (
 	"github.com/commutatordb/commutator/table"
 )
 
-// of returns the partition that holds the key.
-func (t *Table) of(key table.Key) *Partition {
+// PartitionOf returns the partition that holds the key.
+func (t *Table) PartitionOf(key table.Key) *Partition {
 	lo, hi := 0, len(t.partitions)
 	for hi-lo > 1 {
 		mid := (lo + hi) / 2
@@ -68,14 +68,14 @@ func (t *Table) each(ctx context.Context, parts []*Partition, f func(context.Con
 // command itself is refused for is in the result's Err; the error says that it could not be carried out
 // (group.ErrUnknown: it may have been).
 func (t *Table) Write(ctx context.Context, c *op.Command) (op.Result, error) {
-	return t.of(c.Key).group.Propose(ctx, c)
+	return t.PartitionOf(c.Key).group.Propose(ctx, c)
 }
 
 // Get returns the item at key in stored form, nil for none. With strong, it is one that every write
 // acknowledged before the call has had its effect on. Without, it is what this node has: a region's only node shows
 // every acknowledged write to both, and one of several need not ask the others.
 func (t *Table) Get(ctx context.Context, key table.Key, strong bool) ([]byte, error) {
-	if err := t.of(key).readable(ctx, strong); err != nil {
+	if err := t.PartitionOf(key).readable(ctx, strong); err != nil {
 		return nil, err
 	}
 	return partition.Get(t.region.cfg.Store, t.ID, key)

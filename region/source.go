@@ -72,7 +72,7 @@ func (p *Partition) Changes(after uint64, maxBytes int) (changes []partition.Cha
 func (t *Table) Merge(ctx context.Context, source op.Cursor, clock crdt.HLC, deltas []op.Delta) error {
 	by := map[*Partition][]op.Delta{}
 	for _, d := range deltas {
-		p := t.of(d.Key)
+		p := t.PartitionOf(d.Key)
 		by[p] = append(by[p], d)
 	}
 	var touched []*Partition
@@ -110,7 +110,7 @@ func (t *Table) Restore(ctx context.Context, items [][]byte) error {
 		if err != nil {
 			return err
 		}
-		p := t.of(key)
+		p := t.PartitionOf(key)
 		by[p] = append(by[p], op.Delta{Key: key, State: it})
 	}
 	touched := slices.DeleteFunc(slices.Clone(t.partitions), func(p *Partition) bool { return by[p] == nil })

@@ -59,6 +59,11 @@ func (s *Stability) Applied() map[string]crdt.HLC {
 	return out
 }
 
+// AppliedOf is Applied of one of a region's partitions; 0 for one not heard from.
+func (s *Stability) AppliedOf(region string, partition uint64) crdt.HLC {
+	return s.heard[StreamName(region, 0, partition)].Clock
+}
+
 // clock is the least clock heard on a region's streams.
 func (s *Stability) clock(region string) (crdt.HLC, bool) {
 	var least crdt.HLC

@@ -37,7 +37,7 @@ type Session struct {
 	Wait time.Duration
 
 	mu   sync.Mutex
-	seen map[string]map[string]string // table -> region -> what a region has answered last
+	seen map[string]map[string]string // table -> region, or region/partition -> what a region has answered last
 }
 
 // New returns a session that has written nothing yet.

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
 )
 
 // Goal: a global-table file is read in every form that people have, and what is wrong in it is named.

@@ -43,7 +43,8 @@ func startRegion(t testing.TB, fs vfs.FS) *region.Region {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r, err = region.Open(region.Config{Name: regionName, Actor: crdt.NewActor(regionName, 1), NodeID: 1, Log: log, Store: store, Now: time.Now}); err != nil {
+	// Clients see nothing of how many partitions a table has.
+	if r, err = region.Open(region.Config{Partitions: 3, Name: regionName, Actor: crdt.NewActor(regionName, 1), NodeID: 1, Log: log, Store: store, Now: time.Now}); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

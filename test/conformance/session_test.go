@@ -22,7 +22,7 @@ import (
 func twoRegions(t *testing.T, options ...func(*dynamodb.Options)) (east, west *dynamodb.Client, dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	d, err := node.OpenDev(node.DevConfig{Regions: []string{"us-east-1", "eu-west-1"}, Data: dir, InMemory: true, Auth: "off", Latency: 50 * time.Millisecond})
+	d, err := node.OpenDev(node.DevConfig{Regions: []string{"us-east-1", "eu-west-1"}, Data: dir, InMemory: true, Auth: "off", Latency: 50 * time.Millisecond, Partitions: []int{3, 2}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,6 +150,8 @@ func TestSessionTokensThatCannotBeAreRefused(t *testing.T) {
 		"nonsense":                            `#ValidationException`,
 		"orders/us-east-1=x.1":                `#ValidationException`,
 		"orders/us-east-1=1":                  `#ValidationException`,
+		"orders/us-east-1/x=1.1":              `#ValidationException`,
+		"orders/us-east-1/16=1.1":             `#SessionNotReachedException`,
 		"orders/us-east-1=1.ffffffffffffffff": `#ValidationException`,
 		strings.Repeat("t/r=1.1,", 300):       `#ValidationException`,
 		"orders/us-east-1=1.1":                `#SessionNotReachedException`,

@@ -105,7 +105,7 @@ func (g *group) outside(named string) {
 func (g *group) inside() {
 	g.regions = []string{"us-east-1", "eu-west-1", "ap-northeast-1"}
 	dir := g.TempDir()
-	d, err := node.OpenDev(node.DevConfig{Regions: g.regions, Data: dir, InMemory: true, Credentials: []node.Credential{{AccessKey: "commutator", SecretKey: "commutator"}}})
+	d, err := node.OpenDev(node.DevConfig{Regions: g.regions, Data: dir, InMemory: true, Partitions: []int{1, 3, 2}, Credentials: []node.Credential{{AccessKey: "commutator", SecretKey: "commutator"}}})
 	if err != nil {
 		g.Fatal(err)
 	}
