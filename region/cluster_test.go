@@ -112,7 +112,7 @@ func (m *member) start() {
 	m.Region, err = Open(Config{
 		// Each would be another one, if it were asked.
 		Name: "us-east-1", Instance: 100 + m.id, Actor: crdt.NewActor("us-east-1", uint16(10+m.id)),
-		NodeID: m.id, Voters: []uint64{1, 2, 3}, Send: m.send, Tick: tick, Log: m.log, Store: m.store, Now: time.Now,
+		NodeID: m.id, Voters: []uint64{1, 2, 3}, Partitions: 3, Send: m.send, Tick: tick, Log: m.log, Store: m.store, Now: time.Now,
 	})
 	if err != nil {
 		t.Fatal(err)

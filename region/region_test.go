@@ -19,8 +19,15 @@ import (
 	"github.com/commutatordb/commutator/table"
 )
 
+// counted runs a test of a region whose tables have one partition, two, and five.
+func counted(t *testing.T, test func(t *testing.T, partitions int)) {
+	for _, n := range []int{1, 2, 5} {
+		t.Run(fmt.Sprint(n, "-partitions"), func(t *testing.T) { test(t, n) })
+	}
+}
+
 // start opens a region on fs and runs it; stop ends it as a crash would, without a flush.
-func start(t *testing.T, fs vfs.FS) (r *Region, stop func()) {
+func start(t *testing.T, fs vfs.FS, partitions int) (r *Region, stop func()) {
 	t.Helper()
 	log, err := raftlog.Open(raftlog.Options{FS: fs, Dir: "log", Salt: 1, NoBackground: true, SegmentBytes: 1 << 20})
 	if err != nil {
@@ -35,7 +42,7 @@ func start(t *testing.T, fs vfs.FS) (r *Region, stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err = Open(Config{Name: "us-east-1", Actor: crdt.NewActor("us-east-1", 1), NodeID: 1, Log: log, Store: store, Now: time.Now})
+	r, err = Open(Config{Partitions: partitions, Name: "us-east-1", Actor: crdt.NewActor("us-east-1", 1), NodeID: 1, Log: log, Store: store, Now: time.Now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,8 +93,9 @@ var orders = table.Schema{
 	Indexes: []table.Index{{Name: "by-state", Global: true, Hash: []table.Attribute{{Name: "state", Kind: item.KindS}}, Projection: table.ProjectKeys}},
 }
 
+// order is in one of sixteen places, whatever partitions those are in.
 func order(pk string, sk int, state string) item.Item {
-	return item.NewItem(item.Field{Name: "pk", Value: item.S(pk)}, item.Field{Name: "sk", Value: item.N(item.NumberFromInt(int64(sk)))},
+	return item.NewItem(item.Field{Name: "pk", Value: item.S(fmt.Sprint(pk, "-", sk%16))}, item.Field{Name: "sk", Value: item.N(item.NumberFromInt(int64(sk)))},
 		item.Field{Name: "state", Value: item.S(state)})
 }
 
@@ -106,103 +114,109 @@ func put(t *testing.T, tab *Table, it item.Item) op.Result {
 }
 
 func TestWritesSurviveACrashAndIndexesFollow(t *testing.T) {
-	fs := vfs.NewCrashableMem()
-	r, stop := start(t, fs)
-	tab := create(t, r, orders)
-	for i := range 200 {
-		put(t, tab, order("a", i, "open"))
-	}
-	put(t, tab, order("a", 7, "closed"))
-	stop()
+	counted(t, func(t *testing.T, partitions int) {
+		fs := vfs.NewCrashableMem()
+		r, stop := start(t, fs, partitions)
+		tab := create(t, r, orders)
+		for i := range 200 {
+			put(t, tab, order("a", i, "open"))
+		}
+		put(t, tab, order("a", 7, "closed"))
+		stop()
 
-	r, stop = start(t, fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 0}))
-	defer stop()
-	tab, err := r.Table(t.Context(), "orders")
-	if err != nil {
-		t.Fatal(err)
-	}
-	page, err := tab.Page(t.Context(), op.Page{}, true)
-	if err != nil || len(page.Items) != 200 {
-		t.Fatalf("%d items, %v", len(page.Items), err)
-	}
-	if items, _ := tab.Stats(); items != 200 {
-		t.Errorf("%d items counted", items)
-	}
-	open, err := tab.Page(t.Context(), op.Page{Index: tab.Schema().Index("by-state")}, false)
-	if err != nil || len(open.Items) != 200 {
-		t.Fatalf("%d index rows, %v", len(open.Items), err)
-	}
-	states := map[string]int{}
-	for _, stored := range open.Items {
-		it, err := item.DecodeItem(stored)
+		r, stop = start(t, fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 0}), partitions)
+		defer stop()
+		tab, err := r.Table(t.Context(), "orders")
 		if err != nil {
 			t.Fatal(err)
 		}
-		states[it.Get("state").Str()]++
-	}
-	if states["open"] != 199 || states["closed"] != 1 {
-		t.Errorf("index rows: %v", states)
-	}
+		page, err := tab.Page(t.Context(), op.Page{}, true)
+		if err != nil || len(page.Items) != 200 {
+			t.Fatalf("%d items, %v", len(page.Items), err)
+		}
+		if items, _ := tab.Stats(); items != 200 {
+			t.Errorf("%d items counted", items)
+		}
+		open, err := tab.Page(t.Context(), op.Page{Index: tab.Schema().Index("by-state")}, false)
+		if err != nil || len(open.Items) != 200 {
+			t.Fatalf("%d index rows, %v", len(open.Items), err)
+		}
+		states := map[string]int{}
+		for _, stored := range open.Items {
+			it, err := item.DecodeItem(stored)
+			if err != nil {
+				t.Fatal(err)
+			}
+			states[it.Get("state").Str()]++
+		}
+		if states["open"] != 199 || states["closed"] != 1 {
+			t.Errorf("index rows: %v", states)
+		}
+	})
 }
 
 func TestConcurrentIncrementsAllCount(t *testing.T) {
-	r, stop := start(t, vfs.NewCrashableMem())
-	defer stop()
-	tab := create(t, r, table.Schema{Name: "counters", Hash: table.Attribute{Name: "pk", Kind: item.KindS}})
-	one := expr.Given(nil, map[string]item.Value{":one": item.N(item.NumberFromInt(1))})
-	update, err := expr.ParseUpdate("ADD visits :one", &one)
-	if err != nil {
-		t.Fatal(err)
-	}
-	key := tab.Schema().KeyOfValues(item.S("home"), item.Value{})
-	var wg sync.WaitGroup
-	for range 16 {
-		wg.Go(func() {
-			for range 20 {
-				if result, err := tab.Write(t.Context(), &op.Command{Kind: op.Update, Key: key, Update: update}); err != nil || result.Err != nil {
-					t.Error(err, result.Err)
+	counted(t, func(t *testing.T, partitions int) {
+		r, stop := start(t, vfs.NewCrashableMem(), partitions)
+		defer stop()
+		tab := create(t, r, table.Schema{Name: "counters", Hash: table.Attribute{Name: "pk", Kind: item.KindS}})
+		one := expr.Given(nil, map[string]item.Value{":one": item.N(item.NumberFromInt(1))})
+		update, err := expr.ParseUpdate("ADD visits :one", &one)
+		if err != nil {
+			t.Fatal(err)
+		}
+		key := tab.Schema().KeyOfValues(item.S("home"), item.Value{})
+		var wg sync.WaitGroup
+		for range 16 {
+			wg.Go(func() {
+				for range 20 {
+					if result, err := tab.Write(t.Context(), &op.Command{Kind: op.Update, Key: key, Update: update}); err != nil || result.Err != nil {
+						t.Error(err, result.Err)
+					}
 				}
-			}
-		})
-	}
-	wg.Wait()
-	stored, err := tab.Get(t.Context(), key, true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	it, err := item.DecodeItem(stored)
-	if err != nil || it.Get("visits").Number().String() != "320" || it.Get("pk").Str() != "home" {
-		t.Fatalf("%v, %v", it, err)
-	}
+			})
+		}
+		wg.Wait()
+		stored, err := tab.Get(t.Context(), key, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		it, err := item.DecodeItem(stored)
+		if err != nil || it.Get("visits").Number().String() != "320" || it.Get("pk").Str() != "home" {
+			t.Fatalf("%v, %v", it, err)
+		}
+	})
 }
 
 func TestADeletedTableIsGoneForGood(t *testing.T) {
-	fs := vfs.NewCrashableMem()
-	r, stop := start(t, fs)
-	tab := create(t, r, orders)
-	put(t, tab, order("a", 1, "open"))
-	changed, unwatch := r.Watch()
-	defer unwatch()
-	if _, err := r.Delete(t.Context(), "orders", nil); err != nil {
-		t.Fatal(err)
-	}
-	for {
-		if _, err := r.Definition("orders"); err == ErrNoTable {
-			break
+	counted(t, func(t *testing.T, partitions int) {
+		fs := vfs.NewCrashableMem()
+		r, stop := start(t, fs, partitions)
+		tab := create(t, r, orders)
+		put(t, tab, order("a", 1, "open"))
+		changed, unwatch := r.Watch()
+		defer unwatch()
+		if _, err := r.Delete(t.Context(), "orders", nil); err != nil {
+			t.Fatal(err)
 		}
-		select {
-		case <-changed:
-		case <-time.After(10 * time.Second):
-			t.Fatal("the table is not gone")
+		for {
+			if _, err := r.Definition("orders"); err == ErrNoTable {
+				break
+			}
+			select {
+			case <-changed:
+			case <-time.After(10 * time.Second):
+				t.Fatal("the table is not gone")
+			}
 		}
-	}
-	tab = create(t, r, orders)
-	if page, err := tab.Page(t.Context(), op.Page{}, true); err != nil || len(page.Items) != 0 {
-		t.Fatalf("%d items in the new table, %v", len(page.Items), err)
-	}
-	stop()
-	_, stop = start(t, fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 0}))
-	stop()
+		tab = create(t, r, orders)
+		if page, err := tab.Page(t.Context(), op.Page{}, true); err != nil || len(page.Items) != 0 {
+			t.Fatalf("%d items in the new table, %v", len(page.Items), err)
+		}
+		stop()
+		_, stop = start(t, fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 0}), partitions)
+		stop()
+	})
 }
 
 func BenchmarkPut(b *testing.B) {
@@ -263,7 +277,7 @@ func BenchmarkPut(b *testing.B) {
 
 func TestATableWhoseLogIsGoneEndsTheNode(t *testing.T) {
 	fs := vfs.NewCrashableMem()
-	r, stop := start(t, fs)
+	r, stop := start(t, fs, 1)
 	tab := create(t, r, orders)
 	put(t, tab, order("a", 1, "new"))
 	if err := r.cfg.Store.Flush(); err != nil {

@@ -47,6 +47,9 @@ var Planted = []Bug{
 	{Name: InstanceOfNode, Breaks: "each node has its own word for which instance the region is", Check: "no region has to be seeded again"},
 	{Name: IdentityEachStart, Breaks: "a node stamps as another actor after each start", Check: "nothing takes effect twice"},
 	{Name: NobodyTold, Breaks: "streams are not told that the log has grown", Check: "regions come to be equal"},
+	{Name: CursorEarly, Breaks: "how far a stream has come is said before all partitions have what came", Check: "a stream is further once all partitions have the batch", Package: "region", Test: "TestAStreamIsFurtherOnlyOnceAllPartitionsHaveTheBatch"},
+	{Name: ClocksApart, Breaks: "the clock of a partition that rests is not lifted", Check: "everything folds"},
+	{Name: RunLeftOut, Breaks: "a page of an index ends where the first of its partitions' rows do", Check: "a page is the same over any partitions", Package: "region", Test: "TestAPageIsTheSameOverAnyPartitions"},
 	{Name: ConflictsForgotten, Breaks: "a lost write leaves no conflict record", Check: "an acknowledged write that lost is on record", Package: "region/partition", Test: "TestConflictsAreKeptWhereTheLosingWriteWasAcknowledged"},
 
 	{Name: TieByArrival, Breaks: "of writes with one time, the first to arrive wins", Check: "regions come to be equal"},
@@ -59,6 +62,7 @@ var Planted = []Bug{
 	{Name: FoldEarly, Breaks: "what counts as stable is seconds ahead", Check: "what is shown is the merge of all changes"},
 	{Name: StableWithoutMember, Breaks: "one member does not count for what is stable", Check: "what is shown is the merge of all changes"},
 	{Name: StableWithoutApplied, Breaks: "what members have applied does not count for what is stable", Check: "what is shown is the merge of all changes"},
+	{Name: StableOfOneStream, Breaks: "one partition of a member counts for what is stable", Check: "what is shown is the merge of all changes"},
 	{Name: ProgressFirst, Breaks: "progress is sent before the batch that it covers", Check: "what is shown is the merge of all changes"},
 	{Name: ProgressPastGap, Breaks: "a follower believes a progress behind a gap", Check: "what is shown is the merge of all changes"},
 	{Name: GapAccepted, Breaks: "a follower does not look for gaps", Check: "regions come to be equal"},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"slices"
 
+	"github.com/commutatordb/commutator/internal/mutant"
 	"github.com/commutatordb/commutator/region/op"
 	"github.com/commutatordb/commutator/storage"
 	"github.com/commutatordb/commutator/storage/keyenc"
@@ -73,6 +74,9 @@ func (m *merged) next() {
 	if !there {
 		m.fail(it.Err())
 		m.runs = m.runs[1:]
+		if mutant.On(mutant.RunLeftOut) {
+			m.runs = nil
+		}
 		return
 	}
 	for i := 1; i < len(m.runs) && m.compare(m.runs[i-1], m.runs[i]) > 0; i++ {
