@@ -100,6 +100,7 @@ func (q *request) admit() error {
 	}
 	q.admitted = true
 	if err := v.Admit(q.r); err != nil {
+		q.unverified(q.r, err)
 		return authError(err)
 	}
 	return nil

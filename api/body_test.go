@@ -17,7 +17,7 @@ import (
 )
 
 func bodyHandler() *Handler {
-	return &Handler{cfg: Config{Timeout: 10 * time.Millisecond}, large: make(chan struct{}, maxLarge)}
+	return &Handler{cfg: Config{Now: time.Now, Timeout: 10 * time.Millisecond}, large: make(chan struct{}, maxLarge)}
 }
 
 // body returns a request that carries what r gives and says that it is length bytes long, -1 for chunks.

@@ -74,6 +74,9 @@ type Config struct {
 	// or an error when that cannot be known: ErrLost, or ctx's. nil: there are no other regions.
 	Seen func(ctx context.Context, globalID string, w SessionWrite) error
 
+	// AnswerRefusedAtOnce answers signatures that are refused without holding any back: see refusals.
+	AnswerRefusedAtOnce bool
+
 	// Fenced tells why this region takes no writes of items, if so; nil: it always does.
 	Fenced func() error
 
@@ -90,6 +93,8 @@ type Handler struct {
 	pending sync.Pool // of *request
 	usages  usages
 	large   chan struct{} // has a token for each request with a large body
+
+	refusals refusals
 }
 
 // New returns a Handler. Region and Now must be given.
@@ -268,7 +273,9 @@ func (h *Handler) serve(q *request, r *http.Request, id string) (err error) {
 	}
 	if h.cfg.Verifier != nil {
 		if _, err := h.cfg.Verifier.Verify(r, q.raw); err != nil {
-			return q.refuse(r, authError(err))
+			refused := q.refuse(r, authError(err))
+			q.unverified(r, err)
+			return refused
 		}
 	}
 	if err := q.inflate(r.Context(), r.Header.Get("Content-Encoding")); err != nil {

@@ -103,7 +103,7 @@ func openEngine(cfg Config, archive backup.Archive) (e *Engine, err error) {
 	e.handler = api.New(api.Config{
 		Region: e.region, Verifier: cfg.verifier(e.keys), Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Peers: e.rep.Peers, Replica: e.rep.Replica, Operator: operator.Handle,
 		Overloaded: func(err error) bool { return errors.Is(err, group.ErrOverloaded) }, EnforceThroughput: cfg.EnforceThroughput,
-		Seen: e.rep.seen, Fenced: e.rep.Fenced,
+		Seen: e.rep.seen, Fenced: e.rep.Fenced, AnswerRefusedAtOnce: cfg.Lenient,
 	})
 	operator.Contributors = e.contributors
 	return e, nil

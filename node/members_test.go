@@ -204,7 +204,9 @@ func TestANodeThatLostItsDiskIsNotListenedTo(t *testing.T) {
 		t.Fatal(err)
 	}
 	nodes[2].start()
-	w.until("it is told why nobody listens", func() bool { return strings.Contains(w.log.String(), "node 3 of region us-east-1 has other data than it had") })
+	w.until("it is told why nobody listens", func() bool {
+		return strings.Contains(w.log.String(), "node 3 of region us-east-1 has other data than it had")
+	})
 	if err := nodes[0].put("later"); err != nil {
 		t.Error(err)
 	}

@@ -50,12 +50,13 @@ var (
 	pendingDesc   = prometheus.NewDesc("commutator_replication_pending", "Changes of this region that another has not acknowledged yet.", []string{"table", "to"}, nil)
 	offsetDesc    = prometheus.NewDesc("commutator_clock_offset_seconds", "How far another region's clock is ahead of this one's.", []string{"region"}, nil)
 	heldDesc      = prometheus.NewDesc("commutator_replication_held_streams", "Streams of another region whose writes are held: they are stamped too far ahead.", []string{"region"}, nil)
+	refusedDesc   = prometheus.NewDesc("commutator_signatures_refused_total", "Requests whose signature was refused, since the start.", []string{"error"}, nil)
 	linkDesc      = prometheus.NewDesc("commutator_region_reachable", "1 when the last exchange with another region succeeded.", []string{"region"}, nil)
 )
 
 // Describe is prometheus.Collector's.
 func (c tableCollector) Describe(descs chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{itemsDesc, bytesDesc, conflictsDesc, keptDesc, shedDesc, lagDesc, pendingDesc, linkDesc, offsetDesc, heldDesc, expiredDesc} {
+	for _, d := range []*prometheus.Desc{itemsDesc, bytesDesc, conflictsDesc, keptDesc, shedDesc, lagDesc, pendingDesc, linkDesc, offsetDesc, heldDesc, expiredDesc, refusedDesc} {
 		descs <- d
 	}
 }
@@ -83,6 +84,9 @@ func (c tableCollector) Collect(metrics chan<- prometheus.Metric) {
 		for from, lag := range c.n.rep.Lag(d.GlobalID) {
 			metrics <- prometheus.MustNewConstMetric(lagDesc, prometheus.GaugeValue, lag.Seconds(), name, from)
 		}
+	}
+	for reason, n := range c.n.handler.Refused() {
+		metrics <- prometheus.MustNewConstMetric(refusedDesc, prometheus.CounterValue, float64(n), reason)
 	}
 	for _, l := range c.n.rep.Links() {
 		up := 0.0

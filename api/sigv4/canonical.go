@@ -38,11 +38,11 @@ func (w *work) setCanonical(r *http.Request, signedHeaders string) error {
 	b = append(b, '\n')
 	var ok bool
 	if b, ok = appendPath(b, r.URL.EscapedPath()); !ok {
-		return &Error{invalid, "The request's path has empty or relative segments, which clients sign in different ways."}
+		return &Error{Type: invalid, Message: "The request's path has empty or relative segments, which clients sign in different ways."}
 	}
 	b = append(b, '\n')
 	if b, ok = appendQuery(b, r.URL.RawQuery); !ok {
-		return &Error{invalid, "The request's query string is not percent-encoded, so clients sign it in different ways."}
+		return &Error{Type: invalid, Message: "The request's query string is not percent-encoded, so clients sign it in different ways."}
 	}
 	b = append(b, '\n')
 	for rest := signedHeaders; rest != ""; {
@@ -50,7 +50,7 @@ func (w *work) setCanonical(r *http.Request, signedHeaders string) error {
 		name, rest, _ = strings.Cut(rest, ";")
 		b = append(append(b, name...), ':')
 		if b, ok = appendHeader(b, r, name); !ok {
-			return &Error{invalid, "'" + shortened(name) + "' is a 'SignedHeader' in the AWS Authorization and not a header of the request."}
+			return &Error{Type: invalid, Message: "'" + shortened(name) + "' is a 'SignedHeader' in the AWS Authorization and not a header of the request."}
 		}
 		b = append(b, '\n')
 	}

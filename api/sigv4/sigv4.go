@@ -50,6 +50,9 @@ const (
 type Error struct {
 	Type    string // such as InvalidSignatureException
 	Message string
+
+	// AccessKeyID is the key whose secret the signature was not made with, if there is such a key.
+	AccessKeyID string
 }
 
 func (e *Error) Error() string { return "sigv4: " + e.Type + ": " + e.Message }
@@ -99,7 +102,7 @@ func (v *Verifier) Verify(r *http.Request, body []byte) (Identity, error) {
 		copy(w.payload[:], first(r.Header["X-Amz-Content-Sha256"]))
 	}
 	if h := r.Header["X-Amz-Content-Sha256"]; len(h) > 0 && h[0] != string(w.payload[:]) {
-		return Identity{}, &Error{invalid, textPayloadHash}
+		return Identity{}, &Error{Type: invalid, Message: textPayloadHash}
 	}
 	if err := w.setCanonical(r, auth.signedHeaders); err != nil {
 		return Identity{}, err
@@ -115,14 +118,14 @@ func (v *Verifier) Verify(r *http.Request, body []byte) (Identity, error) {
 	equal := hmac.Equal(w.signature[:], []byte(auth.signature))
 	switch {
 	case !known:
-		return Identity{}, &Error{unrecognized, textBadToken}
+		return Identity{}, &Error{Type: unrecognized, Message: textBadToken}
 	case !equal:
 		return Identity{}, w.mismatch(r, auth)
 	}
 
 	token := first(r.Header["X-Amz-Security-Token"])
 	if v.Token == nil && token != "" || v.Token != nil && !v.Token(auth.accessKeyID, token) {
-		return Identity{}, &Error{unrecognized, textBadToken}
+		return Identity{}, &Error{Type: unrecognized, Message: textBadToken}
 	}
 	return Identity{AccessKeyID: auth.accessKeyID, Region: auth.region}, nil
 }
@@ -135,7 +138,7 @@ func (v *Verifier) Admit(r *http.Request) error {
 		return err
 	}
 	if _, known := v.Lookup(auth.accessKeyID); !known {
-		return &Error{unrecognized, textBadToken}
+		return &Error{Type: unrecognized, Message: textBadToken}
 	}
 	return nil
 }
@@ -162,19 +165,19 @@ func (w *work) mismatch(r *http.Request, auth *authorization) error {
 	if err := w.setCanonical(r, auth.signedHeaders); err != nil {
 		return err
 	}
-	return &Error{invalid, fmt.Sprintf("%s\n\nThe Canonical String for this request should have been\n'%s'\n\nThe String-to-Sign should have been\n'%s'\n", textMismatch, w.text, toSign)}
+	return &Error{AccessKeyID: auth.accessKeyID, Type: invalid, Message: fmt.Sprintf("%s\n\nThe Canonical String for this request should have been\n'%s'\n\nThe String-to-Sign should have been\n'%s'\n", textMismatch, w.text, toSign)}
 }
 
 // checkTime sets auth.time from the values of X-Amz-Date: one time in ISO 8601's basic form, in UTC and
 // whole seconds, near Now.
 func (v *Verifier) checkTime(auth *authorization, values []string) error {
 	if len(values) != 1 {
-		return &Error{invalid, "Found more than one 'X-Amz-Date' HTTP header."}
+		return &Error{Type: invalid, Message: "Found more than one 'X-Amz-Date' HTTP header."}
 	}
 	auth.time = values[0]
 	t, ok := parseTime(auth.time)
 	if !ok {
-		return &Error{incomplete, "Date must be in ISO-8601 'basic format'. Got '" + shortened(auth.time) + "'. See http://en.wikipedia.org/wiki/ISO_8601"}
+		return &Error{Type: incomplete, Message: "Date must be in ISO-8601 'basic format'. Got '" + shortened(auth.time) + "'. See http://en.wikipedia.org/wiki/ISO_8601"}
 	}
 	skew := v.Skew
 	if skew == 0 {
@@ -183,10 +186,10 @@ func (v *Verifier) checkTime(auth *authorization, values []string) error {
 	now := v.Now().UTC()
 	switch d := now.Sub(t); {
 	case d > skew:
-		return &Error{invalid, fmt.Sprintf("Signature expired: %s is now earlier than %s (%s - %d min.)",
+		return &Error{Type: invalid, Message: fmt.Sprintf("Signature expired: %s is now earlier than %s (%s - %d min.)",
 			auth.time, now.Add(-skew).Format(timeFormat), now.Format(timeFormat), skew/time.Minute)}
 	case d < -skew:
-		return &Error{invalid, fmt.Sprintf("Signature not yet current: %s is still later than %s (%s + %d min.)",
+		return &Error{Type: invalid, Message: fmt.Sprintf("Signature not yet current: %s is still later than %s (%s + %d min.)",
 			auth.time, now.Add(skew).Format(timeFormat), now.Format(timeFormat), skew/time.Minute)}
 	}
 	return nil
@@ -221,13 +224,13 @@ func parseTime(s string) (t time.Time, ok bool) {
 func (v *Verifier) checkScope(auth *authorization) error {
 	switch {
 	case v.Region != "" && auth.region != v.Region || auth.region == "":
-		return &Error{invalid, "Credential should be scoped to a valid region, not '" + shortened(auth.region) + "'. "}
+		return &Error{Type: invalid, Message: "Credential should be scoped to a valid region, not '" + shortened(auth.region) + "'. "}
 	case auth.service != service:
-		return &Error{invalid, "Credential should be scoped to correct service: '" + service + "'. "}
+		return &Error{Type: invalid, Message: "Credential should be scoped to correct service: '" + service + "'. "}
 	case auth.terminator != terminator:
-		return &Error{invalid, "Credential should be scoped with a valid terminator: '" + terminator + "', not '" + shortened(auth.terminator) + "'. "}
+		return &Error{Type: invalid, Message: "Credential should be scoped with a valid terminator: '" + terminator + "', not '" + shortened(auth.terminator) + "'. "}
 	case auth.scopeDate != auth.date():
-		return &Error{invalid, "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: '" +
+		return &Error{Type: invalid, Message: "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: '" +
 			shortened(auth.scopeDate) + "' != '" + auth.date() + "', from '" + auth.time + "'."}
 	}
 	return nil
@@ -253,15 +256,15 @@ func parseAuthorization(r *http.Request) (*authorization, error) {
 	headers := r.Header["Authorization"]
 	if presigned(r.URL.RawQuery) {
 		if len(headers) > 0 {
-			return nil, &Error{invalid, "Found both 'X-Amz-Algorithm' as a query-string param and 'Authorization' as HTTP header."}
+			return nil, &Error{Type: invalid, Message: "Found both 'X-Amz-Algorithm' as a query-string param and 'Authorization' as HTTP header."}
 		}
 		return nil, refusePresigned(r.URL.RawQuery)
 	}
 	if len(headers) == 0 || !strings.HasPrefix(headers[0], "AWS4-") {
-		return nil, &Error{missingToken, textMissing}
+		return nil, &Error{Type: missingToken, Message: textMissing}
 	}
 	if len(headers) > 1 {
-		return nil, &Error{invalid, "Found more than one 'Authorization' HTTP header."}
+		return nil, &Error{Type: invalid, Message: "Found more than one 'Authorization' HTTP header."}
 	}
 	name, rest, _ := strings.Cut(strings.TrimSpace(headers[0]), " ")
 	a := new(authorization)
@@ -280,11 +283,11 @@ func parseAuthorization(r *http.Request) (*authorization, error) {
 	}
 	switch {
 	case text != "":
-		return nil, &Error{incomplete, text + "Authorization=" + shortened(headers[0])}
+		return nil, &Error{Type: incomplete, Message: text + "Authorization=" + shortened(headers[0])}
 	case name != algorithm:
-		return nil, &Error{incomplete, "Unsupported AWS 'algorithm': '" + shortened(name) + "' (only " + algorithm + " for now). "}
+		return nil, &Error{Type: incomplete, Message: "Unsupported AWS 'algorithm': '" + shortened(name) + "' (only " + algorithm + " for now). "}
 	case !a.parseCredential(credential):
-		return nil, &Error{incomplete, "Credential must have exactly 5 slash-delimited elements, e.g. keyid/date/region/service/term, got '" + shortened(credential) + "'"}
+		return nil, &Error{Type: incomplete, Message: "Credential must have exactly 5 slash-delimited elements, e.g. keyid/date/region/service/term, got '" + shortened(credential) + "'"}
 	}
 	return a, nil
 }
@@ -299,9 +302,9 @@ func refusePresigned(query string) error {
 		}
 	}
 	if text != "" {
-		return &Error{incomplete, text + "Re-examine the query-string parameters."}
+		return &Error{Type: incomplete, Message: text + "Re-examine the query-string parameters."}
 	}
-	return &Error{missingToken, "Presigned requests are not accepted. Sign with the Authorization header."}
+	return &Error{Type: missingToken, Message: "Presigned requests are not accepted. Sign with the Authorization header."}
 }
 
 // presigned tells whether the query has a parameter of a presigned URL.
@@ -331,7 +334,7 @@ func (a *authorization) parseParameters(s string, credential *string) error {
 		pair := s[start:i]
 		name, value, ok := strings.Cut(pair, "=")
 		if !ok {
-			return &Error{incomplete, "'" + shortened(pair) + "' not a valid key=value pair (missing equal-sign) in Authorization header: '" + algorithm + " " + shortened(s) + "'."}
+			return &Error{Type: incomplete, Message: "'" + shortened(pair) + "' not a valid key=value pair (missing equal-sign) in Authorization header: '" + algorithm + " " + shortened(s) + "'."}
 		}
 		var field *string
 		switch name {
@@ -343,7 +346,7 @@ func (a *authorization) parseParameters(s string, credential *string) error {
 			field = &a.signature
 		}
 		if field == nil || *field != "" {
-			return &Error{incomplete, "Authorization header has a parameter twice, or one that is not known: '" + shortened(name) + "'. Authorization=" + algorithm}
+			return &Error{Type: incomplete, Message: "Authorization header has a parameter twice, or one that is not known: '" + shortened(name) + "'. Authorization=" + algorithm}
 		}
 		*field = value
 	}
@@ -379,23 +382,23 @@ func checkHeaders(r *http.Request, signedHeaders string) error {
 		var more bool
 		name, rest, more = strings.Cut(rest, ";")
 		if !isHeaderName(name) || name <= last || more && rest == "" {
-			return &Error{invalid, "'SignedHeaders' must be lower-case names, sorted, each once. Got '" + shortened(signedHeaders) + "'."}
+			return &Error{Type: invalid, Message: "'SignedHeaders' must be lower-case names, sorted, each once. Got '" + shortened(signedHeaders) + "'."}
 		}
 		last = name
 		host = host || name == "host"
 	}
 	if !host {
-		return &Error{invalid, "'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization."}
+		return &Error{Type: invalid, Message: "'Host' or ':authority' must be a 'SignedHeader' in the AWS Authorization."}
 	}
 	for name, values := range r.Header {
 		if !hasPrefixFold(name, "X-Amz-") {
 			continue
 		}
 		if len(values) != 1 || http.CanonicalHeaderKey(name) != name {
-			return &Error{invalid, "Found more than one '" + shortened(name) + "' HTTP header."}
+			return &Error{Type: invalid, Message: "Found more than one '" + shortened(name) + "' HTTP header."}
 		}
 		if name != unsigned && !isSigned(signedHeaders, name) && !(mutant.On(mutant.TargetUnsigned) && name == "X-Amz-Target") {
-			return &Error{invalid, "'" + shortened(name) + "' must be a 'SignedHeader' in the AWS Authorization."}
+			return &Error{Type: invalid, Message: "'" + shortened(name) + "' must be a 'SignedHeader' in the AWS Authorization."}
 		}
 	}
 	return nil
