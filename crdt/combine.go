@@ -12,7 +12,12 @@ func Combine(first, second []byte) (combined []byte, ok bool, err error) {
 	if err != nil {
 		return nil, false, err
 	}
-	if !a.delta || !b.delta || a.by != b.by || a.by.Transaction.Items > 0 || a.Newest().Actor != b.Newest().Actor || !b.ctx.Equal(a.seen) {
+	if !a.delta || !b.delta || a.by != b.by || a.by.Transaction.Items > 0 || a.Newest().Actor != b.Newest().Actor {
+		return nil, false, nil
+	}
+	// What the first had seen, and the first: a folded record's floor is in the former alone.
+	had := a.ctx
+	if had.Join(a.seen); !b.ctx.Equal(had) {
 		return nil, false, nil
 	}
 	by, ctx := a.by, a.ctx

@@ -34,6 +34,11 @@ var (
 	data        = flag.String("data", "", "directory for the data; default: a temporary one beside the working directory")
 	serve       = flag.String("serve", "", "internal: run as a server, `node or ceiling`")
 	skipLag     = flag.Bool("skip-lag", false, "do not measure replication lag and idle cost")
+	links       = flag.Bool("links", false, "measure what goes on between two regions, and nothing else")
+	only        = flag.String("only", "", "with -links: one measurement, `replica, lag, counter, dead, catchup or seed`")
+	seedBytes   = flag.Int64("seed-bytes", 1e9, "size of the table that a new replica is seeded with, about")
+	catchUpSize = flag.Int64("catch-up-bytes", 200e6, "size of what a region is behind that has been cut off, about")
+	cpuProfile  = flag.String("cpu-profile", "", "with -links and -only: `file` for a profile")
 )
 
 func main() {
@@ -222,6 +227,9 @@ func run(ctx context.Context, out io.Writer) (err error) {
 			return err
 		}
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	}
+	if *links {
+		return measureLinks(ctx, out, dir+"/links")
 	}
 	subject, err := start("node", dir+"/node")
 	if err != nil {
