@@ -35,6 +35,8 @@ type Links interface {
 	Links() []Link
 	// Lag returns, by region, how old the newest word of a table's replica there was when it arrived.
 	Lag(globalID string) map[string]time.Duration
+	// Seeding returns how far this region's replica of a table has been filled from another's, nil while it is not being.
+	Seeding(globalID string) *Seeding
 }
 
 // Link is one other region as this one sees it.

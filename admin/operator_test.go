@@ -31,6 +31,7 @@ type alone struct{ heard time.Time }
 func (a alone) Links() []Link {
 	return []Link{{Region: "eu-west-1", Heard: a.heard, Error: "refused"}}
 }
+func (alone) Seeding(string) *Seeding { return nil }
 func (alone) Lag(string) map[string]time.Duration {
 	return map[string]time.Duration{"eu-west-1": 20 * time.Millisecond}
 }
@@ -168,7 +169,7 @@ func TestStatusTellsOfTablesAndLinks(t *testing.T) {
 		t.Errorf("%+v", ts)
 	}
 	// A replica that is gone is not shown, and one that cannot be reached lags since it was heard.
-	if len(ts.Replicas) != 2 || ts.Replicas[0] != (ReplicaStatus{"eu-west-1", table.Active, 3000}) || ts.Replicas[1] != (ReplicaStatus{"us-east-1", table.Active, 0}) {
+	if len(ts.Replicas) != 2 || ts.Replicas[0] != (ReplicaStatus{Region: "eu-west-1", Status: table.Active, LagMillis: 3000}) || ts.Replicas[1] != (ReplicaStatus{Region: "us-east-1", Status: table.Active}) {
 		t.Errorf("%+v", ts.Replicas)
 	}
 }

@@ -38,6 +38,17 @@ type ReplicaStatus struct {
 	// LagMillis is the age of its newest word when that arrived, or, while the region cannot be reached,
 	// how long ago it was heard; 0 where nothing has arrived, and for this region.
 	LagMillis int64
+	// Seeding is, of this region's own replica, how far it has been filled from another's while it is not ACTIVE.
+	Seeding *Seeding `json:",omitempty"`
+}
+
+// Seeding is how far a replica has been filled from another region's.
+type Seeding struct {
+	From           string    // region
+	Since          time.Time // when it was begun, or last gone on with
+	Items, OfItems int64     // copied, and how many there were when it was begun or last gone on with
+	Bytes, OfBytes int64     // the same in bytes: of states, and of items
+	BytesPerSecond int64
 }
 
 func (o *Operator) status(_ context.Context, _ *StatusRequest) (*Status, error) {
@@ -62,7 +73,11 @@ func (o *Operator) status(_ context.Context, _ *StatusRequest) (*Status, error) 
 		lag := o.Links.Lag(d.GlobalID)
 		for _, r := range d.Replicas {
 			if r.Status != table.Gone {
-				ts.Replicas = append(ts.Replicas, ReplicaStatus{r.Region, r.Status, max(lag[r.Region], silent[r.Region]).Milliseconds()})
+				rs := ReplicaStatus{Region: r.Region, Status: r.Status, LagMillis: max(lag[r.Region], silent[r.Region]).Milliseconds()}
+				if r.Region == s.Region {
+					rs.Seeding = o.Links.Seeding(d.GlobalID)
+				}
+				ts.Replicas = append(ts.Replicas, rs)
 			}
 		}
 		s.Tables = append(s.Tables, ts)

@@ -178,9 +178,9 @@ func (d *direct) Exchange(ctx context.Context, ours replication.Tables) (theirs 
 	return theirs, err
 }
 
-func (d *direct) Seed(ctx context.Context, region, table string, partition uint64, receive func(replication.SeedPart) error) error {
+func (d *direct) Seed(ctx context.Context, q replication.SeedRequest, receive func(replication.SeedPart) error) error {
 	return d.call(func(n *engine, s replication.Source) error {
-		return s.Seed(ctx, region, table, partition, func(p replication.SeedPart) error {
+		return s.Seed(ctx, q, func(p replication.SeedPart) error {
 			if n.going.Load() {
 				return errDown
 			}
@@ -435,7 +435,7 @@ func TestANodeThatDoesNotLeadSaysSo(t *testing.T) {
 			if _, err := e.Source().Log(replication.Resume{Region: "us-west-2"}); !errors.Is(err, replication.ErrNotLeader) {
 				t.Errorf("log at node %d: %v", n.id, err)
 			}
-			err := e.Source().Seed(t.Context(), "us-west-2", "none", 16, func(replication.SeedPart) error { return nil })
+			err := e.Source().Seed(t.Context(), replication.SeedRequest{Region: "us-west-2"}, func(replication.SeedPart) error { return nil })
 			if !errors.Is(err, replication.ErrNotLeader) {
 				t.Errorf("seed at node %d: %v", n.id, err)
 			}

@@ -79,6 +79,7 @@ type Sizes struct {
 	MemTableBytes uint64
 	SegmentBytes  int64
 	KeepEntries   uint64 // see group.Config
+	SeedBytes     int    // of one part of a seed
 	NoBackground  bool   // housekeeping of log and store happens in the call that makes it necessary, or never
 }
 

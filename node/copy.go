@@ -233,7 +233,7 @@ func (r *reader) peek() (*replication.Entry, error) {
 		n, size := 0, 0
 		var failed error
 		err := r.s.parts[r.part].Records(r.after, func(key table.Key, record []byte) bool {
-			if n >= r.many || size >= seedPartBytes {
+			if n >= r.many || size >= digestPartBytes {
 				return false
 			}
 			n++

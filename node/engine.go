@@ -99,6 +99,9 @@ func openEngine(cfg Config, archive backup.Archive) (e *Engine, err error) {
 	e.backups = newBackups(e.region, archive, cfg.Now, cfg.Tasks, cfg.Logger)
 	e.scrub = &scrubber{log: e.log, store: e.store, now: cfg.Now, tasks: cfg.Tasks, logger: cfg.Logger, fatal: cfg.Fatal}
 	e.rep.verify.every, e.rep.expire.every = cfg.VerifyEvery, cfg.ExpireEvery
+	if cfg.Sizes.SeedBytes > 0 {
+		e.rep.seedBytes = cfg.Sizes.SeedBytes
+	}
 	operator := &admin.Operator{Region: e.region, Links: e.rep, Backups: e.backups, Verifier: e.rep, Now: cfg.Now}
 	e.handler = api.New(api.Config{
 		Region: e.region, Verifier: cfg.verifier(e.keys), Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Peers: e.rep.Peers, Replica: e.rep.Replica, Operator: operator.Handle,

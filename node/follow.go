@@ -73,6 +73,8 @@ func (k *sink) Apply(ctx context.Context, b replication.Batch) error {
 	if err := k.hold(ctx, b); err != nil {
 		return err
 	}
+	k.r.applying.Add(1)
+	defer k.r.applying.Add(-1)
 	err := k.t.Merge(ctx, op.Cursor{Stream: k.stream, Seq: b.Seq}, 0, deltas(b.Changes))
 	return err
 }

@@ -2,12 +2,8 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"maps"
-	"slices"
 
-	"github.com/commutatordb/commutator/region"
 	"github.com/commutatordb/commutator/region/op"
 	"github.com/commutatordb/commutator/replication"
 	"github.com/commutatordb/commutator/table"
@@ -60,55 +56,6 @@ func (r *replicator) join(ctx context.Context, d *table.Definition) error {
 		return nil
 	})
 	return err
-}
-
-// seed copies every item of a table from a peer, and takes over where to follow all origins from.
-func (r *replicator) seed(ctx context.Context, p *peer, id string, t *region.Table) error {
-	r.mu.Lock()
-	theirs, instance := p.defs[id], p.instance
-	r.mu.Unlock()
-	if theirs == nil {
-		return fmt.Errorf("seed from %s: it has no such table", p.name)
-	}
-	items := 0
-	var first *replication.SeedPart // the end of the first partition
-	cursors := map[string]uint64{}  // of the source's own partitions
-	for _, part := range theirs.Partitions {
-		err := p.client.Seed(ctx, r.self, id, part.ID, func(s replication.SeedPart) error {
-			if !s.Done {
-				items += len(s.Items)
-				return t.Merge(ctx, op.Cursor{}, 0, deltas(s.Items))
-			}
-			switch {
-			case first == nil:
-				first = &s
-			case s.Stable > first.Stable:
-				return errors.New("what is stable there has changed meanwhile")
-			}
-			cursors[replication.StreamName(p.name, instance, part.ID)] = s.Seq
-			return t.Merge(ctx, op.Cursor{}, s.Clock, nil)
-		})
-		if err != nil {
-			return fmt.Errorf("seed from %s: %w", p.name, err)
-		}
-	}
-	if first == nil {
-		return fmt.Errorf("seed from %s: its table has no partition", p.name)
-	}
-	// What the source had folded away this region has seen as well, though nothing of it came: a write here that did not say so would
-	// bring it back, where it is not folded away yet. Up to when that is, and how far the source had applied other regions' streams, it
-	// says of its whole table: every part that was copied after the first holds all of that, too.
-	if err := t.Stable(ctx, first.Stable); err != nil {
-		return fmt.Errorf("seed from %s: %w", p.name, err)
-	}
-	maps.Copy(cursors, first.Cursors)
-	for _, stream := range slices.Sorted(maps.Keys(cursors)) {
-		if err := t.Merge(ctx, op.Cursor{Stream: stream, Seq: cursors[stream]}, 0, nil); err != nil {
-			return fmt.Errorf("seed from %s: %w", p.name, err)
-		}
-	}
-	r.logger.Info("replicator: seeded", "table", t.Schema().Name, "from", p.name, "items", items)
-	return nil
 }
 
 func deltas(changes []replication.Change) []op.Delta {

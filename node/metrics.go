@@ -48,6 +48,9 @@ var (
 	shedDesc      = prometheus.NewDesc("commutator_conflict_records_shed_total", "Conflicts of which this region has no record for want of room.", []string{"table"}, nil)
 	lagDesc       = prometheus.NewDesc("commutator_replication_lag_seconds", "Age of the newest word of another region when it arrived.", []string{"table", "from"}, nil)
 	pendingDesc   = prometheus.NewDesc("commutator_replication_pending", "Changes of this region that another has not acknowledged yet.", []string{"table", "to"}, nil)
+	seededDesc    = prometheus.NewDesc("commutator_replication_seeded_items", "Items that a replica which is being filled from another has received so far.", []string{"table", "from"}, nil)
+	seededOfDesc  = prometheus.NewDesc("commutator_replication_seed_items", "Items that it is to receive, as of when the copy was begun or gone on with.", []string{"table", "from"}, nil)
+	seedRateDesc  = prometheus.NewDesc("commutator_replication_seed_bytes_per_second", "How fast it receives them.", []string{"table", "from"}, nil)
 	offsetDesc    = prometheus.NewDesc("commutator_clock_offset_seconds", "How far another region's clock is ahead of this one's.", []string{"region"}, nil)
 	heldDesc      = prometheus.NewDesc("commutator_replication_held_streams", "Streams of another region whose writes are held: they are stamped too far ahead.", []string{"region"}, nil)
 	refusedDesc   = prometheus.NewDesc("commutator_signatures_refused_total", "Requests whose signature was refused, since the start.", []string{"error"}, nil)
@@ -56,7 +59,7 @@ var (
 
 // Describe is prometheus.Collector's.
 func (c tableCollector) Describe(descs chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{itemsDesc, bytesDesc, conflictsDesc, keptDesc, shedDesc, lagDesc, pendingDesc, linkDesc, offsetDesc, heldDesc, expiredDesc, refusedDesc} {
+	for _, d := range []*prometheus.Desc{itemsDesc, bytesDesc, conflictsDesc, keptDesc, shedDesc, lagDesc, pendingDesc, seededDesc, seededOfDesc, seedRateDesc, linkDesc, offsetDesc, heldDesc, expiredDesc, refusedDesc} {
 		descs <- d
 	}
 }
@@ -80,6 +83,11 @@ func (c tableCollector) Collect(metrics chan<- prometheus.Metric) {
 		}
 		for to, n := range c.n.rep.Pending(d) {
 			metrics <- prometheus.MustNewConstMetric(pendingDesc, prometheus.GaugeValue, float64(n), name, to)
+		}
+		if s := c.n.rep.Seeding(d.GlobalID); s != nil {
+			metrics <- prometheus.MustNewConstMetric(seededDesc, prometheus.GaugeValue, float64(s.Items), name, s.From)
+			metrics <- prometheus.MustNewConstMetric(seededOfDesc, prometheus.GaugeValue, float64(s.OfItems), name, s.From)
+			metrics <- prometheus.MustNewConstMetric(seedRateDesc, prometheus.GaugeValue, float64(s.BytesPerSecond), name, s.From)
 		}
 		for from, lag := range c.n.rep.Lag(d.GlobalID) {
 			metrics <- prometheus.MustNewConstMetric(lagDesc, prometheus.GaugeValue, lag.Seconds(), name, from)

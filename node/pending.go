@@ -50,7 +50,7 @@ func pending(p *region.Partition, acked uint64) uint64 {
 	}
 	var n uint64
 	for acked < seq {
-		changes, last, _, err := p.Changes(acked, seedPartBytes)
+		changes, last, _, err := p.Changes(acked, 1<<20)
 		if err != nil {
 			return seq - acked + n
 		}

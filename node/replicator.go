@@ -24,7 +24,6 @@ const (
 	retryAfter    = 500 * time.Millisecond // what failed, with a peer that may be cut off
 	exchangeLimit = 5 * time.Second        // for one exchange
 	foldEvery     = time.Second
-	seedPartBytes = 1 << 20
 )
 
 // replicator keeps this region's global tables in step with the other regions': it exchanges
@@ -54,6 +53,10 @@ type replicator struct {
 	verify *verifier
 	expire expirer
 
+	seedBytes int           // see seedPartBytes
+	seedSlots chan struct{} // has a token for each table more that may be copied now
+	applying  atomic.Int64  // batches of other regions that are being applied
+
 	fencedBy atomic.Pointer[fence] // why this region takes no writes; nil: it does
 
 	mu    sync.Mutex
@@ -64,6 +67,7 @@ type replicator struct {
 	tables    map[string]*replicated // by global id
 	followers map[stream]context.CancelFunc
 	jobs      map[string]bool // global ids with a seed or a removal under way
+	seeds     map[string]*seeding
 	running   *task.Group
 	ctx       context.Context
 }
@@ -112,11 +116,16 @@ func newReplicator(r *region.Region, now func() time.Time, tasks task.Runtime, l
 	if r != nil {
 		self = r.Name()
 	}
-	return &replicator{
+	rep := &replicator{
 		region: r, self: self, now: now, tasks: tasks, logger: logger,
 		peers: map[string]*peer{}, tables: map[string]*replicated{}, wake: make(chan struct{}, 1), begun: make(chan struct{}), verify: newVerifier(),
-		expire: expirer{every: expireEvery, expired: map[string]*atomic.Int64{}},
+		expire:    expirer{every: expireEvery, expired: map[string]*atomic.Int64{}},
+		seedBytes: seedPartBytes, seedSlots: make(chan struct{}, maxSeeds), seeds: map[string]*seeding{},
 	}
+	for range maxSeeds {
+		rep.seedSlots <- struct{}{}
+	}
+	return rep
 }
 
 // AddPeer makes another region known. A region that is known already keeps its client.

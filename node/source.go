@@ -8,7 +8,6 @@ import (
 	"github.com/commutatordb/commutator/internal/mutant"
 	"github.com/commutatordb/commutator/region"
 	"github.com/commutatordb/commutator/replication"
-	"github.com/commutatordb/commutator/table"
 )
 
 // openFor returns an open partition of a global table in which a region has a replica.
@@ -114,46 +113,4 @@ func (l *changeLog) Acked(seq uint64) {
 		seq++
 	}
 	t.acked[l.follower][l.p.ID] = max(t.acked[l.follower][l.p.ID], seq)
-}
-
-// Seed is replication.Source's.
-func (r *replicator) Seed(ctx context.Context, member, id string, partition uint64, send func(replication.SeedPart) error) error {
-	term, err := r.current(ctx)
-	if err != nil {
-		return err
-	}
-	_, p, err := r.openFor(member, id, partition)
-	if err != nil {
-		return err
-	}
-	snap, err := p.Snapshot(ctx)
-	if err != nil {
-		return err
-	}
-	defer snap.Close()
-	if snap.Schema.Solo {
-		return replication.ErrNoTable // not a global one yet: writes do not wait for each other to be seen
-	}
-	var part replication.SeedPart
-	size := 0
-	var sendErr error
-	err = snap.Records(nil, func(key table.Key, record []byte) bool {
-		part.Items = append(part.Items, replication.Change{Key: append([]byte(nil), key...), Delta: append([]byte(nil), record...)})
-		if size += len(key) + len(record); size >= seedPartBytes {
-			if sendErr = replication.ErrNotLeader; !r.over(term) {
-				sendErr = send(part)
-			}
-			part, size = replication.SeedPart{}, 0
-		}
-		return sendErr == nil
-	})
-	if err = errors.Join(err, sendErr); err != nil {
-		return err
-	}
-	if len(part.Items) > 0 {
-		if err := send(part); err != nil {
-			return err
-		}
-	}
-	return send(replication.SeedPart{Done: true, Seq: snap.State.Seq, Clock: snap.State.Clock, Cursors: snap.Cursors, Stable: snap.Stable})
 }

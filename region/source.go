@@ -68,7 +68,7 @@ func (p *Partition) Changes(after uint64, maxBytes int) (changes []partition.Cha
 // returns once all of it is durable.
 //
 // How far a stream has come is true of the whole table, and said in one partition: by the last command, which is not proposed before all
-// others are durable. So a batch costs one command for each partition that it touches, and a crash in between leaves the stream where it was.
+// others are durable. (That goes for a place, too.) So a batch costs one command for each partition that it touches, and a crash in between leaves the stream where it was.
 func (t *Table) Merge(ctx context.Context, source op.Cursor, clock crdt.HLC, deltas []op.Delta) error {
 	by := map[*Partition][]op.Delta{}
 	for _, d := range deltas {
@@ -76,13 +76,13 @@ func (t *Table) Merge(ctx context.Context, source op.Cursor, clock crdt.HLC, del
 		by[p] = append(by[p], d)
 	}
 	var touched []*Partition
-	for _, p := range t.partitions {
-		if by[p] != nil || clock != 0 {
+	for i, p := range t.partitions {
+		if (by[p] != nil || clock != 0) && (i > 0 || source.Place == nil) {
 			touched = append(touched, p)
 		}
 	}
-	if touched == nil {
-		touched = t.partitions[:1]
+	if touched == nil || source.Place != nil { // a place stands in the first
+		touched = append(touched, t.partitions[0])
 	}
 	var early op.Cursor
 	if mutant.On(mutant.CursorEarly) {
@@ -148,6 +148,11 @@ func (t *Table) Level(ctx context.Context) error {
 	return t.each(ctx, behind, func(ctx context.Context, p *Partition) error {
 		return p.propose(ctx, &op.Command{Kind: op.Merge, Observe: newest})
 	})
+}
+
+// Place returns what was noted last, by Merge, of how far a copy of another region's partition has come, nil for nothing.
+func (t *Table) Place(stream string) ([]byte, error) {
+	return partition.Place(t.region.cfg.Store, t.partitions[0].ID, stream)
 }
 
 // Fold has the partition fold what is stable and let go of the change log up to trim. It does nothing,

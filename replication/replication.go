@@ -48,18 +48,6 @@ type Resume struct {
 	Seq       uint64 // the last change applied
 }
 
-// SeedPart is a run of whole items; the last part, Done, has no items and says where to follow from.
-type SeedPart struct {
-	Items []Change // whole states instead of deltas
-
-	Done    bool
-	Seq     uint64            // of the origin's partition at the moment of the seed
-	Clock   crdt.HLC          // the origin's clock then
-	Cursors map[string]uint64 // StreamName -> how far the origin had applied it
-	// Stable is up to where the origin's partition had folded: what it no longer had then, nobody may take for unseen.
-	Stable crdt.HLC
-}
-
 // Tables is what regions tell each other of their global tables.
 type Tables struct {
 	Region      string
@@ -97,8 +85,9 @@ type Source interface {
 	// Log opens one partition's change log for a follower. It returns ErrNoTable, ErrInstance or
 	// ErrNotMember.
 	Log(r Resume) (Log, error)
-	// Seed hands every item of a partition, as it stood at one moment, to send. It returns ErrNoTable.
-	Seed(ctx context.Context, region, table string, partition uint64, send func(SeedPart) error) error
+	// Seed hands the items of a partition, as it stood at one moment at or after the call, to send: see SeedPart. It returns
+	// ErrNoTable, ErrInstance or ErrNotMember.
+	Seed(ctx context.Context, q SeedRequest, send func(SeedPart) error) error
 	Copy
 }
 
@@ -126,7 +115,7 @@ type Peer interface {
 	// ErrNotMember, ErrNotLeader, or what else ended the stream.
 	Follow(ctx context.Context, from Resume, sink Sink) error
 	// Seed is Source's, the other way round.
-	Seed(ctx context.Context, region, table string, partition uint64, receive func(SeedPart) error) error
+	Seed(ctx context.Context, q SeedRequest, receive func(SeedPart) error) error
 	Copy
 }
 

@@ -53,7 +53,11 @@ func statusRows(w io.Writer, all []admin.Status) {
 				header = ""
 			}
 			var replicas []string
+			state := string(t.Status)
 			for _, r := range t.Replicas {
+				if r.Region == s.Region && r.Seeding != nil {
+					state += seedState(r.Seeding)
+				}
 				if r.Region != s.Region {
 					replicas = append(replicas, fmt.Sprintf("%s %s", r.Region, r.Status))
 				}
@@ -61,9 +65,18 @@ func statusRows(w io.Writer, all []admin.Status) {
 			if replicas == nil {
 				replicas = []string{"-"}
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%s\n", t.Name, s.Region, t.Status, t.Items, t.Bytes, t.Conflicts, strings.Join(replicas, ", "))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%s\n", t.Name, s.Region, state, t.Items, t.Bytes, t.Conflicts, strings.Join(replicas, ", "))
 		}
 	}
+}
+
+// seedState says how far a replica has been filled. What is written meanwhile may make it more than there was.
+func seedState(s *admin.Seeding) string {
+	share := 100.0
+	if s.OfItems > 0 {
+		share = min(100, 100*float64(s.Items)/float64(s.OfItems))
+	}
+	return fmt.Sprintf(", %.0f%% from %s, %.1f MB/s", share, s.From, float64(s.BytesPerSecond)/1e6)
 }
 
 func linkState(l admin.Link) string {

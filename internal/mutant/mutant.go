@@ -80,6 +80,8 @@ const (
 	WireSumIgnored       Name = "wire-sum-ignored"
 	DigestsAgree         Name = "digests-agree"
 	ReachIgnored         Name = "reach-ignored"
+	SeedFromLater        Name = "seed-from-later"
+	SeedSkips            Name = "seed-skips"
 )
 
 // In backup and api/sigv4.

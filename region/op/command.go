@@ -77,6 +77,10 @@ type Delta struct {
 type Cursor struct {
 	Stream string // origin's region, incarnation and partition: see region.StreamName
 	Seq    uint64 // the last sequence number applied
+
+	// Place, if not empty, is how far a copy of that partition has come instead, in the words of whoever copies. It is kept until
+	// the stream has a cursor.
+	Place []byte
 }
 
 // Alone tells whether the command must find everything before it in the store: it reads more than the
@@ -89,14 +93,14 @@ func (c *Command) Alone() bool { return c.Kind == Fold || c.Kind == Reindex }
 //	  Put              condition, key, item to the end
 //	  Update           condition, key, update
 //	  Delete, Expire   condition, key
-//	  Merge, Restore, Held   stream, seq, observe, count, (key, state)...
+//	  Merge, Restore, Held   stream, seq, place, observe, count, (key, state)...
 //	  Fold             stable (8), trim, limit
 //	  Alter            schema as JSON to the end, behind 1 and its revision if it has one
 //	  Reindex          key, index, limit
 //	  Catalog          name, expect, 0 or (1 and value to the end)
 //	condition = 0, or 1 and the stored condition
 //
-// Keys, states and names have their length before them; lengths, counts and seq are uvarints.
+// Keys, states, places and names have their length before them; lengths, counts and seq are uvarints.
 
 const hlcAt = 1
 
@@ -123,6 +127,7 @@ func (c *Command) Append(dst []byte) []byte {
 	case Merge, Restore, Held:
 		dst = appendBytes(dst, []byte(c.Source.Stream))
 		dst = binary.AppendUvarint(dst, c.Source.Seq)
+		dst = appendBytes(dst, c.Source.Place)
 		dst = binary.AppendUvarint(dst, uint64(c.Observe))
 		dst = binary.AppendUvarint(dst, uint64(len(c.Deltas)))
 		for i := range c.Deltas {
@@ -184,7 +189,10 @@ func Decode(b []byte) (*Command, error) {
 			}
 		}
 	case Merge, Restore, Held:
-		c.Source = Cursor{string(d.bytes()), d.uvarint()}
+		c.Source = Cursor{Stream: string(d.bytes()), Seq: d.uvarint()}
+		if place := d.bytes(); len(place) > 0 {
+			c.Source.Place = place
+		}
 		c.Observe = crdt.HLC(d.uvarint())
 		for n := d.uvarint(); n > 0 && !d.bad; n-- {
 			c.Deltas = append(c.Deltas, Delta{d.bytes(), d.bytes()})

@@ -65,7 +65,10 @@ func commands(t *rapid.T) *Command {
 	case Delete, Expire:
 		c.Condition, c.Key = conditions(t), some.Draw(t, "key")
 	case Merge, Restore, Held:
-		c.Source = Cursor{rapid.String().Draw(t, "stream"), rapid.Uint64().Draw(t, "seq")}
+		c.Source = Cursor{Stream: rapid.String().Draw(t, "stream"), Seq: rapid.Uint64().Draw(t, "seq")}
+		if rapid.Bool().Draw(t, "copied") {
+			c.Source.Place = some.Draw(t, "place")
+		}
 		c.Observe = hlc.Draw(t, "observe")
 		for range rapid.IntRange(0, 4).Draw(t, "deltas") {
 			c.Deltas = append(c.Deltas, Delta{some.Draw(t, "key"), some.Draw(t, "state")})

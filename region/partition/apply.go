@@ -2,6 +2,7 @@ package partition
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/commutatordb/commutator/crdt"
@@ -45,14 +46,40 @@ func (m *Machine) merge(c *op.Command, b *storage.Batch) op.Result {
 		}
 		m.keep(c.HLC, e.key, conflicts, b)
 	}
-	if c.Source.Stream != "" && c.Source.Seq > m.cursors[c.Source.Stream] {
-		m.cursors[c.Source.Stream] = c.Source.Seq
-		if mutant.On(mutant.CursorNotStored) {
-			return result
-		}
-		b.Set(keyenc.Meta(nil, m.cfg.ID, metaCursor+c.Source.Stream), binary.BigEndian.AppendUint64(nil, c.Source.Seq))
-	}
+	m.mark(c.Source, b)
 	return result
+}
+
+// mark keeps how far a stream has been applied, or a copy of its partition has come.
+func (m *Machine) mark(source op.Cursor, b *storage.Batch) {
+	if len(source.Place) > 0 {
+		m.places[source.Stream] = true
+		b.Set(keyenc.Meta(nil, m.cfg.ID, metaPlace+source.Stream), source.Place)
+		return
+	}
+	if source.Stream == "" {
+		return
+	}
+	if m.places[source.Stream] {
+		delete(m.places, source.Stream)
+		b.Delete(keyenc.Meta(nil, m.cfg.ID, metaPlace+source.Stream))
+	}
+	if source.Seq > m.cursors[source.Stream] {
+		m.cursors[source.Stream] = source.Seq
+		if mutant.On(mutant.CursorNotStored) {
+			return
+		}
+		b.Set(keyenc.Meta(nil, m.cfg.ID, metaCursor+source.Stream), binary.BigEndian.AppendUint64(nil, source.Seq))
+	}
+}
+
+// Place returns what was noted last of how far a copy of another region's partition has come here, nil for nothing.
+func Place(r storage.Reader, partition uint64, stream string) ([]byte, error) {
+	b, err := r.Get(nil, keyenc.Meta(nil, partition, metaPlace+stream))
+	if errors.Is(err, storage.ErrNotFound) {
+		return nil, nil
+	}
+	return b, err
 }
 
 // restore writes the items of a backup as this region's own.

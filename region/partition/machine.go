@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/commutatordb/commutator/crdt"
 	"github.com/commutatordb/commutator/internal/mutant"
@@ -61,6 +62,7 @@ type Machine struct {
 	state    State
 
 	cursors map[string]uint64 // stream -> last sequence number applied
+	places  map[string]bool   // streams whose partition is being copied: see op.Cursor
 
 	// written holds, by record key, the records that this run of commands has put in the batch and that
 	// the store does not show yet; nil for one deleted.
@@ -97,6 +99,7 @@ const (
 	metaSchema   = "schema"
 	metaRevision = "revision" // of the schema; 8 bytes, big-endian
 	metaCursor   = "cursor/"
+	metaPlace    = "place/"
 )
 
 // Open reads a machine's state, or begins one. It returns a *storage.CorruptionError when what is there
@@ -114,7 +117,7 @@ func Open(cfg Config) (*Machine, error) {
 func (m *Machine) Reload() error {
 	m.schema, m.revision, m.modes, m.state = &table.Schema{}, 0, crdt.Modes{}, State{}
 	m.cursors, m.written = map[string]uint64{}, map[string][]byte{}
-	m.kept = map[string]bool{}
+	m.kept, m.places = map[string]bool{}, map[string]bool{}
 	prefix := keyenc.Meta(nil, m.cfg.ID, "")
 	it, err := m.cfg.Store.Iter(prefix, keyenc.End(prefix))
 	if err != nil {
@@ -139,6 +142,8 @@ func (m *Machine) Reload() error {
 			m.follow(schema)
 		case name == metaRevision && len(value) == 8:
 			m.revision = binary.BigEndian.Uint64(value)
+		case strings.HasPrefix(name, metaPlace):
+			m.places[name[len(metaPlace):]] = true
 		case len(name) > len(metaCursor) && name[:len(metaCursor)] == metaCursor && len(value) == 8:
 			m.cursors[name[len(metaCursor):]] = binary.BigEndian.Uint64(value)
 		default:

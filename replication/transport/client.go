@@ -95,9 +95,9 @@ func acknowledge(stream grpc.BidiStreamingClient[pb.Pull, pb.Push], follower rep
 }
 
 // Seed is replication.Peer's.
-func (c *Client) Seed(ctx context.Context, region, table string, partition uint64, receive func(replication.SeedPart) error) error {
+func (c *Client) Seed(ctx context.Context, q replication.SeedRequest, receive func(replication.SeedPart) error) error {
 	return receiveAll(ctx, "seed", func(ctx context.Context) (grpc.ServerStreamingClient[pb.SeedChunk], error) {
-		return c.rpc.Seed(ctx, &pb.SeedRequest{Region: region, Table: table, Partition: partition})
+		return c.rpc.Seed(ctx, &pb.SeedRequest{Region: q.Region, Table: q.Table, Partition: q.Partition, Instance: q.Instance, After: q.After})
 	}, seedFromProto, func(p replication.SeedPart) bool { return p.Done }, receive)
 }
 

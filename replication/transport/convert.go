@@ -101,8 +101,12 @@ func progressFromProto(m *pb.Progress) replication.Progress {
 }
 
 func seedToProto(p replication.SeedPart) *pb.SeedChunk {
-	if p.Done {
-		return &pb.SeedChunk{Done: true, Seq: p.Seq, Clock: uint64(p.Clock), Cursors: p.Cursors, Stable: uint64(p.Stable)}
+	switch {
+	case p.Done:
+		return &pb.SeedChunk{Done: true}
+	case p.Origin != nil:
+		o := p.Origin
+		return &pb.SeedChunk{Origin: &pb.SeedOrigin{Seq: o.Seq, Clock: uint64(o.Clock), Cursors: o.Cursors, Stable: uint64(o.Stable), Items: o.Items, Bytes: o.Bytes}}
 	}
 	body, size, sum := packChanges(p.Items)
 	return &pb.SeedChunk{Count: uint32(len(p.Items)), Size: uint32(size), Crc32C: sum, Body: body}
@@ -110,7 +114,10 @@ func seedToProto(p replication.SeedPart) *pb.SeedChunk {
 
 func seedFromProto(m *pb.SeedChunk) (replication.SeedPart, error) {
 	if m.Done {
-		return replication.SeedPart{Done: true, Seq: m.Seq, Clock: crdt.HLC(m.Clock), Cursors: m.Cursors, Stable: crdt.HLC(m.Stable)}, nil
+		return replication.SeedPart{Done: true}, nil
+	}
+	if o := m.Origin; o != nil {
+		return replication.SeedPart{Origin: &replication.Origin{Seq: o.Seq, Clock: crdt.HLC(o.Clock), Cursors: o.Cursors, Stable: crdt.HLC(o.Stable), Items: o.Items, Bytes: o.Bytes}}, nil
 	}
 	items, err := unpackChanges(m.Body, m.Count, m.Size, m.Crc32C)
 	return replication.SeedPart{Items: items}, err

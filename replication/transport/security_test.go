@@ -138,7 +138,7 @@ func TestOnlyNodesOfTheClusterAreHeardAndOnlyInTheirOwnName(t *testing.T) {
 			if err := client.Follow(ctx, replication.Resume{Region: c.claims}, nil); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("follow: %v", err)
 			}
-			if err := client.Seed(ctx, c.claims, "t", 1, nil); err == nil || !strings.Contains(err.Error(), c.want) {
+			if err := client.Seed(ctx, replication.SeedRequest{Region: c.claims}, nil); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("seed: %v", err)
 			}
 			if err := client.Digest(ctx, replication.DigestRequest{Region: c.claims}, nil); err == nil || !strings.Contains(err.Error(), c.want) {

@@ -127,7 +127,8 @@ func (s *server) Seed(r *pb.SeedRequest, stream grpc.ServerStreamingServer[pb.Se
 	if err := speaksFor(stream.Context(), r.Region); err != nil {
 		return err
 	}
-	return toStatus(s.source.Seed(stream.Context(), r.Region, r.Table, r.Partition, func(p replication.SeedPart) error {
+	q := replication.SeedRequest{Region: r.Region, Table: r.Table, Instance: r.Instance, Partition: r.Partition, After: r.After}
+	return toStatus(s.source.Seed(stream.Context(), q, func(p replication.SeedPart) error {
 		return stream.Send(seedToProto(p))
 	}))
 }

@@ -92,7 +92,12 @@ func (o *origin) Gather(context.Context)           {}
 
 func (o *origin) Acked(seq uint64) { o.acked <- seq }
 
-func (o *origin) Seed(_ context.Context, _, _ string, _ uint64, send func(replication.SeedPart) error) error {
+func (o *origin) Seed(_ context.Context, q replication.SeedRequest, send func(replication.SeedPart) error) error {
+	o.asked = q
+	return o.sendParts(send)
+}
+
+func (o *origin) sendParts(send func(replication.SeedPart) error) error {
 	for _, p := range o.parts {
 		if err := send(p); err != nil {
 			return err
@@ -123,7 +128,7 @@ func (o *origin) List(_ context.Context, q replication.ListRequest, send func([]
 
 func (o *origin) Fetch(_ context.Context, q replication.FetchRequest, send func(replication.SeedPart) error) error {
 	o.asked = q
-	return o.Seed(context.Background(), "", "", 0, send)
+	return o.sendParts(send)
 }
 
 // sink keeps what it is given, and says so.
@@ -294,6 +299,8 @@ func TestASinkThatFailsEndsTheStreamUnacknowledged(t *testing.T) {
 	}
 }
 
+var seedQ = replication.SeedRequest{Region: "us-east-1", Table: "t", Instance: 7, Partition: 1, After: []byte("key")}
+
 func TestErrorsCrossTheWire(t *testing.T) {
 	for _, want := range []error{replication.ErrTruncated, replication.ErrInstance, replication.ErrNoTable, replication.ErrNotMember, replication.ErrNotLeader} {
 		o := newOrigin()
@@ -302,7 +309,7 @@ func TestErrorsCrossTheWire(t *testing.T) {
 		if err := client.Follow(t.Context(), replication.Resume{}, newSink()); !errors.Is(err, want) {
 			t.Errorf("Follow, by Log: got %v, want %v", err, want)
 		}
-		if err := client.Seed(t.Context(), "us-east-1", "t", 1, func(replication.SeedPart) error { return nil }); !errors.Is(err, want) {
+		if err := client.Seed(t.Context(), seedQ, func(replication.SeedPart) error { return nil }); !errors.Is(err, want) {
 			t.Errorf("Seed: got %v, want %v", err, want)
 		}
 		if err := client.Digest(t.Context(), replication.DigestRequest{}, func(replication.DigestPart) error { return nil }); !errors.Is(err, want) {
@@ -347,24 +354,24 @@ func TestDefinitionsAreExchanged(t *testing.T) {
 func TestASeedArrivesWhole(t *testing.T) {
 	o := newOrigin()
 	o.parts = []replication.SeedPart{
-		{Items: []replication.Change{change(1), change(2)}}, {Items: []replication.Change{change(50)}},
-		{Done: true, Seq: 9, Clock: 77, Cursors: map[string]uint64{"us-east-1/0/1": 5}, Stable: 66},
+		{Origin: &replication.Origin{Seq: 9, Clock: 77, Cursors: map[string]uint64{"us-east-1/0/1": 5}, Stable: 66, Items: 3, Bytes: 900}},
+		{Items: []replication.Change{change(1), change(2)}}, {Items: []replication.Change{change(50)}}, {Done: true},
 	}
 	client := serveSource(t, o)
 	var got []replication.SeedPart
 	receive := func(p replication.SeedPart) error { got = append(got, p); return nil }
-	if err := client.Seed(t.Context(), "us-east-1", "t", 1, receive); err != nil {
+	if err := client.Seed(t.Context(), seedQ, receive); err != nil {
 		t.Fatal(err)
 	}
-	if len(got) != 3 || len(got[0].Items) != 2 || !bytes.Equal(got[0].Items[1].Delta, change(2).Delta) || len(got[1].Items) != 1 || !reflect.DeepEqual(got[2], o.parts[2]) {
-		t.Errorf("got %+v", got)
+	if !reflect.DeepEqual(got, o.parts) || !reflect.DeepEqual(o.asked, seedQ) {
+		t.Errorf("got %+v of %+v", got, o.asked)
 	}
-	o.parts = o.parts[:2]
-	if err := client.Seed(t.Context(), "us-east-1", "t", 1, receive); !errors.Is(err, io.ErrUnexpectedEOF) {
+	o.parts = o.parts[:3]
+	if err := client.Seed(t.Context(), seedQ, receive); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("a seed without its last part: %v", err)
 	}
 	stop := errors.New("stop")
-	if err := client.Seed(t.Context(), "us-east-1", "t", 1, func(replication.SeedPart) error { return stop }); !errors.Is(err, stop) {
+	if err := client.Seed(t.Context(), seedQ, func(replication.SeedPart) error { return stop }); !errors.Is(err, stop) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -49,8 +49,10 @@ func newOrigin() *origin {
 	return &origin{
 		batches:  []replication.Batch{{After: 1000, Seq: 1007, Changes: changes(7)}, {After: 1007, Seq: 1040, Changes: changes(20)}},
 		progress: replication.Progress{Seq: 1041, Clock: 77_000, Applied: map[string]crdt.HLC{"us-east-1": 70_000, "ap-south-1": 69_000}, SentAt: 5, After: 1040},
-		parts: []replication.SeedPart{{Items: changes(15)}, {Items: changes(9)},
-			{Done: true, Seq: 1041, Clock: 77_000, Cursors: map[string]uint64{"ap-south-1/1/16": 300}, Stable: 66_000}},
+		parts: []replication.SeedPart{
+			{Origin: &replication.Origin{Seq: 1041, Clock: 77_000, Cursors: map[string]uint64{"ap-south-1/1/16": 300}, Stable: 66_000, Items: 24, Bytes: 5000}},
+			{Items: changes(15)}, {Items: changes(9)}, {Done: true},
+		},
 	}
 }
 
@@ -72,7 +74,7 @@ func (o *origin) Read(after uint64, _ int) (replication.Batch, replication.Progr
 	return replication.Batch{After: after, Seq: after}, o.progress, nil
 }
 
-func (o *origin) Seed(_ context.Context, _, _ string, _ uint64, send func(replication.SeedPart) error) error {
+func (o *origin) Seed(_ context.Context, _ replication.SeedRequest, send func(replication.SeedPart) error) error {
 	for _, p := range o.parts {
 		if err := send(p); err != nil {
 			return err
@@ -229,7 +231,7 @@ func TestADamagedMessageIsRefusedOrHarmless(t *testing.T) {
 	}
 	seed := func() (outcome, string) {
 		var got []replication.SeedPart
-		err := client.Seed(t.Context(), "", "", 0, func(part replication.SeedPart) error { got = append(got, part); return nil })
+		err := client.Seed(t.Context(), replication.SeedRequest{}, func(part replication.SeedPart) error { got = append(got, part); return nil })
 		if err != nil {
 			return read, err.Error() // a seed that ends in an error is begun again, whatever came before
 		}

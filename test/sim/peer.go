@@ -179,7 +179,7 @@ func (p *peer) Follow(ctx context.Context, from replication.Resume, sink replica
 }
 
 // Seed is replication.Peer's.
-func (p *peer) Seed(ctx context.Context, region, table string, partition uint64, receive func(replication.SeedPart) error) error {
+func (p *peer) Seed(ctx context.Context, q replication.SeedRequest, receive func(replication.SeedPart) error) error {
 	defer func() {
 		if w := p.from.w; w.history.begun {
 			w.history.seeded[p.from.region] = append(w.history.seeded[p.from.region], w.now)
@@ -189,8 +189,25 @@ func (p *peer) Seed(ctx context.Context, region, table string, partition uint64,
 		w.violate("%s is seeded again from %s: a change log was not kept for it", p.from.name, p.to.name)
 	}
 	return receiveAll(ctx, p, func(ctx context.Context, s replication.Source, send func(replication.SeedPart) error) error {
-		return s.Seed(ctx, region, table, partition, send)
-	}, func(part replication.SeedPart) bool { return part.Done }, receive)
+		return s.Seed(ctx, q, send)
+	}, func(part replication.SeedPart) bool { return part.Done }, p.cutOff(receive))
+}
+
+// cutOff breaks some seeds off in the middle: what lies between their parts happens by itself too seldom.
+func (p *peer) cutOff(receive func(replication.SeedPart) error) func(replication.SeedPart) error {
+	w := p.from.w
+	if !w.history.begun || !w.chance(0.6) {
+		return receive
+	}
+	left := 1 + w.rng.IntN(6)
+	return func(part replication.SeedPart) error {
+		if left--; left < 0 {
+			w.count.fault(faultSeedCut)
+			w.say("%s's seed from %s breaks off", p.from.name, p.to.name)
+			return errBroken
+		}
+		return receive(part)
+	}
 }
 
 // Digest is replication.Copy's.

@@ -562,6 +562,8 @@ type SeedRequest struct {
 	Region        string                 `protobuf:"bytes,1,opt,name=region,proto3" json:"region,omitempty"`
 	Table         string                 `protobuf:"bytes,2,opt,name=table,proto3" json:"table,omitempty"` // global id
 	Partition     uint64                 `protobuf:"varint,3,opt,name=partition,proto3" json:"partition,omitempty"`
+	Instance      uint64                 `protobuf:"fixed64,4,opt,name=instance,proto3" json:"instance,omitempty"` // of the origin, as the caller knows it
+	After         []byte                 `protobuf:"bytes,5,opt,name=after,proto3" json:"after,omitempty"`         // the key behind which to begin; empty: with the first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -617,18 +619,28 @@ func (x *SeedRequest) GetPartition() uint64 {
 	return 0
 }
 
+func (x *SeedRequest) GetInstance() uint64 {
+	if x != nil {
+		return x.Instance
+	}
+	return 0
+}
+
+func (x *SeedRequest) GetAfter() []byte {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
 type SeedChunk struct {
-	state  protoimpl.MessageState `protogen:"open.v1"`
-	Count  uint32                 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
-	Size   uint32                 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
-	Crc32C uint32                 `protobuf:"fixed32,3,opt,name=crc32c,proto3" json:"crc32c,omitempty"`
-	Body   []byte                 `protobuf:"bytes,4,opt,name=body,proto3" json:"body,omitempty"` // as a Batch's; states instead of deltas
-	// In the last chunk:
-	Done          bool              `protobuf:"varint,5,opt,name=done,proto3" json:"done,omitempty"`
-	Seq           uint64            `protobuf:"varint,6,opt,name=seq,proto3" json:"seq,omitempty"`                                                                                   // follow this partition from here
-	Clock         uint64            `protobuf:"fixed64,7,opt,name=clock,proto3" json:"clock,omitempty"`                                                                              // the origin's clock at that moment
-	Cursors       map[string]uint64 `protobuf:"bytes,8,rep,name=cursors,proto3" json:"cursors,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // how far the origin had applied the streams of other regions
-	Stable        uint64            `protobuf:"fixed64,9,opt,name=stable,proto3" json:"stable,omitempty"`                                                                            // HLC: what the origin had folded up to here is gone for good
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Count         uint32                 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	Size          uint32                 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	Crc32C        uint32                 `protobuf:"fixed32,3,opt,name=crc32c,proto3" json:"crc32c,omitempty"`
+	Body          []byte                 `protobuf:"bytes,4,opt,name=body,proto3" json:"body,omitempty"`      // as a Batch's; states instead of deltas, in the order of their keys
+	Done          bool                   `protobuf:"varint,5,opt,name=done,proto3" json:"done,omitempty"`     // the last chunk, and nothing else
+	Origin        *SeedOrigin            `protobuf:"bytes,10,opt,name=origin,proto3" json:"origin,omitempty"` // the first chunk of a seed, and nothing else
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -698,30 +710,94 @@ func (x *SeedChunk) GetDone() bool {
 	return false
 }
 
-func (x *SeedChunk) GetSeq() uint64 {
+func (x *SeedChunk) GetOrigin() *SeedOrigin {
+	if x != nil {
+		return x.Origin
+	}
+	return nil
+}
+
+// SeedOrigin is the moment that a seed shows.
+type SeedOrigin struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Seq           uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`                                                                                   // follow this partition from here
+	Clock         uint64                 `protobuf:"fixed64,2,opt,name=clock,proto3" json:"clock,omitempty"`                                                                              // HLC: the origin's
+	Cursors       map[string]uint64      `protobuf:"bytes,3,rep,name=cursors,proto3" json:"cursors,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // how far the origin had applied the streams of other regions
+	Stable        uint64                 `protobuf:"fixed64,4,opt,name=stable,proto3" json:"stable,omitempty"`                                                                            // HLC: what the origin had folded up to here is gone for good
+	Items         int64                  `protobuf:"varint,5,opt,name=items,proto3" json:"items,omitempty"`                                                                               // visible in the partition
+	Bytes         int64                  `protobuf:"varint,6,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SeedOrigin) Reset() {
+	*x = SeedOrigin{}
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SeedOrigin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SeedOrigin) ProtoMessage() {}
+
+func (x *SeedOrigin) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SeedOrigin.ProtoReflect.Descriptor instead.
+func (*SeedOrigin) Descriptor() ([]byte, []int) {
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *SeedOrigin) GetSeq() uint64 {
 	if x != nil {
 		return x.Seq
 	}
 	return 0
 }
 
-func (x *SeedChunk) GetClock() uint64 {
+func (x *SeedOrigin) GetClock() uint64 {
 	if x != nil {
 		return x.Clock
 	}
 	return 0
 }
 
-func (x *SeedChunk) GetCursors() map[string]uint64 {
+func (x *SeedOrigin) GetCursors() map[string]uint64 {
 	if x != nil {
 		return x.Cursors
 	}
 	return nil
 }
 
-func (x *SeedChunk) GetStable() uint64 {
+func (x *SeedOrigin) GetStable() uint64 {
 	if x != nil {
 		return x.Stable
+	}
+	return 0
+}
+
+func (x *SeedOrigin) GetItems() int64 {
+	if x != nil {
+		return x.Items
+	}
+	return 0
+}
+
+func (x *SeedOrigin) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
 	}
 	return 0
 }
@@ -737,7 +813,7 @@ type DigestRequest struct {
 
 func (x *DigestRequest) Reset() {
 	*x = DigestRequest{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[9]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -749,7 +825,7 @@ func (x *DigestRequest) String() string {
 func (*DigestRequest) ProtoMessage() {}
 
 func (x *DigestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[9]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -762,7 +838,7 @@ func (x *DigestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DigestRequest.ProtoReflect.Descriptor instead.
 func (*DigestRequest) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{9}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DigestRequest) GetRegion() string {
@@ -800,7 +876,7 @@ type DigestChunk struct {
 
 func (x *DigestChunk) Reset() {
 	*x = DigestChunk{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[10]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -812,7 +888,7 @@ func (x *DigestChunk) String() string {
 func (*DigestChunk) ProtoMessage() {}
 
 func (x *DigestChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[10]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -825,7 +901,7 @@ func (x *DigestChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DigestChunk.ProtoReflect.Descriptor instead.
 func (*DigestChunk) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{10}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DigestChunk) GetLeaves() []uint32 {
@@ -876,7 +952,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[11]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -888,7 +964,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[11]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -901,7 +977,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{11}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListRequest) GetRegion() string {
@@ -952,7 +1028,7 @@ type ListChunk struct {
 
 func (x *ListChunk) Reset() {
 	*x = ListChunk{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[12]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -964,7 +1040,7 @@ func (x *ListChunk) String() string {
 func (*ListChunk) ProtoMessage() {}
 
 func (x *ListChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[12]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -977,7 +1053,7 @@ func (x *ListChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChunk.ProtoReflect.Descriptor instead.
 func (*ListChunk) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{12}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListChunk) GetCount() uint32 {
@@ -1026,7 +1102,7 @@ type FetchRequest struct {
 
 func (x *FetchRequest) Reset() {
 	*x = FetchRequest{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[13]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1038,7 +1114,7 @@ func (x *FetchRequest) String() string {
 func (*FetchRequest) ProtoMessage() {}
 
 func (x *FetchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[13]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1051,7 +1127,7 @@ func (x *FetchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
 func (*FetchRequest) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{13}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *FetchRequest) GetRegion() string {
@@ -1118,21 +1194,30 @@ const file_proto_replication_v1_replication_proto_rawDesc = "" +
 	"\x05after\x18\x05 \x01(\x04R\x05after\x1a:\n" +
 	"\fAppliedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x06R\x05value:\x028\x01\"Y\n" +
+	"\x05value\x18\x02 \x01(\x06R\x05value:\x028\x01\"\x8b\x01\n" +
 	"\vSeedRequest\x12\x16\n" +
 	"\x06region\x18\x01 \x01(\tR\x06region\x12\x14\n" +
 	"\x05table\x18\x02 \x01(\tR\x05table\x12\x1c\n" +
-	"\tpartition\x18\x03 \x01(\x04R\tpartition\"\xbe\x02\n" +
+	"\tpartition\x18\x03 \x01(\x04R\tpartition\x12\x1a\n" +
+	"\binstance\x18\x04 \x01(\x06R\binstance\x12\x14\n" +
+	"\x05after\x18\x05 \x01(\fR\x05after\"\xba\x01\n" +
 	"\tSeedChunk\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\rR\x05count\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\rR\x04size\x12\x16\n" +
 	"\x06crc32c\x18\x03 \x01(\aR\x06crc32c\x12\x12\n" +
 	"\x04body\x18\x04 \x01(\fR\x04body\x12\x12\n" +
-	"\x04done\x18\x05 \x01(\bR\x04done\x12\x10\n" +
-	"\x03seq\x18\x06 \x01(\x04R\x03seq\x12\x14\n" +
-	"\x05clock\x18\a \x01(\x06R\x05clock\x12K\n" +
-	"\acursors\x18\b \x03(\v21.commutator.replication.v1.SeedChunk.CursorsEntryR\acursors\x12\x16\n" +
-	"\x06stable\x18\t \x01(\x06R\x06stable\x1a:\n" +
+	"\x04done\x18\x05 \x01(\bR\x04done\x12=\n" +
+	"\x06origin\x18\n" +
+	" \x01(\v2%.commutator.replication.v1.SeedOriginR\x06originJ\x04\b\x06\x10\n" +
+	"\"\x82\x02\n" +
+	"\n" +
+	"SeedOrigin\x12\x10\n" +
+	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x14\n" +
+	"\x05clock\x18\x02 \x01(\x06R\x05clock\x12L\n" +
+	"\acursors\x18\x03 \x03(\v22.commutator.replication.v1.SeedOrigin.CursorsEntryR\acursors\x12\x16\n" +
+	"\x06stable\x18\x04 \x01(\x06R\x06stable\x12\x14\n" +
+	"\x05items\x18\x05 \x01(\x03R\x05items\x12\x14\n" +
+	"\x05bytes\x18\x06 \x01(\x03R\x05bytes\x1a:\n" +
 	"\fCursorsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"Q\n" +
@@ -1182,7 +1267,7 @@ func file_proto_replication_v1_replication_proto_rawDescGZIP() []byte {
 	return file_proto_replication_v1_replication_proto_rawDescData
 }
 
-var file_proto_replication_v1_replication_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_proto_replication_v1_replication_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_proto_replication_v1_replication_proto_goTypes = []any{
 	(*Tables)(nil),        // 0: commutator.replication.v1.Tables
 	(*Pull)(nil),          // 1: commutator.replication.v1.Pull
@@ -1193,38 +1278,40 @@ var file_proto_replication_v1_replication_proto_goTypes = []any{
 	(*Progress)(nil),      // 6: commutator.replication.v1.Progress
 	(*SeedRequest)(nil),   // 7: commutator.replication.v1.SeedRequest
 	(*SeedChunk)(nil),     // 8: commutator.replication.v1.SeedChunk
-	(*DigestRequest)(nil), // 9: commutator.replication.v1.DigestRequest
-	(*DigestChunk)(nil),   // 10: commutator.replication.v1.DigestChunk
-	(*ListRequest)(nil),   // 11: commutator.replication.v1.ListRequest
-	(*ListChunk)(nil),     // 12: commutator.replication.v1.ListChunk
-	(*FetchRequest)(nil),  // 13: commutator.replication.v1.FetchRequest
-	nil,                   // 14: commutator.replication.v1.Progress.AppliedEntry
-	nil,                   // 15: commutator.replication.v1.SeedChunk.CursorsEntry
+	(*SeedOrigin)(nil),    // 9: commutator.replication.v1.SeedOrigin
+	(*DigestRequest)(nil), // 10: commutator.replication.v1.DigestRequest
+	(*DigestChunk)(nil),   // 11: commutator.replication.v1.DigestChunk
+	(*ListRequest)(nil),   // 12: commutator.replication.v1.ListRequest
+	(*ListChunk)(nil),     // 13: commutator.replication.v1.ListChunk
+	(*FetchRequest)(nil),  // 14: commutator.replication.v1.FetchRequest
+	nil,                   // 15: commutator.replication.v1.Progress.AppliedEntry
+	nil,                   // 16: commutator.replication.v1.SeedOrigin.CursorsEntry
 }
 var file_proto_replication_v1_replication_proto_depIdxs = []int32{
 	2,  // 0: commutator.replication.v1.Pull.resume:type_name -> commutator.replication.v1.Resume
 	3,  // 1: commutator.replication.v1.Pull.ack:type_name -> commutator.replication.v1.Ack
 	5,  // 2: commutator.replication.v1.Push.batch:type_name -> commutator.replication.v1.Batch
 	6,  // 3: commutator.replication.v1.Push.progress:type_name -> commutator.replication.v1.Progress
-	14, // 4: commutator.replication.v1.Progress.applied:type_name -> commutator.replication.v1.Progress.AppliedEntry
-	15, // 5: commutator.replication.v1.SeedChunk.cursors:type_name -> commutator.replication.v1.SeedChunk.CursorsEntry
-	0,  // 6: commutator.replication.v1.Replication.Exchange:input_type -> commutator.replication.v1.Tables
-	1,  // 7: commutator.replication.v1.Replication.Stream:input_type -> commutator.replication.v1.Pull
-	7,  // 8: commutator.replication.v1.Replication.Seed:input_type -> commutator.replication.v1.SeedRequest
-	9,  // 9: commutator.replication.v1.Replication.Digest:input_type -> commutator.replication.v1.DigestRequest
-	11, // 10: commutator.replication.v1.Replication.List:input_type -> commutator.replication.v1.ListRequest
-	13, // 11: commutator.replication.v1.Replication.Fetch:input_type -> commutator.replication.v1.FetchRequest
-	0,  // 12: commutator.replication.v1.Replication.Exchange:output_type -> commutator.replication.v1.Tables
-	4,  // 13: commutator.replication.v1.Replication.Stream:output_type -> commutator.replication.v1.Push
-	8,  // 14: commutator.replication.v1.Replication.Seed:output_type -> commutator.replication.v1.SeedChunk
-	10, // 15: commutator.replication.v1.Replication.Digest:output_type -> commutator.replication.v1.DigestChunk
-	12, // 16: commutator.replication.v1.Replication.List:output_type -> commutator.replication.v1.ListChunk
-	8,  // 17: commutator.replication.v1.Replication.Fetch:output_type -> commutator.replication.v1.SeedChunk
-	12, // [12:18] is the sub-list for method output_type
-	6,  // [6:12] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	15, // 4: commutator.replication.v1.Progress.applied:type_name -> commutator.replication.v1.Progress.AppliedEntry
+	9,  // 5: commutator.replication.v1.SeedChunk.origin:type_name -> commutator.replication.v1.SeedOrigin
+	16, // 6: commutator.replication.v1.SeedOrigin.cursors:type_name -> commutator.replication.v1.SeedOrigin.CursorsEntry
+	0,  // 7: commutator.replication.v1.Replication.Exchange:input_type -> commutator.replication.v1.Tables
+	1,  // 8: commutator.replication.v1.Replication.Stream:input_type -> commutator.replication.v1.Pull
+	7,  // 9: commutator.replication.v1.Replication.Seed:input_type -> commutator.replication.v1.SeedRequest
+	10, // 10: commutator.replication.v1.Replication.Digest:input_type -> commutator.replication.v1.DigestRequest
+	12, // 11: commutator.replication.v1.Replication.List:input_type -> commutator.replication.v1.ListRequest
+	14, // 12: commutator.replication.v1.Replication.Fetch:input_type -> commutator.replication.v1.FetchRequest
+	0,  // 13: commutator.replication.v1.Replication.Exchange:output_type -> commutator.replication.v1.Tables
+	4,  // 14: commutator.replication.v1.Replication.Stream:output_type -> commutator.replication.v1.Push
+	8,  // 15: commutator.replication.v1.Replication.Seed:output_type -> commutator.replication.v1.SeedChunk
+	11, // 16: commutator.replication.v1.Replication.Digest:output_type -> commutator.replication.v1.DigestChunk
+	13, // 17: commutator.replication.v1.Replication.List:output_type -> commutator.replication.v1.ListChunk
+	8,  // 18: commutator.replication.v1.Replication.Fetch:output_type -> commutator.replication.v1.SeedChunk
+	13, // [13:19] is the sub-list for method output_type
+	7,  // [7:13] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_proto_replication_v1_replication_proto_init() }
@@ -1246,7 +1333,7 @@ func file_proto_replication_v1_replication_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_replication_v1_replication_proto_rawDesc), len(file_proto_replication_v1_replication_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

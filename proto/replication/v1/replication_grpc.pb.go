@@ -39,7 +39,7 @@ type ReplicationClient interface {
 	Exchange(ctx context.Context, in *Tables, opts ...grpc.CallOption) (*Tables, error)
 	// Stream follows the change log of one partition. The caller sends Resume first, then Ack.
 	Stream(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Pull, Push], error)
-	// Seed sends every item of one partition as it stood at one moment, and where to go on from there.
+	// Seed sends the items of one partition as it stood at one moment: first of when that is and where to follow from, last done.
 	Seed(ctx context.Context, in *SeedRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SeedChunk], error)
 	// Digest sends the digests of a table's leaves, in order: ranges of the hash that keys begin with.
 	Digest(ctx context.Context, in *DigestRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DigestChunk], error)
@@ -165,7 +165,7 @@ type ReplicationServer interface {
 	Exchange(context.Context, *Tables) (*Tables, error)
 	// Stream follows the change log of one partition. The caller sends Resume first, then Ack.
 	Stream(grpc.BidiStreamingServer[Pull, Push]) error
-	// Seed sends every item of one partition as it stood at one moment, and where to go on from there.
+	// Seed sends the items of one partition as it stood at one moment: first of when that is and where to follow from, last done.
 	Seed(*SeedRequest, grpc.ServerStreamingServer[SeedChunk]) error
 	// Digest sends the digests of a table's leaves, in order: ranges of the hash that keys begin with.
 	Digest(*DigestRequest, grpc.ServerStreamingServer[DigestChunk]) error
