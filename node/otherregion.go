@@ -125,8 +125,8 @@ func (o *otherRegion) Follow(ctx context.Context, from replication.Resume, sink 
 }
 
 // Seed is replication.Peer's.
-func (o *otherRegion) Seed(ctx context.Context, region, table string, partition uint64, receive func(replication.SeedPart) error) error {
-	return o.ask(func(c *transport.Client) error { return c.Seed(ctx, region, table, partition, receive) })
+func (o *otherRegion) Seed(ctx context.Context, q replication.SeedRequest, receive func(replication.SeedPart) error) error {
+	return o.ask(func(c *transport.Client) error { return c.Seed(ctx, q, receive) })
 }
 
 // Digest is replication.Copy's.
