@@ -93,6 +93,7 @@ var operations = map[string]func(context.Context, *Operator, []byte) (any, error
 	"ReplayConflict":   typed((*Operator).replayConflict),
 	"CheckIndexes":     typed((*Operator).checkIndexes),
 	"Contributors":     typed((*Operator).contributors),
+	"ListPartitions":   typed((*Operator).listPartitions),
 	"Verify":           typed((*Operator).verify),
 	"DescribeVerify":   typed((*Operator).describeVerify),
 

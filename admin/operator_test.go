@@ -174,6 +174,18 @@ func TestStatusTellsOfTablesAndLinks(t *testing.T) {
 	}
 }
 
+func TestPartitionsAreListedInOrder(t *testing.T) {
+	o, tab := start(t)
+	put(t, tab, "a", "1")
+	l := ask[PartitionList](t, o, "ListPartitions", `{"TableName":"orders"}`)
+	if l.Region != "us-east-1" || l.TableName != "orders" || len(l.Partitions) != 1 {
+		t.Fatalf("%+v", l)
+	}
+	if p := l.Partitions[0]; p.ID == 0 || p.Start != "" || p.Items != 1 || p.Bytes == 0 || p.Leader != 1 || p.Changes != 1 || p.Unfolded != 1 {
+		t.Errorf("%+v", p)
+	}
+}
+
 func TestConflictsAreListedUpToTheLimit(t *testing.T) {
 	o, tab := start(t)
 	if l := ask[ConflictList](t, o, "ListConflicts", "{}"); l.Region != "us-east-1" || l.Conflicts == nil || len(l.Conflicts) != 0 {

@@ -19,12 +19,14 @@ type Status struct {
 
 // TableStatus is one table as this region has it.
 type TableStatus struct {
-	Name      string
-	Status    table.Status
-	Version   uint64 // of its definition: equal in all regions once they agree
-	Items     int64
-	Bytes     int64
-	Conflicts int64 // found here since the node's start, those that other regions keep among them
+	Name    string
+	Status  table.Status
+	Version uint64 // of its definition: equal in all regions once they agree
+	Items   int64
+	Bytes   int64
+	// Partitions is how many the table has in this region.
+	Partitions int
+	Conflicts  int64 // found here since the node's start, those that other regions keep among them
 	// ConflictsKept are the conflict records this region has, and ConflictsShed those that it has no more, or never had, for
 	// want of room.
 	ConflictsKept, ConflictsShed uint64
@@ -65,7 +67,7 @@ func (o *Operator) status(_ context.Context, _ *StatusRequest) (*Status, error) 
 			d = said // the catalog's word, which the table follows
 		}
 		items, bytes := t.Stats()
-		ts := TableStatus{Name: d.Schema.Name, Status: d.Status, Version: d.Version, Items: items, Bytes: bytes}
+		ts := TableStatus{Name: d.Schema.Name, Status: d.Status, Version: d.Version, Items: items, Bytes: bytes, Partitions: len(t.Partitions())}
 		for _, n := range t.ConflictsFound() {
 			ts.Conflicts += n
 		}

@@ -83,6 +83,9 @@ func (p *Partition) Watch() (changed <-chan struct{}, stop func()) {
 // State returns the partition's state as of the last run that the store shows.
 func (p *Partition) State() partition.State { return *p.state.Load() }
 
+// Leader returns the number of the node that leads the partition's group, 0 while none is known here.
+func (p *Partition) Leader() uint64 { return p.group.Leader() }
+
 // caughtUp waits until this node has, for once since it opened the partition, shown all that was acknowledged by then.
 // From there on it may lag behind others, but does not begin with what it had some time before a restart.
 func (p *Partition) caughtUp(ctx context.Context) error {

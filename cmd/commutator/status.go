@@ -45,7 +45,7 @@ func statusRows(w io.Writer, all []admin.Status) {
 			fmt.Fprintf(w, "%s\t%d\t%s\t%s\n", s.Region, len(s.Tables), l.Region, linkState(l))
 		}
 	}
-	header := "\nTABLE\tREGION\tSTATUS\tITEMS\tBYTES\tCONFLICTS\tREPLICAS"
+	header := "\nTABLE\tREGION\tSTATUS\tPARTITIONS\tITEMS\tBYTES\tCONFLICTS\tREPLICAS"
 	for _, s := range all {
 		for _, t := range s.Tables {
 			if header != "" {
@@ -65,7 +65,7 @@ func statusRows(w io.Writer, all []admin.Status) {
 			if replicas == nil {
 				replicas = []string{"-"}
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%s\n", t.Name, s.Region, state, t.Items, t.Bytes, t.Conflicts, strings.Join(replicas, ", "))
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\n", t.Name, s.Region, state, t.Partitions, t.Items, t.Bytes, t.Conflicts, strings.Join(replicas, ", "))
 		}
 	}
 }
