@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -320,5 +321,49 @@ func TestTheClockOfAPartitionThatRestsIsLifted(t *testing.T) {
 	before := applied()
 	if err := tab.Level(t.Context()); err != nil || applied() != before {
 		t.Errorf("at rest it costs %d commands, %v", applied()-before, err)
+	}
+}
+
+// A page of a global index asks every partition. Rows of one partition key are spread over all of them.
+func BenchmarkPageOfAGlobalIndex(b *testing.B) {
+	for _, n := range []int{1, 4, 16} {
+		r, stop := start(b, vfs.NewMem(), n)
+		s := orders.Clone()
+		s.Indexes[0].Projection = table.ProjectAll
+		tab := create(b, r, s)
+		const items, states = 100_000, 1000
+		text := item.S(strings.Repeat("x", 200))
+		for at := 0; at < items; at += 500 {
+			var stored [][]byte
+			for i := at; i < at+500; i++ {
+				stored = append(stored, item.AppendItem(nil, order(fmt.Sprint(i), i, fmt.Sprint("state-", i%states)).With("text", text)))
+			}
+			if err := tab.Restore(b.Context(), stored); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if err := r.cfg.Store.Flush(); err != nil {
+			b.Fatal(err)
+		}
+		index := tab.Schema().Index("by-state")
+		read := func(b *testing.B, state, limit int) {
+			from := table.HashKey(item.S(fmt.Sprint("state-", state%states)))
+			page, err := tab.Page(b.Context(), op.Page{Index: index, From: from, To: from.AfterPrefix(), Limit: limit}, false)
+			if err != nil || len(page.Items) != limit {
+				b.Fatal(len(page.Items), err)
+			}
+		}
+		for i := range states {
+			read(b, i, 100) // into the cache
+		}
+		for _, limit := range []int{1, 10, 100} {
+			b.Run(fmt.Sprintf("partitions=%d/rows=%d", n, limit), func(b *testing.B) {
+				b.ReportAllocs()
+				for i := 0; b.Loop(); i++ {
+					read(b, i, limit)
+				}
+			})
+		}
+		stop()
 	}
 }

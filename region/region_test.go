@@ -27,14 +27,14 @@ func counted(t *testing.T, test func(t *testing.T, partitions int)) {
 }
 
 // start opens a region on fs and runs it; stop ends it as a crash would, without a flush.
-func start(t *testing.T, fs vfs.FS, partitions int) (r *Region, stop func()) {
+func start(t testing.TB, fs vfs.FS, partitions int) (r *Region, stop func()) {
 	t.Helper()
 	log, err := raftlog.Open(raftlog.Options{FS: fs, Dir: "log", Salt: 1, NoBackground: true, SegmentBytes: 1 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var open *Region
-	store, err := storage.Open(storage.Options{FS: fs, Dir: "state", CacheBytes: 1 << 20, MemTableBytes: 256 << 10, Flushed: func() {
+	store, err := storage.Open(storage.Options{FS: fs, Dir: "state", CacheBytes: 64 << 20, MemTableBytes: 256 << 10, Flushed: func() {
 		if open != nil {
 			open.Flushed()
 		}
@@ -67,7 +67,7 @@ func start(t *testing.T, fs vfs.FS, partitions int) (r *Region, stop func()) {
 	}
 }
 
-func create(t *testing.T, r *Region, schema table.Schema) *Table {
+func create(t testing.TB, r *Region, schema table.Schema) *Table {
 	t.Helper()
 	ctx := t.Context()
 	changed, stop := r.Watch()
