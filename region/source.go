@@ -68,7 +68,8 @@ func (p *Partition) Changes(after uint64, maxBytes int) (changes []partition.Cha
 // returns once all of it is durable.
 //
 // How far a stream has come is true of the whole table, and said in one partition: by the last command, which is not proposed before all
-// others are durable. (That goes for a place, too.) So a batch costs one command for each partition that it touches, and a crash in between leaves the stream where it was.
+// others are durable. (That goes for a place, too.) So a batch costs one command for each partition that it touches,
+// and a crash in between leaves the stream where it was.
 func (t *Table) Merge(ctx context.Context, source op.Cursor, clock crdt.HLC, deltas []op.Delta) error {
 	by := map[*Partition][]op.Delta{}
 	for _, d := range deltas {
