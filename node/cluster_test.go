@@ -207,15 +207,15 @@ func (d *direct) Follow(ctx context.Context, from replication.Resume, sink repli
 		if err != nil {
 			return err
 		}
-		feed, follower := replication.NewFeed(from.Seq), replication.NewFollower(from.Seq)
+		feed, follower := replication.NewFeed(from.Seq, replication.Window), replication.NewFollower(from.Seq)
 		changed, stop := log.Watch()
 		defer stop()
 		for {
-			more, err := feed.Pump(log, func(b replication.Batch) (int, error) {
+			more, err := feed.Pump(log, func(b replication.Batch) error {
 				if n.going.Load() {
-					return 0, errDown
+					return errDown
 				}
-				return 1, follower.Batch(ctx, sink, b)
+				return follower.Batch(ctx, sink, b)
 			}, func(p replication.Progress) error {
 				_, err := follower.Progress(ctx, sink, p)
 				return err
@@ -226,7 +226,7 @@ func (d *direct) Follow(ctx context.Context, from replication.Resume, sink repli
 			if n.going.Load() || d.from.going.Load() {
 				return errDown
 			}
-			feed.Acked(follower.Applied())
+			feed.Credit(follower.Credit(replication.Window))
 			log.Acked(follower.Applied())
 			if more {
 				continue

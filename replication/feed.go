@@ -5,21 +5,27 @@ import (
 	"github.com/commutatordb/commutator/internal/mutant"
 )
 
-// Limits of a stream. The window lets a link of 200 ms and 1 Gb/s be filled; what lies beyond it stays in
-// the origin's log, which is where the bound on its growth is.
+// Limits of what is on the way. Window lets a link of 200 ms and 80 MB/s be filled by one stream; what lies beyond it stays in the
+// origin's log, which is where the bound on its growth is.
 const (
 	BatchBytes = 256 << 10 // of a batch before compression, about
-	Window     = 16 << 20  // bytes on the way and not acknowledged, at most
+	Window     = 16 << 20  // bytes of one stream that are on the way and not applied, at most
+	PeerWindow = 64 << 20  // of all streams from one peer
+	MinWindow  = 16 << 10  // of one stream, however many there are: none is shut out
 	SkipAfter  = 4096      // changes of other regions that a follower's cursor may lag behind
 )
 
-// Feed is the origin's end of a stream: what to send next. It keeps at most Window bytes on the way.
+// Share is the window of each of so many streams from one peer. A stream may exceed it by the rest of a batch, and that by one change.
+func Share(streams int) uint64 {
+	return uint64(min(max(PeerWindow/max(streams, 1), MinWindow), Window))
+}
+
+// Feed is the origin's end of a stream: what to send next. It sends no more than the follower has given credit for.
 type Feed struct {
-	sent  uint64 // read up to here; Invariant: acked <= sent, last <= sent
+	sent  uint64 // read up to here; Invariant: last <= sent
 	last  uint64 // the end of the last batch, or where the follower began
-	acked uint64
-	onWay []flight // in order of seq
-	bytes int      // Invariant: the sum of onWay's sizes
+	bytes uint64 // of all batches sent, as Batch.Size counts them
+	limit uint64 // of bytes; Invariant: never falls
 	// Read, if not nil, is told of each batch as the log gave it, before it is combined: for those who check what is shipped.
 	Read func(Batch)
 
@@ -27,51 +33,42 @@ type Feed struct {
 	showed bool
 }
 
-type flight struct {
-	seq  uint64
-	size int
+// NewFeed returns a Feed for a follower that has applied everything up to seq, and gives credit for so many bytes.
+func NewFeed(seq, limit uint64) *Feed { return &Feed{sent: seq, last: seq, limit: limit} }
+
+// Next tells from where to read on, and whether there is credit left.
+func (f *Feed) Next() (after uint64, ok bool) {
+	return f.sent, f.bytes < f.limit || mutant.On(mutant.CreditIgnored)
 }
-
-// NewFeed returns a Feed for a follower that has applied everything up to seq.
-func NewFeed(seq uint64) *Feed { return &Feed{sent: seq, last: seq, acked: seq} }
-
-// Next tells from where to read on, and whether there is room for more on the way.
-func (f *Feed) Next() (after uint64, ok bool) { return f.sent, f.bytes < Window }
 
 // After is what the next batch says that it comes behind: the batch before it. What was skipped between
 // them was other regions', and the follower has not heard of it.
 func (f *Feed) After() uint64 { return f.last }
 
-// Sent notes that a batch of the given size has been sent.
-func (f *Feed) Sent(b Batch, size int) {
+// Sent notes that a batch has been sent.
+func (f *Feed) Sent(b Batch) {
 	f.sent, f.last = b.Seq, b.Seq
-	f.onWay = append(f.onWay, flight{b.Seq, size})
-	f.bytes += size
+	f.bytes += b.Size()
 }
 
 // Skipped notes that the log up to seq holds nothing to send.
 func (f *Feed) Skipped(seq uint64) { f.sent = max(f.sent, seq) }
 
-// Acked notes that the follower has applied everything up to seq.
-func (f *Feed) Acked(seq uint64) {
-	f.acked = max(f.acked, min(seq, f.sent))
-	n := 0
-	for n < len(f.onWay) && f.onWay[n].seq <= f.acked {
-		f.bytes -= f.onWay[n].size
-		n++
-	}
-	f.onWay = append(f.onWay[:0], f.onWay[n:]...)
-}
+// Acked returns what of a follower's word that it has applied everything up to seq can be true.
+func (f *Feed) Acked(seq uint64) uint64 { return min(seq, f.sent) }
+
+// Credit notes that the follower takes so many bytes in all since the stream began.
+func (f *Feed) Credit(limit uint64) { f.limit = max(f.limit, limit) }
 
 // Pump reads the log once and sends what it gives: a batch, and the progress when all that it covers has been
 // sent. It tells whether there is more to read at once; otherwise the caller waits for news of the log or for
-// an acknowledgement. batch returns how many bytes are on the way.
-func (f *Feed) Pump(log Log, batch func(Batch) (int, error), progress func(Progress) error) (more bool, err error) {
+// credit.
+func (f *Feed) Pump(log Log, batch func(Batch) error, progress func(Progress) error) (more bool, err error) {
 	after, room := f.Next()
 	if !room {
 		return false, nil
 	}
-	b, p, err := log.Read(after, BatchBytes)
+	b, p, err := log.Read(after, int(min(BatchBytes, max(1, int64(f.limit)-int64(f.bytes)))))
 	if err != nil {
 		return false, err
 	}
@@ -86,11 +83,10 @@ func (f *Feed) Pump(log Log, batch func(Batch) (int, error), progress func(Progr
 		if b.Changes, err = combined(b.Changes); err != nil {
 			return false, err
 		}
-		size, err := batch(b)
-		if err != nil {
+		if err := batch(b); err != nil {
 			return false, err
 		}
-		f.Sent(b, size)
+		f.Sent(b)
 	} else {
 		f.Skipped(p.Seq)
 	}

@@ -30,6 +30,14 @@ type Batch struct {
 	Changes    []Change
 }
 
+// Size is how many bytes a batch counts for: its keys and deltas.
+func (b Batch) Size() (n uint64) {
+	for _, c := range b.Changes {
+		n += uint64(len(c.Key) + len(c.Delta))
+	}
+	return n
+}
+
 // Progress says how far an origin has come, behind every change that it covers.
 type Progress struct {
 	Seq     uint64              // every change of the origin's own up to here was sent before
@@ -136,10 +144,19 @@ func StreamName(region string, instance, partition uint64) string {
 // Follower checks that a stream goes on without a gap. It is the receiver's end of a stream.
 type Follower struct {
 	applied uint64 // Invariant: never falls
+	bytes   uint64 // of all batches that have come, as Batch.Size counts them
+	limit   uint64 // credit given; Invariant: never falls
 }
 
 // NewFollower returns a Follower that has applied everything up to seq.
-func NewFollower(seq uint64) Follower { return Follower{seq} }
+func NewFollower(seq uint64) Follower { return Follower{applied: seq} }
+
+// Credit returns how many bytes the origin may have sent in all since the stream began, so that no more than window of them are on
+// their way or not applied. What was given is not taken back.
+func (f *Follower) Credit(window uint64) uint64 {
+	f.limit = max(f.limit, f.bytes+window)
+	return f.limit
+}
 
 // Applied is the last sequence number applied.
 func (f *Follower) Applied() uint64 { return f.applied }
@@ -165,8 +182,12 @@ func (f *Follower) Done(b Batch) { f.applied = max(f.applied, b.Seq) }
 // hear of Applied.
 func (f *Follower) Batch(ctx context.Context, sink Sink, b Batch) error {
 	wanted, err := f.Next(b)
-	if err != nil || !wanted {
+	if err != nil {
 		return err
+	}
+	defer func() { f.bytes += b.Size() }()
+	if !wanted {
+		return nil
 	}
 	if err := sink.Apply(ctx, b); err != nil {
 		return err

@@ -2,6 +2,7 @@ package replication
 
 import (
 	"context"
+	"encoding/binary"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -9,83 +10,100 @@ import (
 	"github.com/commutatordb/commutator/crdt"
 )
 
-func TestAFeedKeepsAWindowOnTheWay(t *testing.T) {
-	f := NewFeed(10)
-	if after, ok := f.Next(); after != 10 || !ok {
-		t.Fatalf("a new feed: %d, %v", after, ok)
-	}
-	f.Sent(Batch{After: 10, Seq: 15}, Window/2)
-	f.Sent(Batch{After: 15, Seq: 20}, Window/2-1)
-	if after, ok := f.Next(); after != 20 || !ok {
-		t.Fatalf("a byte below the window: %d, %v", after, ok)
-	}
-	f.Sent(Batch{After: 20, Seq: 21}, 1)
-	if _, ok := f.Next(); ok {
-		t.Fatal("room beyond the window")
-	}
-	f.Acked(14)
-	if _, ok := f.Next(); ok {
-		t.Fatal("room from a batch that is applied in part")
-	}
-	f.Acked(15)
-	f.Acked(3) // an old one, late
-	if after, ok := f.Next(); after != 21 || !ok {
-		t.Fatalf("with the first batch acknowledged: %d, %v", after, ok)
-	}
+// sized returns a batch that counts for so many bytes.
+func sized(after, seq, size uint64) Batch {
+	return Batch{After: after, Seq: seq, Changes: []Change{{Delta: make([]byte, size)}}}
 }
 
-func TestAFeedPassesOverWhatIsNotItsOwn(t *testing.T) {
-	f := NewFeed(10)
-	f.Skipped(30)
-	f.Skipped(20)
-	if after, ok := f.Next(); after != 30 || !ok {
-		t.Fatalf("skipped to 30: %d, %v", after, ok)
-	}
-	f.Sent(Batch{After: 30, Seq: 40}, Window)
-	f.Acked(1 << 60) // nobody can have applied what was never sent
-	if after, ok := f.Next(); after != 40 || !ok || f.acked != 40 {
-		t.Fatalf("acknowledged too much: next %d, %v, acknowledged %d", after, ok, f.acked)
-	}
-}
+// endless is a log of changes of ten bytes each.
+type endless struct{ asked []int }
 
-func TestTheFeedsBytesAreThoseOnTheWay(t *testing.T) {
+func (l *endless) Read(after uint64, maxBytes int) (Batch, Progress, error) {
+	l.asked = append(l.asked, maxBytes)
+	b := Batch{After: after, Seq: after}
+	for size := 0; size < maxBytes; size += 10 {
+		b.Seq++
+		b.Changes = append(b.Changes, Change{Key: binary.BigEndian.AppendUint64(nil, b.Seq), Delta: []byte{1, 2}})
+	}
+	return b, Progress{Seq: 1 << 40}, nil
+}
+func (*endless) Watch() (<-chan struct{}, func()) { return nil, func() {} }
+func (*endless) Gather(context.Context)           {}
+func (*endless) Acked(uint64)                     {}
+
+// Goal: however credit is given, what was sent is never more than it and the end of one batch, all that credit allows is sent, and
+// both ends count alike.
+func TestAFeedSendsNoMoreThanItHasCreditFor(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		f := NewFeed(0)
-		sizes := map[uint64]int{}
-		seq, acked := uint64(0), uint64(0)
-		for range rapid.IntRange(1, 40).Draw(t, "steps") {
-			switch rapid.IntRange(0, 2).Draw(t, "what") {
-			case 0:
-				after, _ := f.Next()
-				if after != seq {
-					t.Fatalf("reads on behind %d, sent %d", after, seq)
+		follower := NewFollower(10)
+		window := func() uint64 { return rapid.Uint64Range(MinWindow/16, MinWindow).Draw(t, "window") }
+		limit := follower.Credit(window())
+		f, log := NewFeed(10, limit), &endless{}
+		var onWay []Batch
+		sent, taken := uint64(0), uint64(0)
+		for range rapid.IntRange(1, 30).Draw(t, "steps") {
+			if rapid.Bool().Draw(t, "send") {
+				more, err := f.Pump(log, func(b Batch) error {
+					onWay = append(onWay, b)
+					sent += b.Size()
+					return nil
+				}, func(Progress) error { return nil })
+				if err != nil || sent > limit+9 {
+					t.Fatalf("%d bytes sent on a credit of %d, %v", sent, limit, err)
 				}
-				seq += rapid.Uint64Range(1, 5).Draw(t, "changes")
-				sizes[seq] = rapid.IntRange(0, Window/2).Draw(t, "size")
-				f.Sent(Batch{After: after, Seq: seq}, sizes[seq])
-			case 1:
-				seq += rapid.Uint64Range(0, 3).Draw(t, "skipped")
-				f.Skipped(seq)
-			default:
-				ack := rapid.Uint64Range(0, seq+2).Draw(t, "ack")
-				f.Acked(ack)
-				acked = max(acked, min(ack, seq))
-			}
-			want := 0
-			for s, size := range sizes {
-				if s > acked {
-					want += size
+				if room := sent < limit; room && !more {
+					t.Fatalf("%d bytes sent on a credit of %d, and no more", sent, limit)
 				}
-			}
-			if _, ok := f.Next(); f.bytes != want || ok != (want < Window) || f.acked > f.sent {
-				t.Fatalf("%d bytes on the way, want %d; room %v; acked %d, sent %d", f.bytes, want, ok, f.acked, f.sent)
+			} else if len(onWay) > 0 {
+				if err := follower.Batch(context.Background(), &noSink{}, onWay[0]); err != nil {
+					t.Fatal(err)
+				}
+				taken += onWay[0].Size()
+				onWay = onWay[1:]
+				w := window()
+				now := follower.Credit(w)
+				if now < limit || now != max(limit, taken+w) {
+					t.Fatalf("credit of %d behind one of %d, with %d taken and a window of %d", now, limit, taken, w)
+				}
+				limit = now
+				f.Credit(limit)
+				f.Credit(limit / 2) // an older word, late
 			}
 		}
 	})
 }
 
+type noSink struct{}
+
+func (*noSink) Apply(context.Context, Batch) error { return nil }
+func (*noSink) Progress(Progress)                  {}
+
+func TestStreamsFromOnePeerShareItsWindow(t *testing.T) {
+	for streams, want := range map[int]uint64{0: Window, 1: Window, 4: Window, 8: PeerWindow / 8, 4096: MinWindow, 1 << 20: MinWindow} {
+		if got := Share(streams); got != want {
+			t.Errorf("of %d: %d bytes, want %d", streams, got, want)
+		}
+	}
+}
+
+func TestAFeedPassesOverWhatIsNotItsOwn(t *testing.T) {
+	f := NewFeed(10, Window)
+	f.Skipped(30)
+	f.Skipped(20)
+	if after, ok := f.Next(); after != 30 || !ok {
+		t.Fatalf("skipped to 30: %d, %v", after, ok)
+	}
+	f.Sent(sized(30, 40, Window))
+	if after, ok := f.Next(); after != 40 || ok {
+		t.Fatalf("without credit: %d, %v", after, ok)
+	}
+	if got := f.Acked(1 << 60); got != 40 { // nobody can have applied what was never sent
+		t.Errorf("acknowledged up to %d", got)
+	}
+}
+
 func TestAFeedShowsProgressOnlyWhenItSaysMore(t *testing.T) {
-	f := NewFeed(0)
+	f := NewFeed(0, Window)
 	for i, c := range []struct {
 		p    Progress
 		want bool

@@ -80,6 +80,7 @@ const (
 	WireSumIgnored       Name = "wire-sum-ignored"
 	DigestsAgree         Name = "digests-agree"
 	ReachIgnored         Name = "reach-ignored"
+	CreditIgnored        Name = "credit-ignored"
 	SeedFromLater        Name = "seed-from-later"
 	SeedSkips            Name = "seed-skips"
 )

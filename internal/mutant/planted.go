@@ -72,6 +72,7 @@ var Planted = []Bug{
 	{Name: FutureApplied, Breaks: "writes stamped in the future are merged at once", Check: "nothing is merged that is stamped too far ahead"},
 	{Name: WireSumIgnored, Breaks: "the checksum of a message between regions is not checked", Check: "flipped bits on the wire are found", Package: "test/rot", Test: "TestADamagedMessageIsRefusedOrHarmless"},
 	{Name: DigestsAgree, Breaks: "digests of leaves are not held against each other", Check: "copies that were made different are found", Package: "node", Test: "TestCopiesThatWereMadeDifferentAreFoundAndRepaired"},
+	{Name: CreditIgnored, Breaks: "an origin sends more than its follower has given credit for", Check: "no more is on the way than there is credit for", Package: "replication", Test: "TestAFeedSendsNoMoreThanItHasCreditFor"},
 	{Name: SeedFromLater, Breaks: "a seed that goes on is followed from where its second moment was", Check: "regions come to be equal"},
 	{Name: SeedSkips, Breaks: "a seed that goes on leaves an item out", Check: "regions come to be equal"},
 	{Name: ReachIgnored, Breaks: "what is on its way counts as missing", Check: "regions find no difference between themselves"},

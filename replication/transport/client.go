@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -20,22 +21,24 @@ var backoffConfig = backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier
 
 // Client is another region as a replication.Peer. Its methods are safe for concurrent use.
 type Client struct {
-	conn *grpc.ClientConn
-	rpc  pb.ReplicationClient
+	conns   [2]*grpc.ClientConn
+	live    pb.ReplicationClient // what is written now
+	bulk    pb.ReplicationClient // what there is much of: on a connection of its own, none of it stands before what is written now
+	streams atomic.Int64         // that are followed
 }
 
 var _ replication.Peer = (*Client)(nil)
 
-func newClient(conn *grpc.ClientConn) *Client {
-	return &Client{conn, pb.NewReplicationClient(conn)}
+func newClient(live, bulk *grpc.ClientConn) *Client {
+	return &Client{conns: [2]*grpc.ClientConn{live, bulk}, live: pb.NewReplicationClient(live), bulk: pb.NewReplicationClient(bulk)}
 }
 
-// Close ends every call and closes the connection.
-func (c *Client) Close() error { return c.conn.Close() }
+// Close ends every call and closes the connections.
+func (c *Client) Close() error { return errors.Join(c.conns[0].Close(), c.conns[1].Close()) }
 
 // Exchange is replication.Peer's.
 func (c *Client) Exchange(ctx context.Context, ours replication.Tables) (replication.Tables, error) {
-	theirs, err := c.rpc.Exchange(ctx, tablesToProto(ours))
+	theirs, err := c.live.Exchange(ctx, tablesToProto(ours))
 	if err != nil {
 		return replication.Tables{}, fmt.Errorf("transport: exchange: %w", fromStatus(err))
 	}
@@ -46,15 +49,17 @@ func (c *Client) Exchange(ctx context.Context, ours replication.Tables) (replica
 func (c *Client) Follow(ctx context.Context, from replication.Resume, sink replication.Sink) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends the stream on both sides
-	stream, err := c.rpc.Stream(ctx)
+	stream, err := c.live.Stream(ctx)
 	if err != nil {
 		return fmt.Errorf("transport: follow: %w", fromStatus(err))
 	}
-	resume := &pb.Resume{Region: from.Region, Table: from.Table, Instance: from.Instance, Partition: from.Partition, Seq: from.Seq}
+	c.streams.Add(1)
+	defer c.streams.Add(-1)
+	follower := replication.NewFollower(from.Seq)
+	resume := &pb.Resume{Region: from.Region, Table: from.Table, Instance: from.Instance, Partition: from.Partition, Seq: from.Seq, Credit: c.credit(&follower)}
 	if err := stream.Send(&pb.Pull{Message: &pb.Pull_Resume{Resume: resume}}); err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("transport: follow: %w", fromStatus(err))
 	}
-	follower := replication.NewFollower(from.Seq)
 	for {
 		m, err := stream.Recv()
 		if err != nil {
@@ -69,7 +74,7 @@ func (c *Client) Follow(ctx context.Context, from replication.Resume, sink repli
 			if err := follower.Batch(ctx, sink, b); err != nil {
 				return err
 			}
-			if err := acknowledge(stream, follower); err != nil {
+			if err := c.acknowledge(stream, &follower); err != nil {
 				return err
 			}
 		case *pb.Push_Progress:
@@ -78,7 +83,7 @@ func (c *Client) Follow(ctx context.Context, from replication.Resume, sink repli
 				return err
 			}
 			if moved {
-				if err := acknowledge(stream, follower); err != nil {
+				if err := c.acknowledge(stream, &follower); err != nil {
 					return err
 				}
 			}
@@ -86,8 +91,13 @@ func (c *Client) Follow(ctx context.Context, from replication.Resume, sink repli
 	}
 }
 
-func acknowledge(stream grpc.BidiStreamingClient[pb.Pull, pb.Push], follower replication.Follower) error {
-	err := stream.Send(&pb.Pull{Message: &pb.Pull_Ack{Ack: &pb.Ack{Seq: follower.Applied()}}})
+// credit is what a stream may send, with as many as there are now.
+func (c *Client) credit(f *replication.Follower) uint64 {
+	return f.Credit(replication.Share(int(c.streams.Load())))
+}
+
+func (c *Client) acknowledge(stream grpc.BidiStreamingClient[pb.Pull, pb.Push], follower *replication.Follower) error {
+	err := stream.Send(&pb.Pull{Message: &pb.Pull_Ack{Ack: &pb.Ack{Seq: follower.Applied(), Credit: c.credit(follower)}}})
 	if err != nil && !errors.Is(err, io.EOF) { // what has ended the stream Recv says
 		return fmt.Errorf("transport: acknowledge: %w", fromStatus(err))
 	}
@@ -97,28 +107,28 @@ func acknowledge(stream grpc.BidiStreamingClient[pb.Pull, pb.Push], follower rep
 // Seed is replication.Peer's.
 func (c *Client) Seed(ctx context.Context, q replication.SeedRequest, receive func(replication.SeedPart) error) error {
 	return receiveAll(ctx, "seed", func(ctx context.Context) (grpc.ServerStreamingClient[pb.SeedChunk], error) {
-		return c.rpc.Seed(ctx, &pb.SeedRequest{Region: q.Region, Table: q.Table, Partition: q.Partition, Instance: q.Instance, After: q.After})
+		return c.bulk.Seed(ctx, &pb.SeedRequest{Region: q.Region, Table: q.Table, Partition: q.Partition, Instance: q.Instance, After: q.After})
 	}, seedFromProto, func(p replication.SeedPart) bool { return p.Done }, receive)
 }
 
 // Digest is replication.Copy's.
 func (c *Client) Digest(ctx context.Context, q replication.DigestRequest, receive func(replication.DigestPart) error) error {
 	return receiveAll(ctx, "digest", func(ctx context.Context) (grpc.ServerStreamingClient[pb.DigestChunk], error) {
-		return c.rpc.Digest(ctx, &pb.DigestRequest{Region: q.Region, Table: q.Table, Bits: uint32(q.Bits)})
+		return c.bulk.Digest(ctx, &pb.DigestRequest{Region: q.Region, Table: q.Table, Bits: uint32(q.Bits)})
 	}, digestFromProto, func(p replication.DigestPart) bool { return p.End == 1<<q.Bits }, receive)
 }
 
 // List is replication.Copy's.
 func (c *Client) List(ctx context.Context, q replication.ListRequest, receive func([]replication.Entry) error) error {
 	return receiveAll(ctx, "list", func(ctx context.Context) (grpc.ServerStreamingClient[pb.ListChunk], error) {
-		return c.rpc.List(ctx, &pb.ListRequest{Region: q.Region, Table: q.Table, Bits: uint32(q.Bits), Leaves: q.Leaves, Values: q.Values})
+		return c.bulk.List(ctx, &pb.ListRequest{Region: q.Region, Table: q.Table, Bits: uint32(q.Bits), Leaves: q.Leaves, Values: q.Values})
 	}, listFromProto, func(e []replication.Entry) bool { return len(e) == 0 }, receive)
 }
 
 // Fetch is replication.Copy's.
 func (c *Client) Fetch(ctx context.Context, q replication.FetchRequest, receive func(replication.SeedPart) error) error {
 	return receiveAll(ctx, "fetch", func(ctx context.Context) (grpc.ServerStreamingClient[pb.SeedChunk], error) {
-		return c.rpc.Fetch(ctx, &pb.FetchRequest{Region: q.Region, Table: q.Table, Keys: q.Keys})
+		return c.bulk.Fetch(ctx, &pb.FetchRequest{Region: q.Region, Table: q.Table, Keys: q.Keys})
 	}, seedFromProto, func(p replication.SeedPart) bool { return p.Done }, receive)
 }
 

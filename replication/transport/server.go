@@ -50,15 +50,15 @@ func (s *server) Stream(stream grpc.BidiStreamingServer[pb.Pull, pb.Push]) error
 	if err != nil {
 		return toStatus(err)
 	}
-	acks := make(chan uint64, 1) // the newest; an older one not taken yet is replaced
+	acks := make(chan *pb.Ack, 1) // the newest; an older one not taken yet is replaced
 	gone := make(chan error, 1)
 	// Ends with the stream's context, which ends when this call returns.
 	go func() { gone <- receiveAcks(stream, acks) }()
-	return toStatus(send(stream, log, replication.NewFeed(r.Seq), acks, gone))
+	return toStatus(send(stream, log, replication.NewFeed(r.Seq, r.Credit), acks, gone))
 }
 
 // receiveAcks passes the follower's acknowledgements on until the stream ends.
-func receiveAcks(stream grpc.BidiStreamingServer[pb.Pull, pb.Push], acks chan uint64) error {
+func receiveAcks(stream grpc.BidiStreamingServer[pb.Pull, pb.Push], acks chan *pb.Ack) error {
 	for {
 		m, err := stream.Recv()
 		if err != nil {
@@ -72,25 +72,24 @@ func receiveAcks(stream grpc.BidiStreamingServer[pb.Pull, pb.Push], acks chan ui
 			case <-acks:
 			default:
 			}
-			acks <- a.Seq
+			acks <- a
 		}
 	}
 }
 
 // send streams the log until the stream ends.
-func send(stream grpc.BidiStreamingServer[pb.Pull, pb.Push], log replication.Log, feed *replication.Feed, acks <-chan uint64, gone <-chan error) error {
+func send(stream grpc.BidiStreamingServer[pb.Pull, pb.Push], log replication.Log, feed *replication.Feed, acks <-chan *pb.Ack, gone <-chan error) error {
 	changed, stop := log.Watch()
 	defer stop()
-	batch := func(b replication.Batch) (int, error) {
-		m := batchToProto(b)
-		return len(m.Body), stream.Send(&pb.Push{Message: &pb.Push_Batch{Batch: m}})
+	batch := func(b replication.Batch) error {
+		return stream.Send(&pb.Push{Message: &pb.Push_Batch{Batch: batchToProto(b)}})
 	}
 	progress := func(p replication.Progress) error {
 		return stream.Send(&pb.Push{Message: &pb.Push_Progress{Progress: progressToProto(p)}})
 	}
-	acked := func(seq uint64) {
-		feed.Acked(seq)
-		log.Acked(seq)
+	acked := func(a *pb.Ack) {
+		feed.Credit(a.Credit)
+		log.Acked(feed.Acked(a.Seq))
 	}
 	for {
 		before := feed.After()
@@ -103,8 +102,8 @@ func send(stream grpc.BidiStreamingServer[pb.Pull, pb.Push], log replication.Log
 		}
 		if more {
 			select { // acknowledgements go first
-			case seq := <-acks:
-				acked(seq)
+			case a := <-acks:
+				acked(a)
 			case err := <-gone:
 				return err
 			default:
@@ -112,8 +111,8 @@ func send(stream grpc.BidiStreamingServer[pb.Pull, pb.Push], log replication.Log
 			continue
 		}
 		select {
-		case seq := <-acks:
-			acked(seq)
+		case a := <-acks:
+			acked(a)
 		case <-changed:
 		case err := <-gone:
 			return err

@@ -79,20 +79,39 @@ type Dialer func(ctx context.Context, address string) (net.Conn, error)
 // Dial returns a client of the named region, at whatever address dial connects to; nil takes the name for the address. It connects
 // when it is first used, and again whenever the connection is lost. security may be nil.
 func Dial(region string, dial Dialer, security *Security) (*Client, error) {
-	conn, err := Connect(region, "", dial, security)
+	live, err := connect(region, "", dial, security, liveWindows)
 	if err != nil {
 		return nil, err
 	}
-	return newClient(conn), nil
+	bulk, err := connect(region, "", dial, security, bulkWindows)
+	if err != nil {
+		return nil, errors.Join(err, live.Close())
+	}
+	return newClient(live, bulk), nil
 }
+
+// windows are how much HTTP/2 lets a peer send beyond what has been read.
+type windows struct{ stream, conn int32 }
+
+var (
+	// Of streams the bound is the credit that they are given: HTTP/2's is beyond it, and one that nobody reads holds up no other.
+	liveWindows = windows{2 * replication.Window, 2 * replication.PeerWindow}
+	// What is seeded, listed or fetched has this bound alone, and a part that is being merged.
+	bulkWindows = windows{1 << 20, 4 << 20}
+	nodeWindows = windows{1 << 20, 8 << 20} // between nodes of a region
+)
 
 // Connect returns a connection as Dial's, to one node of a region; to any for "".
 func Connect(region, node string, dial Dialer, security *Security) (*grpc.ClientConn, error) {
+	return connect(region, node, dial, security, nodeWindows)
+}
+
+func connect(region, node string, dial Dialer, security *Security, w windows) (*grpc.ClientConn, error) {
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(security.clientCredentials(region, node)),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.ForceCodec(codec{})),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveAfter, Timeout: keepaliveTimeout, PermitWithoutStream: true}),
-		grpc.WithInitialWindowSize(1 << 20), grpc.WithInitialConnWindowSize(8 << 20),
+		grpc.WithInitialWindowSize(w.stream), grpc.WithInitialConnWindowSize(w.conn),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoffConfig, MinConnectTimeout: 3 * time.Second}),
 	}
 	if dial != nil {

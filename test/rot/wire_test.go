@@ -251,7 +251,7 @@ func TestADamagedMessageIsRefusedOrHarmless(t *testing.T) {
 	w.mu.Lock()
 	pushes, chunks := w.sent["/commutator.replication.v1.Replication/Stream"], w.sent["/commutator.replication.v1.Replication/Seed"]
 	w.mu.Unlock()
-	if len(pushes) != 3 || len(chunks) != 3 {
+	if len(pushes) != 3 || len(chunks) != 4 {
 		t.Fatalf("%d messages of the stream and %d of the seed", len(pushes), len(chunks))
 	}
 

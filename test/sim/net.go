@@ -211,6 +211,8 @@ func (c *conn) send(toB bool, batch bool, do func()) {
 	}
 	if batch && q.loss > 0 && w.chance(q.loss/4) {
 		w.count.fault(faultGap) // a splice: the receiver must see the gap
+		// If nothing follows that shows it, for want of credit that the lost batch was to bring, the connection breaks in the end.
+		w.after(w.between(5*time.Second, 10*time.Second), func() { c.close(errBroken) })
 		return
 	}
 	at := max(w.now+w.delay(q), c.next[way]+1)

@@ -92,6 +92,9 @@ func (p *peer) open(serve func(c *conn, in *inbox, to *machine) error) (*conn, *
 	return c, in
 }
 
+// window is small, so that streams wait for credit.
+const window = 512
+
 var errEnd = errors.New("sim: the stream has ended")
 
 // Follow is replication.Peer's; the loops of both ends are those of replication/transport, without a wire.
@@ -99,18 +102,20 @@ func (p *peer) Follow(ctx context.Context, from replication.Resume, sink replica
 	defer func() { p.turn(err) }()
 	w := p.from.w
 	var kick chan struct{}
-	var acked func(seq uint64)
+	var acked func(seq, credit uint64)
+	follower := replication.NewFollower(from.Seq)
+	credit := follower.Credit(window)
 	c, in := p.open(func(c *conn, in *inbox, to *machine) error {
 		log, err := to.engine.Source().Log(from)
 		if err != nil {
 			return err
 		}
-		feed := replication.NewFeed(from.Seq)
+		feed := replication.NewFeed(from.Seq, credit)
 		feed.Read = func(b replication.Batch) { w.shipped(to.region, from, b) }
 		kick = make(chan struct{}, 1)
-		acked = func(seq uint64) {
-			feed.Acked(seq)
-			log.Acked(seq)
+		acked = func(seq, credit uint64) {
+			feed.Credit(credit)
+			log.Acked(feed.Acked(seq))
 			task.Poke(kick)
 		}
 		changed, stop := log.Watch()
@@ -121,13 +126,9 @@ func (p *peer) Follow(ctx context.Context, from replication.Resume, sink replica
 				task.Poke(kick)
 			}
 		})
-		batch := func(b replication.Batch) (int, error) {
+		batch := func(b replication.Batch) error {
 			c.send(false, true, func() { in.put(b) })
-			size := 0
-			for _, ch := range b.Changes {
-				size += len(ch.Key) + len(ch.Delta)
-			}
-			return size, c.ctx.Err()
+			return c.ctx.Err()
 		}
 		progress := func(pr replication.Progress) error {
 			c.send(false, false, func() { in.put(pr) })
@@ -153,7 +154,6 @@ func (p *peer) Follow(ctx context.Context, from replication.Resume, sink replica
 	})
 	defer c.lost()
 	sink = watched{sink, p.from}
-	follower := replication.NewFollower(from.Seq)
 	for {
 		x, err := in.take(ctx, p.from.proc)
 		if err != nil {
@@ -164,15 +164,15 @@ func (p *peer) Follow(ctx context.Context, from replication.Resume, sink replica
 			if err := follower.Batch(ctx, sink, x); err != nil {
 				return err
 			}
-			seq := follower.Applied()
-			c.send(true, false, func() { acked(seq) })
+			seq, credit := follower.Applied(), follower.Credit(window)
+			c.send(true, false, func() { acked(seq, credit) })
 		case replication.Progress:
 			moved, err := follower.Progress(ctx, sink, x)
 			if err != nil {
 				return err
 			}
-			if seq := follower.Applied(); moved {
-				c.send(true, false, func() { acked(seq) })
+			if seq, credit := follower.Applied(), follower.Credit(window); moved {
+				c.send(true, false, func() { acked(seq, credit) })
 			}
 		}
 	}

@@ -192,12 +192,15 @@ func (*Pull_Resume) isPull_Message() {}
 func (*Pull_Ack) isPull_Message() {}
 
 type Resume struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Region        string                 `protobuf:"bytes,1,opt,name=region,proto3" json:"region,omitempty"`        // of the caller
-	Table         string                 `protobuf:"bytes,2,opt,name=table,proto3" json:"table,omitempty"`          // global id
-	Instance      uint64                 `protobuf:"fixed64,3,opt,name=instance,proto3" json:"instance,omitempty"`  // of the origin, as the caller knows it
-	Partition     uint64                 `protobuf:"varint,4,opt,name=partition,proto3" json:"partition,omitempty"` // of the origin
-	Seq           uint64                 `protobuf:"varint,5,opt,name=seq,proto3" json:"seq,omitempty"`             // the last change the caller has applied
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Region    string                 `protobuf:"bytes,1,opt,name=region,proto3" json:"region,omitempty"`        // of the caller
+	Table     string                 `protobuf:"bytes,2,opt,name=table,proto3" json:"table,omitempty"`          // global id
+	Instance  uint64                 `protobuf:"fixed64,3,opt,name=instance,proto3" json:"instance,omitempty"`  // of the origin, as the caller knows it
+	Partition uint64                 `protobuf:"varint,4,opt,name=partition,proto3" json:"partition,omitempty"` // of the origin
+	Seq       uint64                 `protobuf:"varint,5,opt,name=seq,proto3" json:"seq,omitempty"`             // the last change the caller has applied
+	// How many bytes of keys and deltas may be sent in all on this stream; what is beyond waits for an Ack that gives more. A batch that was
+	// begun within it may end beyond it.
+	Credit        uint64 `protobuf:"varint,6,opt,name=credit,proto3" json:"credit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -267,10 +270,17 @@ func (x *Resume) GetSeq() uint64 {
 	return 0
 }
 
-// Ack also gives credit: the sender keeps at most a fixed number of bytes on the way beyond it.
+func (x *Resume) GetCredit() uint64 {
+	if x != nil {
+		return x.Credit
+	}
+	return 0
+}
+
 type Ack struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Seq           uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	Credit        uint64                 `protobuf:"varint,2,opt,name=credit,proto3" json:"credit,omitempty"` // as Resume's, and never less than before
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -308,6 +318,13 @@ func (*Ack) Descriptor() ([]byte, []int) {
 func (x *Ack) GetSeq() uint64 {
 	if x != nil {
 		return x.Seq
+	}
+	return 0
+}
+
+func (x *Ack) GetCredit() uint64 {
+	if x != nil {
+		return x.Credit
 	}
 	return 0
 }
@@ -1166,15 +1183,17 @@ const file_proto_replication_v1_replication_proto_rawDesc = "" +
 	"\x04Pull\x12;\n" +
 	"\x06resume\x18\x01 \x01(\v2!.commutator.replication.v1.ResumeH\x00R\x06resume\x122\n" +
 	"\x03ack\x18\x02 \x01(\v2\x1e.commutator.replication.v1.AckH\x00R\x03ackB\t\n" +
-	"\amessage\"\x82\x01\n" +
+	"\amessage\"\x9a\x01\n" +
 	"\x06Resume\x12\x16\n" +
 	"\x06region\x18\x01 \x01(\tR\x06region\x12\x14\n" +
 	"\x05table\x18\x02 \x01(\tR\x05table\x12\x1a\n" +
 	"\binstance\x18\x03 \x01(\x06R\binstance\x12\x1c\n" +
 	"\tpartition\x18\x04 \x01(\x04R\tpartition\x12\x10\n" +
-	"\x03seq\x18\x05 \x01(\x04R\x03seq\"\x17\n" +
+	"\x03seq\x18\x05 \x01(\x04R\x03seq\x12\x16\n" +
+	"\x06credit\x18\x06 \x01(\x04R\x06credit\"/\n" +
 	"\x03Ack\x12\x10\n" +
-	"\x03seq\x18\x01 \x01(\x04R\x03seq\"\x8e\x01\n" +
+	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x16\n" +
+	"\x06credit\x18\x02 \x01(\x04R\x06credit\"\x8e\x01\n" +
 	"\x04Push\x128\n" +
 	"\x05batch\x18\x01 \x01(\v2 .commutator.replication.v1.BatchH\x00R\x05batch\x12A\n" +
 	"\bprogress\x18\x02 \x01(\v2#.commutator.replication.v1.ProgressH\x00R\bprogressB\t\n" +
