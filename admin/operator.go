@@ -24,6 +24,7 @@ type Operator struct {
 	Links    Links
 	Backups  Backups
 	Verifier Verifier
+	Members  Members
 	Now      func() time.Time
 
 	// Contributors returns what was counted of the named table, or of its index.
@@ -94,6 +95,8 @@ var operations = map[string]func(context.Context, *Operator, []byte) (any, error
 	"CheckIndexes":     typed((*Operator).checkIndexes),
 	"Contributors":     typed((*Operator).contributors),
 	"ListPartitions":   typed((*Operator).listPartitions),
+	"GiveUpRegion":     typed((*Operator).giveUpRegion),
+	"RemoveRegion":     typed((*Operator).removeRegion),
 	"Verify":           typed((*Operator).verify),
 	"DescribeVerify":   typed((*Operator).describeVerify),
 

@@ -63,6 +63,12 @@ func (v Vector) Get(a Actor) HLC {
 	return v.floor.HLC
 }
 
+// Names tells whether the vector has an entry of the actor's own, above the floor.
+func (v Vector) Names(a Actor) bool {
+	_, ok := v.find(a)
+	return ok
+}
+
 // Set lifts the actor's entry to h. It never lowers one.
 func (v *Vector) Set(a Actor, h HLC) {
 	if v.Covers(Dot{h, a}) {

@@ -178,6 +178,10 @@ func (d *direct) Exchange(ctx context.Context, ours replication.Tables) (theirs 
 	return theirs, err
 }
 
+func (d *direct) Relay(ctx context.Context, q replication.RelayRequest, receive func(replication.SeedPart) error) error {
+	return d.call(func(_ *engine, s replication.Source) error { return s.Relay(ctx, q, receive) })
+}
+
 func (d *direct) Seed(ctx context.Context, q replication.SeedRequest, receive func(replication.SeedPart) error) error {
 	return d.call(func(n *engine, s replication.Source) error {
 		return s.Seed(ctx, q, func(p replication.SeedPart) error {

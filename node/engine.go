@@ -102,7 +102,7 @@ func openEngine(cfg Config, archive backup.Archive) (e *Engine, err error) {
 	if cfg.Sizes.SeedBytes > 0 {
 		e.rep.seedBytes = cfg.Sizes.SeedBytes
 	}
-	operator := &admin.Operator{Region: e.region, Links: e.rep, Backups: e.backups, Verifier: e.rep, Now: cfg.Now}
+	operator := &admin.Operator{Region: e.region, Links: e.rep, Backups: e.backups, Verifier: e.rep, Members: e.rep, Now: cfg.Now}
 	e.handler = api.New(api.Config{
 		Region: e.region, Verifier: cfg.verifier(e.keys), Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Peers: e.rep.Peers, Replica: e.rep.Replica, Operator: operator.Handle,
 		Overloaded: func(err error) bool { return errors.Is(err, group.ErrOverloaded) }, EnforceThroughput: cfg.EnforceThroughput,

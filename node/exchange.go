@@ -188,7 +188,7 @@ func (r *replicator) take(ctx context.Context, defs map[string]*table.Definition
 			if !errors.Is(err, region.ErrNoTable) {
 				errs = append(errs, err)
 			}
-		case own == nil || own.Status != table.Creating && own.Status != table.Active:
+		case own == nil || own.Status != table.Creating && own.Status != table.Active && own.Status != table.Stale:
 		default:
 			buried, err := r.region.Buried(theirs.GlobalID)
 			if err != nil || own.Version <= buried {
@@ -196,12 +196,18 @@ func (r *replicator) take(ctx context.Context, defs map[string]*table.Definition
 				continue // a word from before this region's replica was told to go
 			}
 			d := theirs.Clone()
-			// A region that is said to be ACTIVE and has no such table has lost its data: it begins anew.
+			d.Bare()
+			mine := d.Replica(r.self)
+			if own.Status == table.Active {
+				// A region that is said to be ACTIVE and has no such table has lost its data: it begins anew, and what it had shipped
+				// to some before is to come to all.
+				mine.Incarnation++
+			}
+			d.Incarnation = mine.Incarnation
 			d.SetReplica(r.self, r.self, table.Creating, uint64(r.region.Stamp()))
 			if own.Status == table.Creating {
-				d.Replica(r.self).Version = own.Version
+				mine.Version = own.Version
 			}
-			d.Bare()
 			_, err = r.region.Create(ctx, d)
 			if have, _ := r.byGlobalID(theirs.GlobalID); errors.Is(err, region.ErrExists) && have != nil {
 				err = nil // another region's word of the same table came first

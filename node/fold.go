@@ -9,6 +9,7 @@ import (
 	"github.com/commutatordb/commutator/internal/mutant"
 	"github.com/commutatordb/commutator/internal/task"
 	"github.com/commutatordb/commutator/region"
+	"github.com/commutatordb/commutator/replication"
 	"github.com/commutatordb/commutator/table"
 )
 
@@ -43,7 +44,7 @@ func (r *replicator) fold(ctx context.Context) error {
 		}
 		for _, f := range work {
 			d, err := r.region.Definition(f.def.Schema.Name)
-			if err != nil || d.ID != f.def.ID || slices.ContainsFunc(d.Others(r.self), func(o table.Replica) bool { return !slices.Contains(f.members, o.Region) }) {
+			if err != nil || d.ID != f.def.ID || !f.counts(d, r.self) {
 				continue
 			}
 			if err := f.p.Fold(ctx, f.stable, f.trim); err != nil && ctx.Err() == nil {
@@ -59,8 +60,24 @@ type folding struct {
 	def     *table.Definition
 	p       *region.Partition
 	members []string // other regions that count
+	fences  []string // what was given up, and counts as settled
 	stable  crdt.HLC // up to here it may fold
 	trim    uint64   // up to here nobody needs its change log
+}
+
+// counts tells whether everybody counts for what may be folded that a definition has now.
+func (f *folding) counts(d *table.Definition, self string) bool {
+	for _, o := range d.Others(self) {
+		if !slices.Contains(f.members, o.Region) {
+			return false
+		}
+	}
+	for _, fence := range d.Schema.Fences {
+		if len(f.members) > 0 && !slices.Contains(f.fences, replication.FenceName(fence.Region, fence.Incarnation)) {
+			return false
+		}
+	}
+	return true
 }
 
 // news tells whether more of other regions' writes has been applied to a table since the last call: its
@@ -95,7 +112,7 @@ func (r *replicator) stable(d *table.Definition, p *region.Partition) folding {
 	if t == nil {
 		return f
 	}
-	f.members, f.stable, f.trim = t.members, t.stability.Stable(state.Clock), state.Seq
+	f.members, f.fences, f.stable, f.trim = t.members, t.fences, t.stability.Stable(state.Clock), state.Seq
 	for _, o := range others {
 		if mutant.On(mutant.TrimUnacked) {
 			break

@@ -23,7 +23,7 @@ func (r *replicator) follow(ctx context.Context, p *peer, s stream, name string)
 		if ctx.Err() != nil {
 			break
 		}
-		if errors.Is(err, replication.ErrInstance) || errors.Is(err, replication.ErrNoTable) {
+		if errors.Is(err, replication.ErrInstance) || errors.Is(err, replication.ErrStaleMember) || errors.Is(err, replication.ErrNoTable) {
 			task.Poke(p.wake) // what is known of the peer is out of date
 		}
 		r.logger.Debug("replicator: a stream ended", "from", p.name, "table", name, "err", err)
@@ -42,7 +42,7 @@ func (r *replicator) followOnce(ctx context.Context, p *peer, s stream, name str
 		return err
 	}
 	streamName := replication.StreamName(s.peer, s.instance, s.partition)
-	from := replication.Resume{Region: r.self, Table: s.table, Instance: s.instance, Partition: s.partition, Seq: t.Cursor(streamName)}
+	from := replication.Resume{Region: r.self, Table: s.table, Instance: s.instance, Partition: s.partition, Seq: t.Cursor(streamName), Incarnation: t.Definition().Incarnation}
 	if mutant.On(mutant.ResumeTooFar) {
 		from.Seq++
 	}
@@ -64,30 +64,27 @@ type sink struct {
 
 // Apply is replication.Sink's.
 func (k *sink) Apply(ctx context.Context, b replication.Batch) error {
+	var newest crdt.HLC
 	for _, c := range b.Changes {
+		newest = max(newest, crdt.PeekDot(c.Delta).HLC)
 		// A region ships what it has written itself, and nothing in another's name.
 		if a := crdt.PeekDot(c.Delta).Actor; a.Region() != crdt.NewActor(k.s.peer, 0).Region() {
 			return fmt.Errorf("replicator: region %s ships a write of actor %s", k.s.peer, a)
 		}
 	}
-	if err := k.hold(ctx, b); err != nil {
+	if err := k.hold(ctx, b, newest); err != nil {
 		return err
 	}
 	k.r.applying.Add(1)
 	defer k.r.applying.Add(-1)
-	err := k.t.Merge(ctx, op.Cursor{Stream: k.stream, Seq: b.Seq}, 0, deltas(b.Changes))
-	return err
+	return k.t.Merge(ctx, op.Cursor{Stream: k.stream, Seq: b.Seq, Clock: newest, Incarnation: k.s.incarnation}, 0, deltas(b.Changes))
 }
 
 // hold waits while the batch is stamped too far ahead of this node's clock: applied, it would win over
 // everything written here until then.
-func (k *sink) hold(ctx context.Context, b replication.Batch) error {
+func (k *sink) hold(ctx context.Context, b replication.Batch, newest crdt.HLC) error {
 	if mutant.On(mutant.FutureApplied) {
 		return nil
-	}
-	var newest crdt.HLC
-	for _, c := range b.Changes {
-		newest = max(newest, crdt.PeekDot(c.Delta).HLC)
 	}
 	said := false
 	defer func() {

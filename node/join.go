@@ -28,7 +28,7 @@ func (r *replicator) join(ctx context.Context, d *table.Definition) error {
 		r.mu.Lock()
 		theirs := p.defs[d.GlobalID]
 		r.mu.Unlock()
-		if theirs == nil || theirs.Replica(r.self) == nil {
+		if theirs == nil || theirs.Replica(r.self) == nil || theirs.Replica(r.self).Incarnation != d.Incarnation {
 			if o.Status == table.Creating {
 				continue // joins as well, and holds nothing
 			}
@@ -49,9 +49,13 @@ func (r *replicator) join(ctx context.Context, d *table.Definition) error {
 	} else if len(others) > 0 {
 		return fmt.Errorf("no region has an active replica to seed from")
 	}
+	if err := r.makeAgain(ctx, d, t); err != nil {
+		return err
+	}
 	_, err = r.region.Change(ctx, d.Schema.Name, func(n *table.Definition) error {
-		if own := n.Replica(r.self); own != nil && own.Status == table.Creating {
+		if own := n.Replica(r.self); own != nil && own.Status == table.Creating && n.ID == d.ID && !n.GivenUp(r.self) {
 			n.SetReplica(r.self, r.self, table.Active, uint64(r.region.Stamp()))
+			n.Former = nil
 		}
 		return nil
 	})

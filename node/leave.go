@@ -45,7 +45,8 @@ func (r *replicator) noteGone(ctx context.Context, d *table.Definition) {
 // leave ends this region's replica: once every other region knows and has all that was written here, it
 // is gone.
 func (r *replicator) leave(ctx context.Context, d *table.Definition) error {
-	if err := r.shipped(ctx, d); err != nil {
+	// What the others have given up they do not take.
+	if err := r.shipped(ctx, d); err != nil && !d.GivenUp(r.self) {
 		return err
 	}
 	if err := r.region.Bury(ctx, d.GlobalID, d.Replica(r.self).Version); err != nil {
@@ -99,10 +100,10 @@ func (r *replicator) drain(ctx context.Context, p *peer, d *table.Definition) er
 		return nil // it has no replica any more
 	}
 	for _, part := range theirs.Partitions {
-		s := stream{p.name, d.GlobalID, instance, part.ID}
+		s := stream{p.name, d.GlobalID, instance, part.ID, theirs.Incarnation}
 		fctx, cancel := context.WithCancel(ctx)
 		end := &drained{sink: sink{r: r, t: t, s: s, stream: replication.StreamName(s.peer, s.instance, s.partition)}, cancel: cancel}
-		err := p.client.Follow(fctx, replication.Resume{Region: r.self, Table: s.table, Instance: s.instance, Partition: s.partition, Seq: t.Cursor(end.stream)}, end)
+		err := p.client.Follow(fctx, replication.Resume{Region: r.self, Table: s.table, Instance: s.instance, Partition: s.partition, Seq: t.Cursor(end.stream), Incarnation: d.Incarnation}, end)
 		cancel()
 		if !end.reached {
 			return cmp.Or(err, context.Cause(ctx), errors.New("the stream ended"))
@@ -146,6 +147,11 @@ func (r *replicator) shipped(ctx context.Context, d *table.Definition) error {
 		}
 		if o.Status != table.Active {
 			continue
+		}
+		for _, f := range d.Schema.Fences {
+			if !theirs.IsSettled(f) {
+				return fmt.Errorf("region %s may lack what %s had written when it was given up", o.Region, f.Region)
+			}
 		}
 		t, err := r.region.Opened(ctx, d.Schema.Name)
 		if errors.Is(err, region.ErrNotActive) {

@@ -129,6 +129,11 @@ func (o *otherRegion) Seed(ctx context.Context, q replication.SeedRequest, recei
 	return o.ask(func(c *transport.Client) error { return c.Seed(ctx, q, receive) })
 }
 
+// Relay is replication.Peer's.
+func (o *otherRegion) Relay(ctx context.Context, q replication.RelayRequest, receive func(replication.SeedPart) error) error {
+	return o.ask(func(c *transport.Client) error { return c.Relay(ctx, q, receive) })
+}
+
 // Digest is replication.Copy's.
 func (o *otherRegion) Digest(ctx context.Context, q replication.DigestRequest, receive func(replication.DigestPart) error) error {
 	return o.ask(func(c *transport.Client) error { return c.Digest(ctx, q, receive) })

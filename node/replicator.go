@@ -78,10 +78,12 @@ type stream struct {
 	table     string // global id
 	instance  uint64
 	partition uint64
+	// incarnation is of the peer's replica.
+	incarnation uint16
 }
 
 func (s stream) compare(o stream) int {
-	return cmp.Or(cmp.Compare(s.peer, o.peer), cmp.Compare(s.table, o.table), cmp.Compare(s.instance, o.instance), cmp.Compare(s.partition, o.partition))
+	return cmp.Or(cmp.Compare(s.peer, o.peer), cmp.Compare(s.table, o.table), cmp.Compare(s.instance, o.instance), cmp.Compare(s.partition, o.partition), cmp.Compare(s.incarnation, o.incarnation))
 }
 
 // peer is another region as this one knows it.
@@ -102,13 +104,16 @@ type peer struct {
 
 // replicated is what the replicator keeps of one global table.
 type replicated struct {
-	stability *replication.Stability
-	members   []string                     // that stability counts
-	acked     map[string]map[uint64]uint64 // region -> own partition -> seq
-	lag       map[string]time.Duration     // region -> age of the newest progress when it arrived
-	waiting   []chan struct{}              // sessions that wait for progress
-	noted     map[string]uint64            // stream -> the last batch whose writes were noted as held
-	told      map[string]crdt.HLC          // what the followers have been woken to hear of what was applied
+	stability    *replication.Stability
+	members      []string                     // that stability counts
+	acked        map[string]map[uint64]uint64 // region -> own partition -> seq
+	lag          map[string]time.Duration     // region -> age of the newest progress when it arrived
+	waiting      []chan struct{}              // sessions that wait for progress
+	noted        map[string]uint64            // stream -> the last batch whose writes were noted as held
+	incarnations map[string]uint16            // region -> incarnation of its replica, whose acks those are
+	settled      map[string]bool              // replication.FenceName -> this node has all that is to be had of what was given up
+	fences       []string                     // that stability counts
+	told         map[string]crdt.HLC          // what the followers have been woken to hear of what was applied
 }
 
 func newReplicator(r *region.Region, now func() time.Time, tasks task.Runtime, logger *slog.Logger) *replicator {
@@ -311,13 +316,17 @@ func (r *replicator) refreshMembers() {
 		seen[d.GlobalID] = true
 		t := r.tables[d.GlobalID]
 		if t == nil {
-			t = &replicated{stability: replication.NewStability(r.self), acked: map[string]map[uint64]uint64{}, lag: map[string]time.Duration{}, noted: map[string]uint64{}}
+			t = &replicated{stability: replication.NewStability(r.self), acked: map[string]map[uint64]uint64{}, lag: map[string]time.Duration{}, noted: map[string]uint64{}, incarnations: map[string]uint16{}, settled: map[string]bool{}}
 			r.tables[d.GlobalID] = t
 		}
 		members := map[string][]uint64{}
 		for _, o := range others {
 			members[o.Region] = nil
-			if p := r.peers[o.Region]; p != nil && p.defs[d.GlobalID] != nil {
+			if t.incarnations[o.Region] != o.Incarnation {
+				t.incarnations[o.Region] = o.Incarnation
+				delete(t.acked, o.Region)
+			}
+			if p := r.peers[o.Region]; p != nil && p.defs[d.GlobalID] != nil && p.defs[d.GlobalID].Incarnation == o.Incarnation {
 				for _, part := range p.defs[d.GlobalID].Partitions {
 					members[o.Region] = append(members[o.Region], part.ID)
 				}
@@ -325,6 +334,13 @@ func (r *replicator) refreshMembers() {
 		}
 		t.stability.SetMembers(members)
 		t.members = slices.Sorted(maps.Keys(members))
+		fences := map[string]bool{}
+		for _, f := range d.Schema.Fences {
+			name := replication.FenceName(f.Region, f.Incarnation)
+			fences[name] = t.settled[name]
+		}
+		t.stability.SetFences(fences)
+		t.fences = slices.Sorted(maps.Keys(fences))
 	}
 	for id := range r.tables {
 		if !seen[id] {
@@ -348,6 +364,10 @@ func (r *replicator) reconcile(ctx context.Context) {
 			continue
 		}
 		r.noteGone(ctx, d)
+		if d.GivenUp(r.self) {
+			r.begin(ctx, d)
+			continue
+		}
 		switch own.Status {
 		case table.Creating:
 			r.start(ctx, d.GlobalID, func() error { return r.join(ctx, d) })
@@ -361,15 +381,16 @@ func (r *replicator) reconcile(ctx context.Context) {
 		if own.Status != table.Active && own.Status != table.Deleting {
 			continue
 		}
+		r.settleAll(ctx, d)
 		for _, o := range d.Others(r.self) {
 			p := r.peer(o.Region)
 			if p == nil || o.Status == table.Creating {
 				continue
 			}
 			r.mu.Lock()
-			if theirs := p.defs[d.GlobalID]; theirs != nil {
+			if theirs := p.defs[d.GlobalID]; theirs != nil && theirs.Incarnation == o.Incarnation {
 				for _, part := range theirs.Partitions {
-					wanted[stream{p.name, d.GlobalID, p.instance, part.ID}] = d.Schema.Name
+					wanted[stream{p.name, d.GlobalID, p.instance, part.ID, o.Incarnation}] = d.Schema.Name
 				}
 			}
 			r.mu.Unlock()

@@ -91,7 +91,7 @@ func (r *replicator) seed(ctx context.Context, p *peer, id string, t *region.Tab
 	// All is here: now, and not before, the cursors are true.
 	maps.Copy(seqs, origin.Cursors)
 	for _, stream := range slices.Sorted(maps.Keys(seqs)) {
-		if err := t.Merge(ctx, op.Cursor{Stream: stream, Seq: seqs[stream]}, 0, nil); err != nil {
+		if err := t.Merge(ctx, op.Cursor{Stream: stream, Seq: seqs[stream], Clock: origin.Clocks[stream]}, 0, nil); err != nil {
 			return fmt.Errorf("seed from %s: %w", p.name, err)
 		}
 	}
@@ -112,6 +112,7 @@ func (r *replicator) forget(ctx context.Context, t *region.Table, streams []stri
 
 // seedPart copies one partition of a peer's, from where it was left off.
 func (r *replicator) seedPart(ctx context.Context, p *peer, q replication.SeedRequest, stream string, t *region.Table, show *seeding) (replication.Place, error) {
+	incarnation := t.Definition().Replica(p.name).Incarnation
 	noted, err := t.Place(stream)
 	if err != nil {
 		return replication.Place{}, err
@@ -134,7 +135,7 @@ func (r *replicator) seedPart(ctx context.Context, p *peer, q replication.SeedRe
 			return nil // it is known already where to follow from
 		}
 		r.giveWay(ctx)
-		return t.Merge(ctx, op.Cursor{Stream: stream, Place: place.Encode()}, 0, deltas(part.Items))
+		return t.Merge(ctx, op.Cursor{Stream: stream, Place: place.Encode(), Incarnation: incarnation}, 0, deltas(part.Items))
 	})
 	if err == nil && !place.Done {
 		err = fmt.Errorf("partition %d: the answer ended before its last part", q.Partition)

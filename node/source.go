@@ -8,6 +8,7 @@ import (
 	"github.com/commutatordb/commutator/internal/mutant"
 	"github.com/commutatordb/commutator/region"
 	"github.com/commutatordb/commutator/replication"
+	"github.com/commutatordb/commutator/table"
 )
 
 // openFor returns an open partition of a global table in which a region has a replica.
@@ -17,7 +18,10 @@ func (r *replicator) openFor(member, id string, partition uint64) (*region.Table
 		if d.GlobalID != id {
 			continue
 		}
-		if rep := d.Replica(member); rep == nil || !rep.Live() {
+		switch rep := d.Replica(member); {
+		case rep != nil && rep.Status == table.Stale, d.GivenUp(r.self):
+			return nil, nil, replication.ErrStaleMember
+		case rep == nil || !rep.Live():
 			return nil, nil, replication.ErrNotMember
 		}
 		for _, p := range t.Partitions() {
@@ -40,11 +44,14 @@ func (r *replicator) Log(from replication.Resume) (replication.Log, error) {
 	if from.Instance != r.region.Instance() {
 		return nil, replication.ErrInstance
 	}
-	_, p, err := r.openFor(from.Region, from.Table, from.Partition)
+	t, p, err := r.openFor(from.Region, from.Table, from.Partition)
 	if err != nil {
 		return nil, err
 	}
-	l := &changeLog{r: r, term: term, p: p, table: from.Table, follower: from.Region}
+	l := &changeLog{r: r, term: term, t: t, p: p, table: from.Table, follower: from.Region, incarnation: from.Incarnation}
+	if err := l.member(); err != nil {
+		return nil, err
+	}
 	l.Acked(from.Seq)
 	return l, nil
 }
@@ -53,9 +60,25 @@ func (r *replicator) Log(from replication.Resume) (replication.Log, error) {
 type changeLog struct {
 	r        *replicator
 	term     uint64 // in which it was opened
+	t        *region.Table
 	p        *region.Partition
 	table    string
 	follower string
+	// incarnation is of the follower's replica.
+	incarnation uint16
+}
+
+// member returns an error unless the follower is one that this region counts.
+func (l *changeLog) member() error {
+	d := l.t.Definition()
+	rep := d.Replica(l.follower)
+	switch {
+	case rep == nil || rep.Incarnation < l.incarnation:
+		return replication.ErrNotMember // or not heard of yet
+	case rep.Incarnation > l.incarnation, rep.Status == table.Stale, d.GivenUp(l.r.self):
+		return replication.ErrStaleMember
+	}
+	return nil
 }
 
 // Read is replication.Log's.
@@ -67,6 +90,9 @@ func (l *changeLog) Read(after uint64, maxBytes int) (replication.Batch, replica
 	var progress replication.Progress
 	if l.r.over(l.term) {
 		return replication.Batch{}, progress, replication.ErrNotLeader
+	}
+	if err := l.member(); err != nil {
+		return replication.Batch{}, progress, err
 	}
 	// The applied times are taken before the log is read: what they cover has been applied by then.
 	l.r.mu.Lock()
@@ -103,7 +129,7 @@ func (l *changeLog) Acked(seq uint64) {
 	l.r.mu.Lock()
 	defer l.r.mu.Unlock()
 	t := l.r.tables[l.table]
-	if t == nil || l.r.term != l.term {
+	if t == nil || l.r.term != l.term || t.incarnations[l.follower] != l.incarnation {
 		return
 	}
 	if t.acked[l.follower] == nil {

@@ -3,6 +3,7 @@ package region
 import (
 	"bytes"
 	"context"
+	"errors"
 
 	"github.com/commutatordb/commutator/internal/task"
 	"github.com/commutatordb/commutator/region/op"
@@ -68,7 +69,11 @@ func (t *Table) each(ctx context.Context, parts []*Partition, f func(context.Con
 // command itself is refused for is in the result's Err; the error says that it could not be carried out
 // (group.ErrUnknown: it may have been).
 func (t *Table) Write(ctx context.Context, c *op.Command) (op.Result, error) {
-	return t.PartitionOf(c.Key).group.Propose(ctx, c)
+	result, err := t.PartitionOf(c.Key).group.Propose(ctx, c)
+	if errors.Is(result.Err, op.ErrClosed) {
+		return op.Result{}, ErrNotActive
+	}
+	return result, err
 }
 
 // Get returns the item at key in stored form, nil for none. With strong, it is one that every write

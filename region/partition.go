@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/commutatordb/commutator/crdt"
 	"github.com/commutatordb/commutator/internal/mutant"
 	"github.com/commutatordb/commutator/internal/task"
 	"github.com/commutatordb/commutator/region/group"
@@ -25,17 +26,18 @@ type Partition struct {
 	table *Table
 	group *group.Group
 
-	state   atomic.Pointer[partition.State]   // as of the last run that the store shows
-	schema  atomic.Pointer[table.Schema]      // that the machine follows, as of then
-	cursors atomic.Pointer[map[string]uint64] // how far streams of other regions have been applied: see Table.Cursor; never changed in place
-	caught  atomic.Bool                       // see caughtUp
+	state   atomic.Pointer[partition.State]     // as of the last run that the store shows
+	schema  atomic.Pointer[table.Schema]        // that the machine follows, as of then
+	cursors atomic.Pointer[map[string]uint64]   // how far streams of other regions have been applied: see Table.Cursor; never changed in place
+	clocks  atomic.Pointer[map[string]crdt.HLC] // the newest of their writes up to there; never changed in place
+	caught  atomic.Bool                         // see caughtUp
 
 	mu       sync.Mutex
 	watchers map[chan struct{}]bool
 }
 
 func (p *Partition) config(store storage.Reader) partition.Config {
-	return partition.Config{ID: p.ID, Table: p.table.ID, Start: p.Start, End: p.End, Actor: p.table.region.Actor(), Store: store}
+	return partition.Config{ID: p.ID, Table: p.table.ID, Start: p.Start, End: p.End, Actor: p.table.actor, Store: store}
 }
 
 // publish shows what the machine has come to; it is called in the Host's loop after each run.
@@ -49,6 +51,9 @@ func (p *Partition) publish(m *partition.Machine) {
 	}
 	if cursors := m.Cursors(); p.cursors.Load() == nil || !maps.Equal(*p.cursors.Load(), cursors) {
 		p.cursors.Store(&cursors)
+	}
+	if clocks := m.Clocks(); p.clocks.Load() == nil || !maps.Equal(*p.clocks.Load(), clocks) {
+		p.clocks.Store(&clocks)
 	}
 	if old == nil || (old.Seq != state.Seq || old.Clock != state.Clock) && !mutant.On(mutant.NobodyTold) {
 		p.tell()

@@ -365,8 +365,13 @@ func (r *Region) reconcileTable(ctx context.Context, d definition) error {
 	if t == nil {
 		t = r.opening[name]
 	}
-	if t != nil && t.ID != d.ID { // deleted and made anew, by other nodes
-		if err := r.remove(ctx, t.Definition(), t); err != nil {
+	var former *Table
+	if t != nil && t.ID != d.ID {
+		if f := d.Former; f != nil && t.former.Load() == nil && t.ID == f.ID { // begun anew
+			former = t
+			delete(r.opening, name)
+			r.publish(name, nil)
+		} else if err := r.remove(ctx, t.Definition(), t); err != nil { // deleted and made anew, by other nodes
 			return err
 		}
 		t = nil
@@ -383,8 +388,19 @@ func (r *Region) reconcileTable(ctx context.Context, d definition) error {
 			}
 			return err
 		}
+		if former == nil && d.Former != nil {
+			if former, err = r.openPartitions(d.Definition, d.Former.ID, crdt.Actor(d.Former.Actor), d.Former.Partitions); err != nil {
+				return err
+			}
+		}
+		t.former.Store(former)
 		r.opening[name] = t
 		r.found(name)
+	}
+	if former = t.former.Load(); former != nil {
+		if err := r.reconcileFormer(ctx, d, t, former); err != nil {
+			return err
+		}
 	}
 	if err := t.follow(ctx, d); err != nil {
 		return err

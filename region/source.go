@@ -85,7 +85,7 @@ func (t *Table) Merge(ctx context.Context, source op.Cursor, clock crdt.HLC, del
 	if touched == nil || source.Place != nil { // a place stands in the first
 		touched = append(touched, t.partitions[0])
 	}
-	var early op.Cursor
+	early := op.Cursor{Stream: source.Stream, Clock: source.Clock, Incarnation: source.Incarnation, Part: true}
 	if mutant.On(mutant.CursorEarly) {
 		early = source
 	}
@@ -129,6 +129,19 @@ func (t *Table) cursors() map[string]uint64 {
 	for _, p := range t.partitions {
 		for stream, seq := range *p.cursors.Load() {
 			out[stream] = max(out[stream], seq)
+		}
+	}
+	return out
+}
+
+// Clock returns the newest write of a stream up to its cursor, 0 for none.
+func (t *Table) Clock(stream string) crdt.HLC { return t.clocks()[stream] }
+
+func (t *Table) clocks() map[string]crdt.HLC {
+	out := map[string]crdt.HLC{}
+	for _, p := range t.partitions {
+		for stream, h := range *p.clocks.Load() {
+			out[stream] = max(out[stream], h)
 		}
 	}
 	return out
@@ -215,8 +228,11 @@ type Snapshot struct {
 	Schema *table.Schema // that the partition followed
 
 	// What was true of the whole table before: this partition, and every one whose snapshot is taken later, holds all of it that is its.
-	Cursors map[string]uint64 // see Table.Cursor
-	Stable  crdt.HLC          // the greatest of the partitions', this one's as in State among them
+	Cursors map[string]uint64   // see Table.Cursor
+	Clocks  map[string]crdt.HLC // the streams' newest writes up to there
+	Stable  crdt.HLC            // the greatest of the partitions', this one's as in State among them
+	// Shares are the newest writes of streams of which this partition alone may have its share.
+	Shares map[string]crdt.HLC
 
 	tableID uint32
 	part    *Partition
@@ -225,20 +241,20 @@ type Snapshot struct {
 
 // Snapshot pins the partition as it stands.
 func (p *Partition) Snapshot(ctx context.Context) (*Snapshot, error) {
-	cursors, stable := p.table.cursors(), p.State().Stable
+	cursors, clocks, stable := p.table.cursors(), p.table.clocks(), p.State().Stable
 	for _, q := range p.table.partitions {
 		stable = max(stable, q.State().Stable)
 	}
 	if err := p.group.Read(ctx); err != nil {
 		return nil, err
 	}
-	s := &Snapshot{Cursors: cursors, tableID: p.table.ID, part: p, snap: p.table.region.cfg.Store.Snapshot()}
+	s := &Snapshot{Cursors: cursors, Clocks: clocks, tableID: p.table.ID, part: p, snap: p.table.region.cfg.Store.Snapshot()}
 	m, err := partition.Open(p.config(s.snap))
 	if err != nil {
 		s.Close()
 		return nil, err
 	}
-	s.State, s.Schema = m.State(), m.Schema()
+	s.State, s.Schema, s.Shares = m.State(), m.Schema(), m.Shares()
 	s.Stable = max(stable, s.State.Stable)
 	return s, nil
 }

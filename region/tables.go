@@ -149,7 +149,7 @@ func (r *Region) Delete(ctx context.Context, name string, refuse func(*table.Def
 			return ErrInUse
 		}
 		d.Status = table.Deleting
-		if own := d.Replica(r.cfg.Name); own != nil {
+		if own := d.Replica(r.cfg.Name); own != nil && own.Live() {
 			d.SetReplica(r.cfg.Name, own.Region, table.Deleting, uint64(r.Stamp()))
 		}
 		return nil
@@ -199,10 +199,12 @@ func held(d *table.Definition, region string) bool {
 type Table struct {
 	ID         uint32
 	region     *Region
+	actor      crdt.Actor // who stamps
 	def        atomic.Pointer[table.Definition]
 	partitions []*Partition // in key order, as the definition has them
 	conflicts  losses
-	revision   uint64 // of the definition in force; of reconcile alone
+	former     atomic.Pointer[Table] // what an incarnation had that was given up, while it is wanted
+	revision   uint64                // of the definition in force; of reconcile alone
 }
 
 // CatchUp waits until this node shows every write to the table that was acknowledged before the call, by whichever
@@ -314,12 +316,16 @@ func (r *Region) Tables() []*Table {
 }
 
 func (r *Region) openTable(d *table.Definition) (*Table, error) {
-	t := &Table{ID: d.ID, region: r}
+	return r.openPartitions(d, d.ID, r.actor(d.Incarnation), d.Partitions)
+}
+
+func (r *Region) openPartitions(d *table.Definition, id uint32, actor crdt.Actor, partitions []table.Partition) (*Table, error) {
+	t := &Table{ID: id, region: r, actor: actor}
 	t.def.Store(d)
-	for i, pd := range d.Partitions {
+	for i, pd := range partitions {
 		p := &Partition{ID: pd.ID, Start: pd.Start, table: t, watchers: map[chan struct{}]bool{}}
-		if i+1 < len(d.Partitions) {
-			p.End = d.Partitions[i+1].Start
+		if i+1 < len(partitions) {
+			p.End = partitions[i+1].Start
 		}
 		m, err := partition.Open(p.config(r.cfg.Store))
 		if err != nil {
@@ -451,6 +457,26 @@ func (r *Region) remove(ctx context.Context, d *table.Definition, t *Table) erro
 	if t != nil {
 		delete(r.opening, d.Schema.Name)
 		r.publish(d.Schema.Name, nil)
+	}
+	if d.Former != nil {
+		var former *Table
+		if t != nil {
+			former = t.former.Load()
+		}
+		if err := r.removeData(ctx, former, d.Former.ID, d.Former.Partitions); err != nil {
+			return err
+		}
+	}
+	if err := r.removeData(ctx, t, d.ID, d.Partitions); err != nil {
+		return err
+	}
+	r.removed[d.ID] = true
+	return nil
+}
+
+// removeData removes partitions' groups and rows; t is nil where they are not open.
+func (r *Region) removeData(ctx context.Context, t *Table, id uint32, of []table.Partition) error {
+	if t != nil {
 		for _, p := range t.partitions {
 			if err := r.host.Remove(ctx, p.group); err != nil && !errors.Is(err, group.ErrGone) {
 				return err
@@ -458,8 +484,8 @@ func (r *Region) remove(ctx context.Context, d *table.Definition, t *Table) erro
 			p.tell()
 		}
 	}
-	partitions := make([]uint64, len(d.Partitions))
-	for i, p := range d.Partitions {
+	partitions := make([]uint64, len(of))
+	for i, p := range of {
 		partitions[i] = p.ID
 		if t == nil { // left by a crash
 			if err := r.host.Forget(ctx, p.ID); err != nil {
@@ -467,11 +493,7 @@ func (r *Region) remove(ctx context.Context, d *table.Definition, t *Table) erro
 			}
 		}
 	}
-	if err := r.removeRows([]uint32{d.ID}, partitions); err != nil {
-		return err
-	}
-	r.removed[d.ID] = true
-	return nil
+	return r.removeRows([]uint32{id}, partitions)
 }
 
 // removeRows deletes all rows of tables and of partitions.
@@ -510,11 +532,8 @@ var (
 
 // removeLeftovers removes what this node has of tables that the catalog does not have: they were deleted while it was
 // not running, or it was stopped while it removed them. Ids are never given twice, so what is not in the catalog now
-// never will be, or is not here yet. The only node of a region takes a table's row away last, and has no leftovers.
+// never will be, or is not here yet.
 func (r *Region) removeLeftovers(ctx context.Context) error {
-	if !r.several {
-		return nil
-	}
 	defs, err := r.catalog.definitions()
 	if err != nil {
 		return err
@@ -524,6 +543,12 @@ func (r *Region) removeLeftovers(ctx context.Context) error {
 		tables[d.ID] = true
 		for _, p := range d.Partitions {
 			partitions[p.ID] = true
+		}
+		if f := d.Former; f != nil {
+			tables[f.ID] = true
+			for _, p := range f.Partitions {
+				partitions[p.ID] = true
+			}
 		}
 	}
 	goneTables, err := stored(r.cfg.Store, recordsOf)

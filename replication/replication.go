@@ -54,6 +54,20 @@ type Resume struct {
 	Instance  uint64 // of the origin, as the asker knows it
 	Partition uint64 // of the origin
 	Seq       uint64 // the last change applied
+	// Incarnation is of the asker's replica. One that the origin knows to be given up is refused.
+	Incarnation uint16
+}
+
+// RelayRequest asks for what a region has of another's writes that may not be everywhere: of one that the regions go on without. The
+// answer is as that to a SeedRequest, of whole states and of deltas, in no order.
+type RelayRequest struct {
+	Region    string // who asks
+	Table     string // global id
+	Partition uint64 // of whom is asked
+	// Of is whose writes, of incarnations before Incarnation. Who is asked has to have shut those out, or it refuses: what it answers is
+	// all that it will ever have.
+	Of          string
+	Incarnation uint16
 }
 
 // Tables is what regions tell each other of their global tables.
@@ -79,6 +93,10 @@ var (
 	ErrNoTable = errors.New("replication: no such table or partition here")
 	// ErrNotMember: the table has no replica in the region that asks.
 	ErrNotMember = errors.New("replication: the table has no replica in that region")
+	// ErrStaleMember: the regions have gone on without what asks, or is asked for. Its region has to begin anew.
+	ErrStaleMember = errors.New("replication: the other regions have given up that incarnation of the replica")
+	// ErrNotYet: the region has not come so far. Ask again.
+	ErrNotYet = errors.New("replication: the region has not come so far yet")
 	// ErrNotLeader: another node of the region answers for it, or none at present. Ask another, or later.
 	ErrNotLeader = errors.New("replication: this node does not answer for its region")
 	// ErrRequest: what was asked for is beyond what may be asked for.
@@ -96,6 +114,9 @@ type Source interface {
 	// Seed hands the items of a partition, as it stood at one moment at or after the call, to send: see SeedPart. It returns
 	// ErrNoTable, ErrInstance or ErrNotMember.
 	Seed(ctx context.Context, q SeedRequest, send func(SeedPart) error) error
+	// Relay hands all changes that hold writes of a region to send; the first part says how far its streams were applied. It returns
+	// ErrNotYet.
+	Relay(ctx context.Context, q RelayRequest, send func(SeedPart) error) error
 	Copy
 }
 
@@ -124,6 +145,8 @@ type Peer interface {
 	Follow(ctx context.Context, from Resume, sink Sink) error
 	// Seed is Source's, the other way round.
 	Seed(ctx context.Context, q SeedRequest, receive func(SeedPart) error) error
+	// Relay is Source's, the other way round.
+	Relay(ctx context.Context, q RelayRequest, receive func(SeedPart) error) error
 	Copy
 }
 

@@ -30,6 +30,8 @@ type Origin struct {
 	Seq     uint64            // of the partition
 	Clock   crdt.HLC          // the origin's
 	Cursors map[string]uint64 // StreamName -> how far the origin had applied it
+	// Clocks are of their newest writes up to there, and Shares of those of which the partition alone may have its share.
+	Clocks, Shares map[string]crdt.HLC
 	// Stable is up to where the partition had folded: what it no longer had then, nobody may take for unseen.
 	Stable crdt.HLC
 
@@ -99,6 +101,14 @@ func Earlier(a, b Origin) Origin {
 	for stream, seq := range a.Cursors {
 		if other, ok := b.Cursors[stream]; ok {
 			out.Cursors[stream] = min(seq, other)
+		}
+	}
+	for stream, h := range a.Clocks {
+		if other, ok := b.Clocks[stream]; ok {
+			if out.Clocks == nil {
+				out.Clocks = map[string]crdt.HLC{}
+			}
+			out.Clocks[stream] = min(h, other)
 		}
 	}
 	return out

@@ -2,6 +2,7 @@ package replication
 
 import (
 	"slices"
+	"strconv"
 
 	"github.com/commutatordb/commutator/crdt"
 	"github.com/commutatordb/commutator/internal/mutant"
@@ -18,7 +19,18 @@ type Stability struct {
 	members []string            // other regions, all that count
 	streams map[string][]uint64 // member -> its partitions
 	heard   map[string]Progress // StreamName-like key -> latest progress, applied
+	fences  map[string]bool     // FenceName -> this region has settled it
 }
+
+// FenceName is what stands in a Progress's Applied, with crdt.MaxHLC, for what is left of a region's incarnations before a given one:
+// the origin has all that any region has of their writes, and no region will ever have more.
+func FenceName(region string, incarnation uint16) string {
+	return region + "#" + strconv.FormatUint(uint64(incarnation), 10)
+}
+
+// SetFences says, by FenceName, which regions' incarnations were given up, and of which this region has all. While any member has
+// not, nothing is stable beyond what was: what such an incarnation wrote may still arrive, and it waits for nobody.
+func (s *Stability) SetFences(settled map[string]bool) { s.fences = settled }
 
 // NewStability returns a Stability that has heard nothing yet, so that nothing is stable.
 func NewStability(own string) *Stability {
@@ -56,6 +68,11 @@ func (s *Stability) Applied() map[string]crdt.HLC {
 			out[region] = h
 		}
 	}
+	for name, settled := range s.fences {
+		if settled {
+			out[name] = crdt.MaxHLC
+		}
+	}
 	return out
 }
 
@@ -83,6 +100,11 @@ func (s *Stability) clock(region string) (crdt.HLC, bool) {
 // has not been heard from. A region without others is stable up to its own clock.
 func (s *Stability) Stable(clock crdt.HLC) crdt.HLC {
 	stable := clock
+	for _, settled := range s.fences {
+		if !settled && !mutant.On(mutant.FoldUnsettled) {
+			return 0
+		}
+	}
 	for _, member := range s.members {
 		if mutant.On(mutant.StableWithoutMember) && member == slices.Max(s.members) {
 			continue
@@ -100,6 +122,11 @@ func (s *Stability) Stable(clock crdt.HLC) crdt.HLC {
 			}
 			// The member's own writes, and this region's and every other's as the member has applied them.
 			stable = min(stable, p.Clock, p.Applied[s.own])
+			for name := range s.fences {
+				if p.Applied[name] == 0 && !mutant.On(mutant.FoldUnsettled) {
+					return 0
+				}
+			}
 			for _, other := range s.members {
 				if other != member && !mutant.On(mutant.StableWithoutApplied) {
 					stable = min(stable, p.Applied[other])

@@ -2,6 +2,7 @@ package table
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -36,7 +37,7 @@ type Definition struct {
 
 	// Version orders definitions of one global table over all regions: the HLC of the change that made
 	// it. The greatest wins, whole, except for what is a replica's own (ID, UUID, Status, Tags,
-	// DeletionProtection, Partitions, Policy, StreamPolicy, Insights, Kinesis, Disassociable, Leaving, SettingsMode). Two regions may come to the same one: see Take.
+	// DeletionProtection, Partitions, Incarnation, Former, Settled, Policy, StreamPolicy, Insights, Kinesis, Disassociable, Leaving, SettingsMode). Two regions may come to the same one: see Take.
 	Version uint64
 
 	// Replicas lists the regions of a global table, this one among them, sorted by region; empty for a
@@ -48,6 +49,15 @@ type Definition struct {
 
 	// Disassociable says that this region's replica is not protected against being let go.
 	Disassociable bool `json:",omitempty"`
+
+	// Incarnation is of what this region has: its replica's in Replicas, unless the others have given that one up since.
+	Incarnation uint16 `json:",omitempty"`
+
+	// Former is what this region had as an incarnation that was given up, until all that it alone had written is made again.
+	Former *Former `json:",omitempty"`
+
+	// Settled lists the fences up to which this region has all that anybody has: see Fence.
+	Settled []Fence `json:",omitempty"`
 
 	// Leaving says that this region's replica, which is DELETING to the others, keeps its data and becomes a table of its own.
 	Leaving bool `json:",omitempty"`
@@ -80,9 +90,27 @@ type Replica struct {
 	Region string
 	Status Status // CREATING until it holds every item, DELETING until it is gone, then GONE
 
-	// Version is the HLC of the change that gave it this status. Where definitions meet, each replica's
-	// newest status stands.
+	// Version is the HLC of the change that gave it this status. Where definitions meet, the newest status of each replica's greatest
+	// incarnation stands.
 	Version uint64
+
+	// Incarnation tells a replica from what its region had under the same name before the others gave that up.
+	Incarnation uint16 `json:",omitempty"`
+}
+
+// Former is the data of an incarnation that was given up. Nothing is written there any more.
+type Former struct {
+	ID         uint32 // of the table, as Definition has it
+	Actor      uint32 // who stamped
+	Partitions []Partition
+}
+
+// Fence says that of a region's writes only those of an incarnation are taken, or of a later one. What earlier ones have written is what the
+// other regions have of it among them, and no more is to come: once each of them has settled that it has all of it, nobody waits for it
+// to fold.
+type Fence struct {
+	Region      string
+	Incarnation uint16
 }
 
 // Status is the state of a table, an index or a replica, spelled as the API spells it.
@@ -97,6 +125,10 @@ const (
 
 	// CreationFailed is a replica's that could not be made: its region has another table of that name.
 	CreationFailed Status = "CREATION_FAILED"
+
+	// Stale is a replica's that the others have given up, since its region was away for too long: nobody waits for it, and it begins
+	// anew as another incarnation.
+	Stale Status = "STALE"
 
 	// Gone is a replica's that is no more. It is kept so that an older word of it is not believed, and
 	// is shown to nobody.
@@ -210,7 +242,9 @@ func Split(id uint64, n int) []Partition {
 }
 
 // Live tells whether the replica counts: it is there, or on its way to be.
-func (r *Replica) Live() bool { return r.Status != Gone && r.Status != CreationFailed }
+func (r *Replica) Live() bool {
+	return r.Status != Gone && r.Status != CreationFailed && r.Status != Stale
+}
 
 // Others returns the live replicas in regions other than the named one.
 func (d *Definition) Others(region string) []Replica {
@@ -233,7 +267,86 @@ func (d *Definition) SetReplica(own, region string, status Status, version uint6
 		r = d.Replica(region)
 	}
 	r.Status, r.Version = status, max(version, r.Version+1)
+	d.follow(own)
+}
+
+// follow brings what follows from the replicas in line with them.
+func (d *Definition) follow(own string) {
 	d.Schema.Solo = len(d.Others(own)) == 0
+	d.Schema.Fences = nil
+	for _, r := range d.Replicas {
+		if r.Incarnation > 0 {
+			d.Schema.Fences = append(d.Schema.Fences, Fence{r.Region, r.Incarnation})
+		}
+	}
+	d.Schema.Closed = d.GivenUp(own)
+}
+
+// GiveUp has the regions go on without another's replica, which is STALE from now on. What its region has is of an incarnation that
+// nobody listens to any more.
+func (d *Definition) GiveUp(own, region string, version uint64) {
+	d.Replica(region).Incarnation++
+	d.SetReplica(own, region, Stale, version)
+}
+
+// GivenUp tells whether the others have given up what the named region, whose definition this is, has of the table.
+func (d *Definition) GivenUp(own string) bool {
+	r := d.Replica(own)
+	return r != nil && r.Incarnation > d.Incarnation
+}
+
+// MayGiveUp tells whether the regions that are left without another may go on by themselves: most of all that were not taken away, or
+// half of them with the first by name among them. So two sides that cannot reach each other never both do.
+func (d *Definition) MayGiveUp(region string) bool {
+	all, left, first := 0, 0, false
+	for _, r := range d.Replicas {
+		if r.Status == Gone || r.Status == CreationFailed {
+			continue
+		}
+		stays := r.Live() && r.Region != region
+		if all++; stays {
+			left++
+		}
+		first = first || all == 1 && stays
+	}
+	return 2*left > all || 2*left == all && first
+}
+
+// Last tells whether every replica was given up, each by another, and the named region's, which is one of them, is the one that goes on:
+// the one that was given up last.
+func (d *Definition) Last(own string) bool {
+	r := d.Replica(own)
+	for i := range d.Replicas {
+		o := &d.Replicas[i]
+		if o.Region != own && (o.Live() || o.Status == Stale && cmp.Or(cmp.Compare(o.Version, r.Version), cmp.Compare(o.Region, r.Region)) > 0) {
+			return false
+		}
+	}
+	return r.Status == Stale
+}
+
+// IsSettled tells whether a region, whose definition this is, has settled a fence.
+func (d *Definition) IsSettled(f Fence) bool {
+	return slices.ContainsFunc(d.Settled, func(s Fence) bool { return s.Region == f.Region && s.Incarnation >= f.Incarnation })
+}
+
+// Settle notes that the region whose definition this is has all that anybody has of what a fence shuts out.
+func (d *Definition) Settle(f Fence) {
+	d.Settled = slices.DeleteFunc(slices.Clone(d.Settled), func(s Fence) bool { return s.Region == f.Region && s.Incarnation <= f.Incarnation })
+	d.Settled = append(d.Settled, f)
+	slices.SortFunc(d.Settled, func(a, b Fence) int { return strings.Compare(a.Region, b.Region) })
+}
+
+// Renew makes the definition, which is the named region's own, that of its next incarnation, which is empty: what it had is kept as the
+// former one. What was begun by an incarnation that never became ACTIVE is not: nobody could write there.
+func (d *Definition) Renew(own string, actor uint32, id uint32, partitions []Partition, version uint64) {
+	r := d.Replica(own)
+	if d.Former == nil && r != nil {
+		d.Former = &Former{ID: d.ID, Actor: actor, Partitions: d.Partitions}
+	}
+	d.ID, d.Partitions, d.Settled, d.Status = id, partitions, nil, Creating
+	d.Incarnation = r.Incarnation
+	d.SetReplica(own, own, Creating, version)
 }
 
 // Take brings the definition, which is the named region's own, up to what another region's says: the
@@ -244,7 +357,7 @@ func (d *Definition) Take(own string, theirs *Definition) bool {
 	if theirs.Version > d.Version || theirs.Version == d.Version && bytes.Compare(theirs.shared(), d.shared()) > 0 {
 		old := d.Schema
 		d.Schema = theirs.Schema.Clone()
-		d.Schema.Solo = old.Solo
+		d.Schema.Solo, d.Schema.Closed, d.Schema.Fences = old.Solo, old.Closed, old.Fences
 		// Filling an index, and removing one, is each region's own work.
 		d.Schema.Indexes = slices.DeleteFunc(d.Schema.Indexes, func(x Index) bool { return x.Deleting && !old.has(&x) })
 		for i := range d.Schema.Indexes {
@@ -263,16 +376,24 @@ func (d *Definition) Take(own string, theirs *Definition) bool {
 	for _, r := range theirs.Replicas {
 		have := d.Replica(r.Region)
 		switch {
-		case have == nil || r.Version > have.Version:
-			d.SetReplica(own, r.Region, r.Status, r.Version)
+		case have == nil:
+			d.Replicas = append(d.Replicas, r)
+			slices.SortFunc(d.Replicas, func(a, b Replica) int { return strings.Compare(a.Region, b.Region) })
 			changed = true
-		case r.Version == have.Version && r.Status > have.Status:
-			have.Status = r.Status
-			d.Schema.Solo = len(d.Others(own)) == 0
+		case r.after(have):
+			*have = r
 			changed = true
 		}
 	}
+	if changed {
+		d.follow(own)
+	}
 	return changed
+}
+
+// after orders what is said of one replica. Of two words of one version every region takes the same.
+func (r *Replica) after(o *Replica) bool {
+	return cmp.Or(cmp.Compare(r.Incarnation, o.Incarnation), cmp.Compare(r.Version, o.Version), cmp.Compare(r.Status, o.Status)) > 0
 }
 
 // shared returns all that Version orders, as bytes that are equal where it is.
@@ -281,7 +402,7 @@ func (d *Definition) shared() []byte {
 		Schema: d.Schema.Clone(), Billing: d.Billing, Throughput: d.Throughput, OnDemand: d.OnDemand, Warm: d.Warm, Scaled: d.Scaled,
 		OnDemandSince: d.OnDemandSince, Class: d.Class, ClassChanged: d.ClassChanged, Stream: d.Stream, SSE: d.SSE, TTL: d.TTL, Scaling: d.Scaling, Overrides: d.Overrides,
 	}
-	s.Schema.Solo = false
+	s.Schema.Solo, s.Schema.Closed, s.Schema.Fences = false, false, nil
 	s.Schema.Indexes = slices.DeleteFunc(s.Schema.Indexes, func(x Index) bool { return x.Deleting })
 	for i := range s.Schema.Indexes {
 		s.Schema.Indexes[i].ID, s.Schema.Indexes[i].Backfilling = 0, false
@@ -297,6 +418,7 @@ func (d *Definition) shared() []byte {
 func (d *Definition) Bare() {
 	d.Tags, d.DeletionProtection, d.Restore, d.Policy, d.StreamPolicy, d.Insights, d.Kinesis = nil, false, nil, nil, nil, nil, nil
 	d.Disassociable, d.Leaving, d.SettingsMode = false, false, ""
+	d.Incarnation, d.Former, d.Settled = 0, nil, nil
 }
 
 // Leave makes the definition, which is the named region's own, that of a table of this region alone, with what was in force here.
@@ -304,7 +426,7 @@ func (d *Definition) Bare() {
 func (d *Definition) Leave(own, globalID string) {
 	*d = *d.In(own).Clone()
 	d.GlobalID, d.Replicas, d.Overrides, d.Disassociable, d.Leaving = globalID, nil, nil, false, false
-	d.Schema.Solo = true
+	d.Schema.Solo, d.Schema.Fences, d.Settled = true, nil, nil
 }
 
 // Clone returns a copy to change: nothing that may be changed in place is shared.
@@ -315,11 +437,19 @@ func (d *Definition) Clone() *Definition {
 	c.Insights, c.Kinesis, c.Scaling = slices.Clone(d.Insights), slices.Clone(d.Kinesis), slices.Clone(d.Scaling)
 	c.Overrides = cloneOverrides(d.Overrides)
 	c.Schema = d.Schema.Clone()
-	c.Tags, c.Replicas, c.Partitions = slices.Clone(d.Tags), slices.Clone(d.Replicas), slices.Clone(d.Partitions)
-	for i := range c.Partitions {
-		c.Partitions[i].Start = slices.Clone(c.Partitions[i].Start)
+	c.Tags, c.Replicas, c.Settled, c.Partitions = slices.Clone(d.Tags), slices.Clone(d.Replicas), slices.Clone(d.Settled), clonePartitions(d.Partitions)
+	if c.Former = clonePointer(d.Former); c.Former != nil {
+		c.Former.Partitions = clonePartitions(d.Former.Partitions)
 	}
 	return &c
+}
+
+func clonePartitions(p []Partition) []Partition {
+	p = slices.Clone(p)
+	for i := range p {
+		p[i].Start = slices.Clone(p[i].Start)
+	}
+	return p
 }
 
 func clonePointer[T any](p *T) *T {
@@ -337,6 +467,6 @@ func (s Schema) Clone() Schema {
 		x := &s.Indexes[i]
 		x.Hash, x.Range, x.Include = slices.Clone(x.Hash), slices.Clone(x.Range), slices.Clone(x.Include)
 	}
-	s.Modes.Attributes = slices.Clone(s.Modes.Attributes)
+	s.Modes.Attributes, s.Fences = slices.Clone(s.Modes.Attributes), slices.Clone(s.Fences)
 	return s
 }

@@ -22,11 +22,11 @@ func full() *Definition {
 				ID: 1, Name: "x", Global: true, Hash: []Attribute{{"a", item.KindS}}, Range: []Attribute{{"b", item.KindN}},
 				Projection: ProjectInclude, Include: []string{"c"}, Backfilling: true, Throughput: Throughput{1, 2},
 			}},
-			Modes: Modes{Merge, []AttributeMode{{"n", LastWriterWins}}},
+			Modes: Modes{Merge, []AttributeMode{{"n", LastWriterWins}}}, Fences: []Fence{{"us-east-1", 1}}, Closed: true,
 		},
 		Throughput: Throughput{3, 4}, OnDemand: Throughput{5, 6}, Class: "STANDARD_INFREQUENT_ACCESS", DeletionProtection: true,
 		Tags: []Tag{{"k", "v"}}, Stream: &Stream{true, "NEW_IMAGE", "label"}, SSE: &SSE{true, "KMS", "key"}, Version: 9,
-		Replicas: []Replica{{"us-east-1", Active, 5}}, Partitions: []Partition{{ID: 4, Start: Key{1}}}, Restore: &RestoreSummary{"b", "s", 8, true, 2},
+		Replicas: []Replica{{"us-east-1", Active, 5, 1}}, Incarnation: 1, Former: &Former{3, 4, []Partition{{ID: 5, Start: Key{1}}}}, Settled: []Fence{{"eu-west-1", 1}}, Partitions: []Partition{{ID: 4, Start: Key{1}}}, Restore: &RestoreSummary{"b", "s", 8, true, 2},
 		Policy: &Policy{"{}", "r"}, StreamPolicy: &Policy{"{}", "r"}, Insights: []Insight{{"x", true, true, 1, 1}}, Kinesis: []KinesisDestination{{"arn", "MILLISECOND"}},
 		Overrides: []Override{{"us-east-1", 1, 2, "STANDARD", 3, "k", []IndexOverride{{"x", 4, 5}}}}, Disassociable: true, Leaving: true, SettingsMode: "ENABLED",
 		Scaling: []Scaling{{Region: "us-east-1", Index: "x", Min: 1, Max: 2, Role: "r", Policy: ScalingPolicy{"p", 70, 1, 2, true}}},
@@ -60,7 +60,7 @@ func scramble(t *testing.T, path string, v reflect.Value) {
 		v.SetFloat(v.Float() + 1)
 	case reflect.Int64:
 		v.SetInt(v.Int() + 1)
-	case reflect.Uint8, reflect.Uint32, reflect.Uint64:
+	case reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
 		v.SetUint(v.Uint() + 1)
 	default:
 		t.Fatalf("%s: a %v", path, v.Kind())

@@ -65,6 +65,22 @@ type Schema struct {
 	// Solo is true while the table has no replica in another region: no write can meet one that it has
 	// not seen, so every record is stored folded.
 	Solo bool
+
+	// Fences are for regions whose earlier incarnations nothing is taken from any more.
+	Fences []Fence `json:",omitempty"`
+
+	// Closed says that nothing is written here any more: the other regions have given up what this one has.
+	Closed bool `json:",omitempty"`
+}
+
+// Fenced tells whether nothing is taken any more from an incarnation of a region.
+func (s *Schema) Fenced(region string, incarnation uint16) bool {
+	for _, f := range s.Fences {
+		if f.Region == region {
+			return incarnation < f.Incarnation
+		}
+	}
+	return false
 }
 
 // Mode is how writes of several regions meet.

@@ -52,6 +52,8 @@ const (
 	CursorEarly        Name = "cursor-early"
 	ClocksApart        Name = "clocks-apart"
 	RunLeftOut         Name = "run-left-out"
+	FencedTaken        Name = "fenced-taken"
+	NotMadeAgain       Name = "not-made-again"
 )
 
 // In crdt.
@@ -75,6 +77,8 @@ const (
 	GapAccepted          Name = "gap-accepted"
 	ResumeTooFar         Name = "resume-too-far"
 	AckTooFar            Name = "ack-too-far"
+	SettledAlone         Name = "settled-alone"
+	FoldUnsettled        Name = "fold-unsettled"
 	TrimUnacked          Name = "trim-unacked"
 	FutureApplied        Name = "future-applied"
 	WireSumIgnored       Name = "wire-sum-ignored"

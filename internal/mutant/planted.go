@@ -52,6 +52,9 @@ var Planted = []Bug{
 	{Name: RunLeftOut, Breaks: "a page of an index ends where the first of its partitions' rows do", Check: "a page is the same over any partitions", Package: "region", Test: "TestAPageIsTheSameOverAnyPartitions"},
 	{Name: ConflictsForgotten, Breaks: "a lost write leaves no conflict record", Check: "an acknowledged write that lost is on record", Package: "region/partition", Test: "TestConflictsAreKeptWhereTheLosingWriteWasAcknowledged"},
 
+	{Name: FencedTaken, Breaks: "what an incarnation ships that was given up is still merged", Check: "what is shown is the merge of all changes"},
+	{Name: NotMadeAgain, Breaks: "what an incarnation had written that was given up is not made again", Check: "acknowledged writes are among the changes"},
+
 	{Name: TieByArrival, Breaks: "of writes with one time, the first to arrive wins", Check: "regions come to be equal"},
 	{Name: OlderWins, Breaks: "of two writes that had not seen each other the one that is here already wins, not the later", Check: "regions come to be equal"},
 	{Name: CountTwice, Breaks: "a fold takes up a counter's sum and keeps it too", Check: "counters add up"},
@@ -69,6 +72,8 @@ var Planted = []Bug{
 	{Name: ResumeTooFar, Breaks: "a stream is resumed one change too far", Check: "regions come to be equal"},
 	{Name: AckTooFar, Breaks: "an acknowledgement counts for one change more", Check: "no region has to be seeded again"},
 	{Name: TrimUnacked, Breaks: "the change log is cut without waiting for acknowledgements", Check: "no region has to be seeded again"},
+	{Name: SettledAlone, Breaks: "a region settles what was given up without asking the others for what they have of it", Check: "regions come to be equal"},
+	{Name: FoldUnsettled, Breaks: "regions fold past one that they go on without before each has what any has of its writes", Check: "what is shown is the merge of all changes"},
 	{Name: FutureApplied, Breaks: "writes stamped in the future are merged at once", Check: "nothing is merged that is stamped too far ahead"},
 	{Name: WireSumIgnored, Breaks: "the checksum of a message between regions is not checked", Check: "flipped bits on the wire are found", Package: "test/rot", Test: "TestADamagedMessageIsRefusedOrHarmless"},
 	{Name: DigestsAgree, Breaks: "digests of leaves are not held against each other", Check: "copies that were made different are found", Package: "node", Test: "TestCopiesThatWereMadeDifferentAreFoundAndRepaired"},

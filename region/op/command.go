@@ -32,6 +32,7 @@ const (
 	Alter   Kind = 8  // the partition follows another schema from here on
 	Catalog Kind = 9  // a row of the region's catalog is written
 	Reindex Kind = 10 // rows of a new index are written for the items from Key on
+	Rebase  Kind = 12 // Deltas hold records that an incarnation of this region left which was given up: its own writes are made again
 	Held    Kind = 11 // Deltas of another region are held for being stamped too far ahead: it is noted
 )
 
@@ -47,9 +48,11 @@ type Command struct {
 	Update    *expr.Update    // Update
 	Condition *expr.Condition // Put, Update, Delete: nil for none
 
-	Deltas  []Delta  // Merge, Restore, Held
+	Deltas  []Delta  // Merge, Restore, Held, Rebase
 	Source  Cursor   // Merge
 	Observe crdt.HLC // Merge: the origin's clock, above which this one's is lifted; 0 for none
+
+	Lost crdt.Dot // Rebase: who wrote, and up to when the others have it
 
 	Stable crdt.HLC // Fold: everything up to here is stable
 	Trim   uint64   // Fold: change-log entries up to here are needed by nobody
@@ -70,7 +73,7 @@ type Command struct {
 // Delta is what one write, or one whole item, adds to a partition.
 type Delta struct {
 	Key   table.Key
-	State []byte // a crdt.Record's encoding (Merge), or an item's stored form (Restore)
+	State []byte // a crdt.Record's encoding (Merge, Held, Rebase), or an item's stored form (Restore)
 }
 
 // Cursor is how far one stream of another region's change log has been applied.
@@ -81,6 +84,14 @@ type Cursor struct {
 	// Place, if not empty, is how far a copy of that partition has come instead, in the words of whoever copies. It is kept until
 	// the stream has a cursor.
 	Place []byte
+
+	// Clock is of the newest write that comes with this, 0 for none.
+	Clock crdt.HLC
+	// Incarnation is of the origin. What is fenced off is refused.
+	Incarnation uint16
+	// Part says that other partitions have shares of the batch, too, and one of those says of all how far the stream has come: Seq
+	// and Place mean nothing here.
+	Part bool
 }
 
 // Alone tells whether the command must find everything before it in the store: it reads more than the
@@ -93,7 +104,8 @@ func (c *Command) Alone() bool { return c.Kind == Fold || c.Kind == Reindex }
 //	  Put              condition, key, item to the end
 //	  Update           condition, key, update
 //	  Delete, Expire   condition, key
-//	  Merge, Restore, Held   stream, seq, place, observe, count, (key, state)...
+//	  Merge, Restore, Held   stream, seq, place, clock, 2 * incarnation + 1 for a part, observe, count, (key, state)...
+//	  Rebase           clock, actor, count, (key, state)...
 //	  Fold             stable (8), trim, limit
 //	  Alter            schema as JSON to the end, behind 1 and its revision if it has one
 //	  Reindex          key, index, limit
@@ -128,11 +140,17 @@ func (c *Command) Append(dst []byte) []byte {
 		dst = appendBytes(dst, []byte(c.Source.Stream))
 		dst = binary.AppendUvarint(dst, c.Source.Seq)
 		dst = appendBytes(dst, c.Source.Place)
-		dst = binary.AppendUvarint(dst, uint64(c.Observe))
-		dst = binary.AppendUvarint(dst, uint64(len(c.Deltas)))
-		for i := range c.Deltas {
-			dst = appendBytes(appendBytes(dst, c.Deltas[i].Key), c.Deltas[i].State)
+		dst = binary.AppendUvarint(dst, uint64(c.Source.Clock))
+		incarnation := 2 * uint64(c.Source.Incarnation)
+		if c.Source.Part {
+			incarnation++
 		}
+		dst = binary.AppendUvarint(dst, incarnation)
+		dst = binary.AppendUvarint(dst, uint64(c.Observe))
+		dst = appendDeltas(dst, c.Deltas)
+	case Rebase:
+		dst = binary.AppendUvarint(binary.AppendUvarint(dst, uint64(c.Lost.HLC)), uint64(c.Lost.Actor))
+		dst = appendDeltas(dst, c.Deltas)
 	case Fold:
 		dst = binary.BigEndian.AppendUint64(dst, uint64(c.Stable))
 		dst = binary.AppendUvarint(binary.AppendUvarint(dst, c.Trim), uint64(c.Limit))
@@ -157,6 +175,14 @@ func (c *Command) Append(dst []byte) []byte {
 		}
 	default:
 		panic(fmt.Sprintf("op: unknown command kind %d", c.Kind))
+	}
+	return dst
+}
+
+func appendDeltas(dst []byte, deltas []Delta) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(deltas)))
+	for i := range deltas {
+		dst = appendBytes(appendBytes(dst, deltas[i].Key), deltas[i].State)
 	}
 	return dst
 }
@@ -193,10 +219,18 @@ func Decode(b []byte) (*Command, error) {
 		if place := d.bytes(); len(place) > 0 {
 			c.Source.Place = place
 		}
+		c.Source.Clock = crdt.HLC(d.uvarint())
+		incarnation := d.uvarint()
+		c.Source.Incarnation, c.Source.Part = uint16(incarnation/2), incarnation%2 == 1
+		d.bad = d.bad || incarnation/2 > math.MaxUint16
 		c.Observe = crdt.HLC(d.uvarint())
-		for n := d.uvarint(); n > 0 && !d.bad; n-- {
-			c.Deltas = append(c.Deltas, Delta{d.bytes(), d.bytes()})
-		}
+		c.Deltas = d.deltas()
+	case Rebase:
+		c.Lost.HLC = crdt.HLC(d.uvarint())
+		actor := d.uvarint()
+		c.Lost.Actor = crdt.Actor(actor)
+		d.bad = d.bad || actor > math.MaxUint32
+		c.Deltas = d.deltas()
 	case Fold:
 		if len(d.b) < 8 {
 			return nil, ErrEncoding
@@ -264,6 +298,19 @@ func (d *decoder) bytes() []byte {
 	}
 	out := d.b[:n:n]
 	d.b = d.b[n:]
+	return out
+}
+
+func (d *decoder) incarnation() uint16 {
+	v := d.uvarint()
+	d.bad = d.bad || v > math.MaxUint16
+	return uint16(v)
+}
+
+func (d *decoder) deltas() (out []Delta) {
+	for n := d.uvarint(); n > 0 && !d.bad; n-- {
+		out = append(out, Delta{d.bytes(), d.bytes()})
+	}
 	return out
 }
 

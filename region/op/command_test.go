@@ -65,11 +65,16 @@ func commands(t *rapid.T) *Command {
 	case Delete, Expire:
 		c.Condition, c.Key = conditions(t), some.Draw(t, "key")
 	case Merge, Restore, Held:
-		c.Source = Cursor{Stream: rapid.String().Draw(t, "stream"), Seq: rapid.Uint64().Draw(t, "seq")}
+		c.Source = Cursor{Stream: rapid.String().Draw(t, "stream"), Seq: rapid.Uint64().Draw(t, "seq"), Clock: hlc.Draw(t, "clock"), Incarnation: rapid.Uint16().Draw(t, "incarnation"), Part: rapid.Bool().Draw(t, "part")}
 		if rapid.Bool().Draw(t, "copied") {
 			c.Source.Place = some.Draw(t, "place")
 		}
 		c.Observe = hlc.Draw(t, "observe")
+		for range rapid.IntRange(0, 4).Draw(t, "deltas") {
+			c.Deltas = append(c.Deltas, Delta{some.Draw(t, "key"), some.Draw(t, "state")})
+		}
+	case Rebase:
+		c.Lost = crdt.Dot{HLC: hlc.Draw(t, "lost"), Actor: crdt.Actor(rapid.Uint32().Draw(t, "actor"))}
 		for range rapid.IntRange(0, 4).Draw(t, "deltas") {
 			c.Deltas = append(c.Deltas, Delta{some.Draw(t, "key"), some.Draw(t, "state")})
 		}

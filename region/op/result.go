@@ -29,6 +29,14 @@ type Loss struct {
 	Winner, Loser crdt.Actor
 }
 
+// Errors of a command that this partition does not take any more.
+var (
+	// ErrFenced: it brings writes of an incarnation of a region that was given up.
+	ErrFenced = errors.New("op: the other regions have gone on without who wrote this")
+	// ErrClosed: what is here is of an incarnation that was given up. Its region begins anew.
+	ErrClosed = errors.New("op: the other regions have gone on without this one, which begins anew")
+)
+
 // ConditionFailed says that a command's condition did not hold.
 type ConditionFailed struct {
 	Item []byte // the item it was held against, stored form; nil for none

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/commutatordb/commutator/crdt"
 	"github.com/commutatordb/commutator/internal/mutant"
@@ -16,6 +17,10 @@ import (
 // twice, or late, changes nothing. The stream's cursor moves in the same batch.
 func (m *Machine) merge(c *op.Command, b *storage.Batch) op.Result {
 	var result op.Result
+	if origin, _, _ := strings.Cut(c.Source.Stream, "/"); len(c.Deltas) > 0 && m.schema.Fenced(origin, c.Source.Incarnation) && !mutant.On(mutant.FencedTaken) {
+		result.Err = op.ErrFenced
+		return result
+	}
 	m.observe(c.Observe)
 	for i := range c.Deltas {
 		if mutant.On(mutant.MergeSkipsDelta) && i > 0 && i == len(c.Deltas)-1 {
@@ -52,6 +57,11 @@ func (m *Machine) merge(c *op.Command, b *storage.Batch) op.Result {
 
 // mark keeps how far a stream has been applied, or a copy of its partition has come.
 func (m *Machine) mark(source op.Cursor, b *storage.Batch) {
+	if source.Part {
+		m.lift(m.shares, metaShare, source, b)
+		return
+	}
+	m.lift(m.clocks, metaClock, source, b)
 	if len(source.Place) > 0 {
 		m.places[source.Stream] = true
 		b.Set(keyenc.Meta(nil, m.cfg.ID, metaPlace+source.Stream), source.Place)
@@ -73,6 +83,14 @@ func (m *Machine) mark(source op.Cursor, b *storage.Batch) {
 	}
 }
 
+// lift keeps the newest write of a stream.
+func (m *Machine) lift(clocks map[string]crdt.HLC, meta string, source op.Cursor, b *storage.Batch) {
+	if source.Clock > clocks[source.Stream] {
+		clocks[source.Stream] = source.Clock
+		b.Set(keyenc.Meta(nil, m.cfg.ID, meta+source.Stream), binary.BigEndian.AppendUint64(nil, uint64(source.Clock)))
+	}
+}
+
 // Place returns what was noted last of how far a copy of another region's partition has come here, nil for nothing.
 func Place(r storage.Reader, partition uint64, stream string) ([]byte, error) {
 	b, err := r.Get(nil, keyenc.Meta(nil, partition, metaPlace+stream))
@@ -89,6 +107,36 @@ func (m *Machine) restore(c *op.Command, b *storage.Batch) op.Result {
 		e := m.load(c.Deltas[i].Key)
 		m.write(e, crdt.Write{Origin: crdt.Origin{Op: crdt.Restore}, Item: c.Deltas[i].State}, c, b)
 		result.Applied++
+	}
+	return result
+}
+
+// rebase makes again, as this incarnation's writes, what a former one had written and nobody else has. An item for which that was done has
+// a write of this incarnation's: nothing else is written here until all of it is, so doing it twice changes nothing.
+func (m *Machine) rebase(c *op.Command, b *storage.Batch) op.Result {
+	var result op.Result
+	for i := range c.Deltas {
+		old, err := crdt.Decode(c.Deltas[i].State)
+		if err != nil {
+			panic(fmt.Sprintf("partition %d: record %x of a former incarnation: %v", m.cfg.ID, c.Deltas[i].Key, err))
+		}
+		e := m.load(c.Deltas[i].Key)
+		r := m.open(e)
+		if r.Seen().Names(m.cfg.Actor) || mutant.On(mutant.NotMadeAgain) {
+			continue
+		}
+		r.Key = m.keyItem(e.key)
+		m.observe(old.Newest().HLC)
+		w, conflicts, ok := r.Rebase(crdt.Lost{Record: old, Actor: c.Lost.Actor, After: c.Lost.HLC}, m.state.Stable)
+		for j := range conflicts {
+			if conflicts[j].Loser.Dot.Actor == c.Lost.Actor {
+				m.note(c.HLC, e.key, conflicts[j], b)
+			}
+		}
+		if ok {
+			m.write(e, w, c, b)
+			result.Applied++
+		}
 	}
 	return result
 }

@@ -23,11 +23,11 @@ const (
 	maxConflictAge   = 30 * 24 * time.Hour
 )
 
-// keep keeps the conflicts whose losing write was acknowledged by this region; the others are kept where
+// keep keeps the conflicts whose losing write was acknowledged by this region, in whichever incarnation; the others are kept where
 // theirs was.
 func (m *Machine) keep(now crdt.HLC, key table.Key, conflicts []crdt.Conflict, b *storage.Batch) {
 	for i := range conflicts {
-		if conflicts[i].Loser.Dot.Actor == m.cfg.Actor && !mutant.On(mutant.ConflictsForgotten) {
+		if conflicts[i].Loser.Dot.Actor.Region() == m.cfg.Actor.Region() && !mutant.On(mutant.ConflictsForgotten) {
 			m.note(now, key, conflicts[i], b)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -61,8 +62,10 @@ type Machine struct {
 	modes    crdt.Modes
 	state    State
 
-	cursors map[string]uint64 // stream -> last sequence number applied
-	places  map[string]bool   // streams whose partition is being copied: see op.Cursor
+	cursors map[string]uint64   // stream -> last sequence number applied
+	clocks  map[string]crdt.HLC // stream -> its newest write up to there
+	shares  map[string]crdt.HLC // stream -> its newest write of which this partition alone may have its share
+	places  map[string]bool     // streams whose partition is being copied: see op.Cursor
 
 	// written holds, by record key, the records that this run of commands has put in the batch and that
 	// the store does not show yet; nil for one deleted.
@@ -100,6 +103,8 @@ const (
 	metaRevision = "revision" // of the schema; 8 bytes, big-endian
 	metaCursor   = "cursor/"
 	metaPlace    = "place/"
+	metaClock    = "clock/" // 8 bytes, big-endian
+	metaShare    = "share/" // likewise
 )
 
 // Open reads a machine's state, or begins one. It returns a *storage.CorruptionError when what is there
@@ -117,6 +122,7 @@ func Open(cfg Config) (*Machine, error) {
 func (m *Machine) Reload() error {
 	m.schema, m.revision, m.modes, m.state = &table.Schema{}, 0, crdt.Modes{}, State{}
 	m.cursors, m.written = map[string]uint64{}, map[string][]byte{}
+	m.clocks, m.shares = map[string]crdt.HLC{}, map[string]crdt.HLC{}
 	m.kept, m.places = map[string]bool{}, map[string]bool{}
 	prefix := keyenc.Meta(nil, m.cfg.ID, "")
 	it, err := m.cfg.Store.Iter(prefix, keyenc.End(prefix))
@@ -146,6 +152,10 @@ func (m *Machine) Reload() error {
 			m.places[name[len(metaPlace):]] = true
 		case len(name) > len(metaCursor) && name[:len(metaCursor)] == metaCursor && len(value) == 8:
 			m.cursors[name[len(metaCursor):]] = binary.BigEndian.Uint64(value)
+		case strings.HasPrefix(name, metaClock) && len(value) == 8:
+			m.clocks[name[len(metaClock):]] = crdt.HLC(binary.BigEndian.Uint64(value))
+		case strings.HasPrefix(name, metaShare) && len(value) == 8:
+			m.shares[name[len(metaShare):]] = crdt.HLC(binary.BigEndian.Uint64(value))
 		default:
 			return fmt.Errorf("partition %d: open: unknown row %q", m.cfg.ID, name)
 		}
@@ -211,6 +221,12 @@ func (m *Machine) Cursors() map[string]uint64 {
 	return out
 }
 
+// Clocks returns, by stream, the newest write up to its cursor.
+func (m *Machine) Clocks() map[string]crdt.HLC { return maps.Clone(m.clocks) }
+
+// Shares returns, by stream, the newest write of which this partition alone may have its share.
+func (m *Machine) Shares() map[string]crdt.HLC { return maps.Clone(m.shares) }
+
 // Apply carries out the command of the Raft entry at index; nil stands for an entry without one. What it
 // writes goes to b; it is in force for the next Apply at once. It panics when the store cannot be read:
 // no replica may go on from a state it does not know.
@@ -221,6 +237,9 @@ func (m *Machine) Apply(index uint64, c *op.Command, b *storage.Batch) op.Result
 	m.state.Applied = index
 	if c == nil {
 		return op.Result{}
+	}
+	if m.schema.Closed && c.Kind != op.Alter {
+		return op.Result{Err: op.ErrClosed}
 	}
 	switch c.Kind {
 	case op.Put:
@@ -233,6 +252,8 @@ func (m *Machine) Apply(index uint64, c *op.Command, b *storage.Batch) op.Result
 		return m.merge(c, b)
 	case op.Restore:
 		return m.restore(c, b)
+	case op.Rebase:
+		return m.rebase(c, b)
 	case op.Held:
 		return m.held(c, b)
 	case op.Fold:

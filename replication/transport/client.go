@@ -56,7 +56,10 @@ func (c *Client) Follow(ctx context.Context, from replication.Resume, sink repli
 	c.streams.Add(1)
 	defer c.streams.Add(-1)
 	follower := replication.NewFollower(from.Seq)
-	resume := &pb.Resume{Region: from.Region, Table: from.Table, Instance: from.Instance, Partition: from.Partition, Seq: from.Seq, Credit: c.credit(&follower)}
+	resume := &pb.Resume{
+		Region: from.Region, Table: from.Table, Instance: from.Instance, Partition: from.Partition, Seq: from.Seq, Incarnation: uint32(from.Incarnation),
+		Credit: c.credit(&follower),
+	}
 	if err := stream.Send(&pb.Pull{Message: &pb.Pull_Resume{Resume: resume}}); err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("transport: follow: %w", fromStatus(err))
 	}
@@ -108,6 +111,13 @@ func (c *Client) acknowledge(stream grpc.BidiStreamingClient[pb.Pull, pb.Push], 
 func (c *Client) Seed(ctx context.Context, q replication.SeedRequest, receive func(replication.SeedPart) error) error {
 	return receiveAll(ctx, "seed", func(ctx context.Context) (grpc.ServerStreamingClient[pb.SeedChunk], error) {
 		return c.bulk.Seed(ctx, &pb.SeedRequest{Region: q.Region, Table: q.Table, Partition: q.Partition, Instance: q.Instance, After: q.After})
+	}, seedFromProto, func(p replication.SeedPart) bool { return p.Done }, receive)
+}
+
+// Relay is replication.Peer's.
+func (c *Client) Relay(ctx context.Context, q replication.RelayRequest, receive func(replication.SeedPart) error) error {
+	return receiveAll(ctx, "relay", func(ctx context.Context) (grpc.ServerStreamingClient[pb.SeedChunk], error) {
+		return c.rpc.Relay(ctx, &pb.RelayRequest{Region: q.Region, Table: q.Table, Partition: q.Partition, Of: q.Of, Incarnation: uint32(q.Incarnation)})
 	}, seedFromProto, func(p replication.SeedPart) bool { return p.Done }, receive)
 }
 

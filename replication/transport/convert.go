@@ -85,19 +85,11 @@ func batchFromProto(m *pb.Batch) (replication.Batch, error) {
 }
 
 func progressToProto(p replication.Progress) *pb.Progress {
-	applied := make(map[string]uint64, len(p.Applied))
-	for region, h := range p.Applied {
-		applied[region] = uint64(h)
-	}
-	return &pb.Progress{Seq: p.Seq, Clock: uint64(p.Clock), Applied: applied, SentUnixNano: p.SentAt, After: p.After}
+	return &pb.Progress{Seq: p.Seq, Clock: uint64(p.Clock), Applied: clocksToProto(p.Applied), SentUnixNano: p.SentAt, After: p.After}
 }
 
 func progressFromProto(m *pb.Progress) replication.Progress {
-	applied := make(map[string]crdt.HLC, len(m.Applied))
-	for region, h := range m.Applied {
-		applied[region] = crdt.HLC(h)
-	}
-	return replication.Progress{Seq: m.Seq, Clock: crdt.HLC(m.Clock), Applied: applied, SentAt: m.SentUnixNano, After: m.After}
+	return replication.Progress{Seq: m.Seq, Clock: crdt.HLC(m.Clock), Applied: clocksFromProto(m.Applied), SentAt: m.SentUnixNano, After: m.After}
 }
 
 func seedToProto(p replication.SeedPart) *pb.SeedChunk {
@@ -106,7 +98,10 @@ func seedToProto(p replication.SeedPart) *pb.SeedChunk {
 		return &pb.SeedChunk{Done: true}
 	case p.Origin != nil:
 		o := p.Origin
-		return &pb.SeedChunk{Origin: &pb.SeedOrigin{Seq: o.Seq, Clock: uint64(o.Clock), Cursors: o.Cursors, Stable: uint64(o.Stable), Items: o.Items, Bytes: o.Bytes}}
+		return &pb.SeedChunk{Origin: &pb.SeedOrigin{
+			Seq: o.Seq, Clock: uint64(o.Clock), Cursors: o.Cursors, Stable: uint64(o.Stable), Items: o.Items, Bytes: o.Bytes,
+			Clocks: clocksToProto(o.Clocks), Shares: clocksToProto(o.Shares),
+		}}
 	}
 	body, size, sum := packChanges(p.Items)
 	return &pb.SeedChunk{Count: uint32(len(p.Items)), Size: uint32(size), Crc32C: sum, Body: body}
@@ -117,7 +112,10 @@ func seedFromProto(m *pb.SeedChunk) (replication.SeedPart, error) {
 		return replication.SeedPart{Done: true}, nil
 	}
 	if o := m.Origin; o != nil {
-		return replication.SeedPart{Origin: &replication.Origin{Seq: o.Seq, Clock: crdt.HLC(o.Clock), Cursors: o.Cursors, Stable: crdt.HLC(o.Stable), Items: o.Items, Bytes: o.Bytes}}, nil
+		return replication.SeedPart{Origin: &replication.Origin{
+			Seq: o.Seq, Clock: crdt.HLC(o.Clock), Cursors: o.Cursors, Stable: crdt.HLC(o.Stable), Items: o.Items, Bytes: o.Bytes,
+			Clocks: clocksFromProto(o.Clocks), Shares: clocksFromProto(o.Shares),
+		}}, nil
 	}
 	items, err := unpackChanges(m.Body, m.Count, m.Size, m.Crc32C)
 	return replication.SeedPart{Items: items}, err
@@ -186,4 +184,23 @@ func tablesToProto(t replication.Tables) *pb.Tables {
 
 func tablesFromProto(m *pb.Tables) replication.Tables {
 	return replication.Tables{Region: m.Region, Instance: m.Instance, Definitions: m.Definitions, Revision: m.Revision, ReceivedAt: m.ReceivedUnixNano, AnsweredAt: m.AnsweredUnixNano}
+}
+
+func clocksToProto(clocks map[string]crdt.HLC) map[string]uint64 {
+	out := make(map[string]uint64, len(clocks))
+	for name, h := range clocks {
+		out[name] = uint64(h)
+	}
+	return out
+}
+
+func clocksFromProto(clocks map[string]uint64) map[string]crdt.HLC {
+	if len(clocks) == 0 {
+		return nil
+	}
+	out := make(map[string]crdt.HLC, len(clocks))
+	for name, h := range clocks {
+		out[name] = crdt.HLC(h)
+	}
+	return out
 }

@@ -46,7 +46,7 @@ func (s *server) Stream(stream grpc.BidiStreamingServer[pb.Pull, pb.Push]) error
 	if err := speaksFor(stream.Context(), r.Region); err != nil {
 		return err
 	}
-	log, err := s.source.Log(replication.Resume{Region: r.Region, Table: r.Table, Instance: r.Instance, Partition: r.Partition, Seq: r.Seq})
+	log, err := s.source.Log(replication.Resume{Region: r.Region, Table: r.Table, Instance: r.Instance, Partition: r.Partition, Seq: r.Seq, Incarnation: uint16(r.Incarnation)})
 	if err != nil {
 		return toStatus(err)
 	}
@@ -128,6 +128,16 @@ func (s *server) Seed(r *pb.SeedRequest, stream grpc.ServerStreamingServer[pb.Se
 	}
 	q := replication.SeedRequest{Region: r.Region, Table: r.Table, Instance: r.Instance, Partition: r.Partition, After: r.After}
 	return toStatus(s.source.Seed(stream.Context(), q, func(p replication.SeedPart) error {
+		return stream.Send(seedToProto(p))
+	}))
+}
+
+func (s *server) Relay(r *pb.RelayRequest, stream grpc.ServerStreamingServer[pb.SeedChunk]) error {
+	if err := speaksFor(stream.Context(), r.Region); err != nil {
+		return err
+	}
+	q := replication.RelayRequest{Region: r.Region, Table: r.Table, Partition: r.Partition, Of: r.Of, Incarnation: uint16(r.Incarnation)}
+	return toStatus(s.source.Relay(stream.Context(), q, func(p replication.SeedPart) error {
 		return stream.Send(seedToProto(p))
 	}))
 }

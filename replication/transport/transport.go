@@ -36,6 +36,7 @@ var errorCodes = []struct {
 	{replication.ErrInstance, codes.FailedPrecondition},
 	{replication.ErrNoTable, codes.NotFound},
 	{replication.ErrNotMember, codes.PermissionDenied},
+	{replication.ErrStaleMember, codes.DataLoss},
 	{replication.ErrNotLeader, codes.Aborted}, // Unavailable is gRPC's own word for a lost connection
 	{replication.ErrRequest, codes.InvalidArgument},
 }

@@ -92,6 +92,11 @@ func (o *origin) Gather(context.Context)           {}
 
 func (o *origin) Acked(seq uint64) { o.acked <- seq }
 
+func (o *origin) Relay(_ context.Context, q replication.RelayRequest, send func(replication.SeedPart) error) error {
+	o.asked = q
+	return o.sendParts(send)
+}
+
 func (o *origin) Seed(_ context.Context, q replication.SeedRequest, send func(replication.SeedPart) error) error {
 	o.asked = q
 	return o.sendParts(send)

@@ -74,6 +74,10 @@ func (o *origin) Read(after uint64, _ int) (replication.Batch, replication.Progr
 	return replication.Batch{After: after, Seq: after}, o.progress, nil
 }
 
+func (o *origin) Relay(_ context.Context, _ replication.RelayRequest, send func(replication.SeedPart) error) error {
+	return o.Seed(context.Background(), replication.SeedRequest{}, send)
+}
+
 func (o *origin) Seed(_ context.Context, _ replication.SeedRequest, send func(replication.SeedPart) error) error {
 	for _, p := range o.parts {
 		if err := send(p); err != nil {

@@ -210,6 +210,13 @@ func (p *peer) cutOff(receive func(replication.SeedPart) error) func(replication
 	}
 }
 
+// Relay is replication.Peer's.
+func (p *peer) Relay(ctx context.Context, q replication.RelayRequest, receive func(replication.SeedPart) error) error {
+	return receiveAll(ctx, p, func(ctx context.Context, s replication.Source, send func(replication.SeedPart) error) error {
+		return s.Relay(ctx, q, send)
+	}, func(part replication.SeedPart) bool { return part.Done }, receive)
+}
+
 // Digest is replication.Copy's.
 func (p *peer) Digest(ctx context.Context, q replication.DigestRequest, receive func(replication.DigestPart) error) error {
 	return receiveAll(ctx, p, func(ctx context.Context, s replication.Source, send func(replication.DigestPart) error) error {

@@ -201,6 +201,7 @@ type Resume struct {
 	// How many bytes of keys and deltas may be sent in all on this stream; what is beyond waits for an Ack that gives more. A batch that was
 	// begun within it may end beyond it.
 	Credit        uint64 `protobuf:"varint,6,opt,name=credit,proto3" json:"credit,omitempty"`
+	Incarnation   uint32 `protobuf:"varint,10,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // of the caller's replica
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -273,6 +274,13 @@ func (x *Resume) GetSeq() uint64 {
 func (x *Resume) GetCredit() uint64 {
 	if x != nil {
 		return x.Credit
+	}
+	return 0
+}
+
+func (x *Resume) GetIncarnation() uint32 {
+	if x != nil {
+		return x.Incarnation
 	}
 	return 0
 }
@@ -743,6 +751,8 @@ type SeedOrigin struct {
 	Stable        uint64                 `protobuf:"fixed64,4,opt,name=stable,proto3" json:"stable,omitempty"`                                                                            // HLC: what the origin had folded up to here is gone for good
 	Items         int64                  `protobuf:"varint,5,opt,name=items,proto3" json:"items,omitempty"`                                                                               // visible in the partition
 	Bytes         int64                  `protobuf:"varint,6,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Clocks        map[string]uint64      `protobuf:"bytes,7,rep,name=clocks,proto3" json:"clocks,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"` // HLC of the newest write of those streams up to there
+	Shares        map[string]uint64      `protobuf:"bytes,8,rep,name=shares,proto3" json:"shares,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"` // HLC of their newest write of which this partition alone may have its share
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -819,6 +829,96 @@ func (x *SeedOrigin) GetBytes() int64 {
 	return 0
 }
 
+func (x *SeedOrigin) GetClocks() map[string]uint64 {
+	if x != nil {
+		return x.Clocks
+	}
+	return nil
+}
+
+func (x *SeedOrigin) GetShares() map[string]uint64 {
+	if x != nil {
+		return x.Shares
+	}
+	return nil
+}
+
+type RelayRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Region        string                 `protobuf:"bytes,1,opt,name=region,proto3" json:"region,omitempty"`            // of the caller
+	Table         string                 `protobuf:"bytes,2,opt,name=table,proto3" json:"table,omitempty"`              // global id
+	Partition     uint64                 `protobuf:"varint,3,opt,name=partition,proto3" json:"partition,omitempty"`     // of who is asked
+	Of            string                 `protobuf:"bytes,4,opt,name=of,proto3" json:"of,omitempty"`                    // the region whose writes are asked for
+	Incarnation   uint32                 `protobuf:"varint,5,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // before this one
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RelayRequest) Reset() {
+	*x = RelayRequest{}
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RelayRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RelayRequest) ProtoMessage() {}
+
+func (x *RelayRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RelayRequest.ProtoReflect.Descriptor instead.
+func (*RelayRequest) Descriptor() ([]byte, []int) {
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RelayRequest) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *RelayRequest) GetTable() string {
+	if x != nil {
+		return x.Table
+	}
+	return ""
+}
+
+func (x *RelayRequest) GetPartition() uint64 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *RelayRequest) GetOf() string {
+	if x != nil {
+		return x.Of
+	}
+	return ""
+}
+
+func (x *RelayRequest) GetIncarnation() uint32 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
 type DigestRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Region        string                 `protobuf:"bytes,1,opt,name=region,proto3" json:"region,omitempty"` // of the caller
@@ -830,7 +930,7 @@ type DigestRequest struct {
 
 func (x *DigestRequest) Reset() {
 	*x = DigestRequest{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[10]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -842,7 +942,7 @@ func (x *DigestRequest) String() string {
 func (*DigestRequest) ProtoMessage() {}
 
 func (x *DigestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[10]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -855,7 +955,7 @@ func (x *DigestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DigestRequest.ProtoReflect.Descriptor instead.
 func (*DigestRequest) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{10}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DigestRequest) GetRegion() string {
@@ -893,7 +993,7 @@ type DigestChunk struct {
 
 func (x *DigestChunk) Reset() {
 	*x = DigestChunk{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[11]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -905,7 +1005,7 @@ func (x *DigestChunk) String() string {
 func (*DigestChunk) ProtoMessage() {}
 
 func (x *DigestChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[11]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -918,7 +1018,7 @@ func (x *DigestChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DigestChunk.ProtoReflect.Descriptor instead.
 func (*DigestChunk) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{11}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DigestChunk) GetLeaves() []uint32 {
@@ -969,7 +1069,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[12]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -981,7 +1081,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[12]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -994,7 +1094,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{12}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListRequest) GetRegion() string {
@@ -1045,7 +1145,7 @@ type ListChunk struct {
 
 func (x *ListChunk) Reset() {
 	*x = ListChunk{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[13]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1057,7 +1157,7 @@ func (x *ListChunk) String() string {
 func (*ListChunk) ProtoMessage() {}
 
 func (x *ListChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[13]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1070,7 +1170,7 @@ func (x *ListChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChunk.ProtoReflect.Descriptor instead.
 func (*ListChunk) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{13}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListChunk) GetCount() uint32 {
@@ -1119,7 +1219,7 @@ type FetchRequest struct {
 
 func (x *FetchRequest) Reset() {
 	*x = FetchRequest{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[14]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1131,7 +1231,7 @@ func (x *FetchRequest) String() string {
 func (*FetchRequest) ProtoMessage() {}
 
 func (x *FetchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[14]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1144,7 +1244,7 @@ func (x *FetchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
 func (*FetchRequest) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{14}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *FetchRequest) GetRegion() string {
@@ -1183,14 +1283,16 @@ const file_proto_replication_v1_replication_proto_rawDesc = "" +
 	"\x04Pull\x12;\n" +
 	"\x06resume\x18\x01 \x01(\v2!.commutator.replication.v1.ResumeH\x00R\x06resume\x122\n" +
 	"\x03ack\x18\x02 \x01(\v2\x1e.commutator.replication.v1.AckH\x00R\x03ackB\t\n" +
-	"\amessage\"\x9a\x01\n" +
+	"\amessage\"\xbc\x01\n" +
 	"\x06Resume\x12\x16\n" +
 	"\x06region\x18\x01 \x01(\tR\x06region\x12\x14\n" +
 	"\x05table\x18\x02 \x01(\tR\x05table\x12\x1a\n" +
 	"\binstance\x18\x03 \x01(\x06R\binstance\x12\x1c\n" +
 	"\tpartition\x18\x04 \x01(\x04R\tpartition\x12\x10\n" +
 	"\x03seq\x18\x05 \x01(\x04R\x03seq\x12\x16\n" +
-	"\x06credit\x18\x06 \x01(\x04R\x06credit\"/\n" +
+	"\x06credit\x18\x06 \x01(\x04R\x06credit\x12 \n" +
+	"\vincarnation\x18\n" +
+	" \x01(\rR\vincarnation\"/\n" +
 	"\x03Ack\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x16\n" +
 	"\x06credit\x18\x02 \x01(\x04R\x06credit\"\x8e\x01\n" +
@@ -1228,7 +1330,7 @@ const file_proto_replication_v1_replication_proto_rawDesc = "" +
 	"\x04done\x18\x05 \x01(\bR\x04done\x12=\n" +
 	"\x06origin\x18\n" +
 	" \x01(\v2%.commutator.replication.v1.SeedOriginR\x06originJ\x04\b\x06\x10\n" +
-	"\"\x82\x02\n" +
+	"\"\x8e\x04\n" +
 	"\n" +
 	"SeedOrigin\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x14\n" +
@@ -1236,10 +1338,24 @@ const file_proto_replication_v1_replication_proto_rawDesc = "" +
 	"\acursors\x18\x03 \x03(\v22.commutator.replication.v1.SeedOrigin.CursorsEntryR\acursors\x12\x16\n" +
 	"\x06stable\x18\x04 \x01(\x06R\x06stable\x12\x14\n" +
 	"\x05items\x18\x05 \x01(\x03R\x05items\x12\x14\n" +
-	"\x05bytes\x18\x06 \x01(\x03R\x05bytes\x1a:\n" +
+	"\x05bytes\x18\x06 \x01(\x03R\x05bytes\x12I\n" +
+	"\x06clocks\x18\a \x03(\v21.commutator.replication.v1.SeedOrigin.ClocksEntryR\x06clocks\x12I\n" +
+	"\x06shares\x18\b \x03(\v21.commutator.replication.v1.SeedOrigin.SharesEntryR\x06shares\x1a:\n" +
 	"\fCursorsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"Q\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a9\n" +
+	"\vClocksEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x06R\x05value:\x028\x01\x1a9\n" +
+	"\vSharesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x06R\x05value:\x028\x01\"\x8c\x01\n" +
+	"\fRelayRequest\x12\x16\n" +
+	"\x06region\x18\x01 \x01(\tR\x06region\x12\x14\n" +
+	"\x05table\x18\x02 \x01(\tR\x05table\x12\x1c\n" +
+	"\tpartition\x18\x03 \x01(\x04R\tpartition\x12\x0e\n" +
+	"\x02of\x18\x04 \x01(\tR\x02of\x12 \n" +
+	"\vincarnation\x18\x05 \x01(\rR\vincarnation\"Q\n" +
 	"\rDigestRequest\x12\x16\n" +
 	"\x06region\x18\x01 \x01(\tR\x06region\x12\x14\n" +
 	"\x05table\x18\x02 \x01(\tR\x05table\x12\x12\n" +
@@ -1265,11 +1381,12 @@ const file_proto_replication_v1_replication_proto_rawDesc = "" +
 	"\fFetchRequest\x12\x16\n" +
 	"\x06region\x18\x01 \x01(\tR\x06region\x12\x14\n" +
 	"\x05table\x18\x02 \x01(\tR\x05table\x12\x12\n" +
-	"\x04keys\x18\x03 \x03(\fR\x04keys2\x97\x04\n" +
+	"\x04keys\x18\x03 \x03(\fR\x04keys2\xf1\x04\n" +
 	"\vReplication\x12P\n" +
 	"\bExchange\x12!.commutator.replication.v1.Tables\x1a!.commutator.replication.v1.Tables\x12N\n" +
 	"\x06Stream\x12\x1f.commutator.replication.v1.Pull\x1a\x1f.commutator.replication.v1.Push(\x010\x01\x12V\n" +
-	"\x04Seed\x12&.commutator.replication.v1.SeedRequest\x1a$.commutator.replication.v1.SeedChunk0\x01\x12\\\n" +
+	"\x04Seed\x12&.commutator.replication.v1.SeedRequest\x1a$.commutator.replication.v1.SeedChunk0\x01\x12X\n" +
+	"\x05Relay\x12'.commutator.replication.v1.RelayRequest\x1a$.commutator.replication.v1.SeedChunk0\x01\x12\\\n" +
 	"\x06Digest\x12(.commutator.replication.v1.DigestRequest\x1a&.commutator.replication.v1.DigestChunk0\x01\x12V\n" +
 	"\x04List\x12&.commutator.replication.v1.ListRequest\x1a$.commutator.replication.v1.ListChunk0\x01\x12X\n" +
 	"\x05Fetch\x12'.commutator.replication.v1.FetchRequest\x1a$.commutator.replication.v1.SeedChunk0\x01BGZEgithub.com/commutatordb/commutator/proto/replication/v1;replicationv1b\x06proto3"
@@ -1286,7 +1403,7 @@ func file_proto_replication_v1_replication_proto_rawDescGZIP() []byte {
 	return file_proto_replication_v1_replication_proto_rawDescData
 }
 
-var file_proto_replication_v1_replication_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_proto_replication_v1_replication_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_proto_replication_v1_replication_proto_goTypes = []any{
 	(*Tables)(nil),        // 0: commutator.replication.v1.Tables
 	(*Pull)(nil),          // 1: commutator.replication.v1.Pull
@@ -1298,39 +1415,46 @@ var file_proto_replication_v1_replication_proto_goTypes = []any{
 	(*SeedRequest)(nil),   // 7: commutator.replication.v1.SeedRequest
 	(*SeedChunk)(nil),     // 8: commutator.replication.v1.SeedChunk
 	(*SeedOrigin)(nil),    // 9: commutator.replication.v1.SeedOrigin
-	(*DigestRequest)(nil), // 10: commutator.replication.v1.DigestRequest
-	(*DigestChunk)(nil),   // 11: commutator.replication.v1.DigestChunk
-	(*ListRequest)(nil),   // 12: commutator.replication.v1.ListRequest
-	(*ListChunk)(nil),     // 13: commutator.replication.v1.ListChunk
-	(*FetchRequest)(nil),  // 14: commutator.replication.v1.FetchRequest
-	nil,                   // 15: commutator.replication.v1.Progress.AppliedEntry
-	nil,                   // 16: commutator.replication.v1.SeedOrigin.CursorsEntry
+	(*RelayRequest)(nil),  // 10: commutator.replication.v1.RelayRequest
+	(*DigestRequest)(nil), // 11: commutator.replication.v1.DigestRequest
+	(*DigestChunk)(nil),   // 12: commutator.replication.v1.DigestChunk
+	(*ListRequest)(nil),   // 13: commutator.replication.v1.ListRequest
+	(*ListChunk)(nil),     // 14: commutator.replication.v1.ListChunk
+	(*FetchRequest)(nil),  // 15: commutator.replication.v1.FetchRequest
+	nil,                   // 16: commutator.replication.v1.Progress.AppliedEntry
+	nil,                   // 17: commutator.replication.v1.SeedOrigin.CursorsEntry
+	nil,                   // 18: commutator.replication.v1.SeedOrigin.ClocksEntry
+	nil,                   // 19: commutator.replication.v1.SeedOrigin.SharesEntry
 }
 var file_proto_replication_v1_replication_proto_depIdxs = []int32{
 	2,  // 0: commutator.replication.v1.Pull.resume:type_name -> commutator.replication.v1.Resume
 	3,  // 1: commutator.replication.v1.Pull.ack:type_name -> commutator.replication.v1.Ack
 	5,  // 2: commutator.replication.v1.Push.batch:type_name -> commutator.replication.v1.Batch
 	6,  // 3: commutator.replication.v1.Push.progress:type_name -> commutator.replication.v1.Progress
-	15, // 4: commutator.replication.v1.Progress.applied:type_name -> commutator.replication.v1.Progress.AppliedEntry
+	16, // 4: commutator.replication.v1.Progress.applied:type_name -> commutator.replication.v1.Progress.AppliedEntry
 	9,  // 5: commutator.replication.v1.SeedChunk.origin:type_name -> commutator.replication.v1.SeedOrigin
-	16, // 6: commutator.replication.v1.SeedOrigin.cursors:type_name -> commutator.replication.v1.SeedOrigin.CursorsEntry
-	0,  // 7: commutator.replication.v1.Replication.Exchange:input_type -> commutator.replication.v1.Tables
-	1,  // 8: commutator.replication.v1.Replication.Stream:input_type -> commutator.replication.v1.Pull
-	7,  // 9: commutator.replication.v1.Replication.Seed:input_type -> commutator.replication.v1.SeedRequest
-	10, // 10: commutator.replication.v1.Replication.Digest:input_type -> commutator.replication.v1.DigestRequest
-	12, // 11: commutator.replication.v1.Replication.List:input_type -> commutator.replication.v1.ListRequest
-	14, // 12: commutator.replication.v1.Replication.Fetch:input_type -> commutator.replication.v1.FetchRequest
-	0,  // 13: commutator.replication.v1.Replication.Exchange:output_type -> commutator.replication.v1.Tables
-	4,  // 14: commutator.replication.v1.Replication.Stream:output_type -> commutator.replication.v1.Push
-	8,  // 15: commutator.replication.v1.Replication.Seed:output_type -> commutator.replication.v1.SeedChunk
-	11, // 16: commutator.replication.v1.Replication.Digest:output_type -> commutator.replication.v1.DigestChunk
-	13, // 17: commutator.replication.v1.Replication.List:output_type -> commutator.replication.v1.ListChunk
-	8,  // 18: commutator.replication.v1.Replication.Fetch:output_type -> commutator.replication.v1.SeedChunk
-	13, // [13:19] is the sub-list for method output_type
-	7,  // [7:13] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	17, // 6: commutator.replication.v1.SeedOrigin.cursors:type_name -> commutator.replication.v1.SeedOrigin.CursorsEntry
+	18, // 7: commutator.replication.v1.SeedOrigin.clocks:type_name -> commutator.replication.v1.SeedOrigin.ClocksEntry
+	19, // 8: commutator.replication.v1.SeedOrigin.shares:type_name -> commutator.replication.v1.SeedOrigin.SharesEntry
+	0,  // 9: commutator.replication.v1.Replication.Exchange:input_type -> commutator.replication.v1.Tables
+	1,  // 10: commutator.replication.v1.Replication.Stream:input_type -> commutator.replication.v1.Pull
+	7,  // 11: commutator.replication.v1.Replication.Seed:input_type -> commutator.replication.v1.SeedRequest
+	10, // 12: commutator.replication.v1.Replication.Relay:input_type -> commutator.replication.v1.RelayRequest
+	11, // 13: commutator.replication.v1.Replication.Digest:input_type -> commutator.replication.v1.DigestRequest
+	13, // 14: commutator.replication.v1.Replication.List:input_type -> commutator.replication.v1.ListRequest
+	15, // 15: commutator.replication.v1.Replication.Fetch:input_type -> commutator.replication.v1.FetchRequest
+	0,  // 16: commutator.replication.v1.Replication.Exchange:output_type -> commutator.replication.v1.Tables
+	4,  // 17: commutator.replication.v1.Replication.Stream:output_type -> commutator.replication.v1.Push
+	8,  // 18: commutator.replication.v1.Replication.Seed:output_type -> commutator.replication.v1.SeedChunk
+	8,  // 19: commutator.replication.v1.Replication.Relay:output_type -> commutator.replication.v1.SeedChunk
+	12, // 20: commutator.replication.v1.Replication.Digest:output_type -> commutator.replication.v1.DigestChunk
+	14, // 21: commutator.replication.v1.Replication.List:output_type -> commutator.replication.v1.ListChunk
+	8,  // 22: commutator.replication.v1.Replication.Fetch:output_type -> commutator.replication.v1.SeedChunk
+	16, // [16:23] is the sub-list for method output_type
+	9,  // [9:16] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_proto_replication_v1_replication_proto_init() }
@@ -1352,7 +1476,7 @@ func file_proto_replication_v1_replication_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_replication_v1_replication_proto_rawDesc), len(file_proto_replication_v1_replication_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -25,6 +25,7 @@ const (
 	Replication_Exchange_FullMethodName = "/commutator.replication.v1.Replication/Exchange"
 	Replication_Stream_FullMethodName   = "/commutator.replication.v1.Replication/Stream"
 	Replication_Seed_FullMethodName     = "/commutator.replication.v1.Replication/Seed"
+	Replication_Relay_FullMethodName    = "/commutator.replication.v1.Replication/Relay"
 	Replication_Digest_FullMethodName   = "/commutator.replication.v1.Replication/Digest"
 	Replication_List_FullMethodName     = "/commutator.replication.v1.Replication/List"
 	Replication_Fetch_FullMethodName    = "/commutator.replication.v1.Replication/Fetch"
@@ -41,6 +42,8 @@ type ReplicationClient interface {
 	Stream(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Pull, Push], error)
 	// Seed sends the items of one partition as it stood at one moment: first of when that is and where to follow from, last done.
 	Seed(ctx context.Context, in *SeedRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SeedChunk], error)
+	// Relay sends what the receiver has of another region's writes that may not be everywhere: of a region that the others go on without.
+	Relay(ctx context.Context, in *RelayRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SeedChunk], error)
 	// Digest sends the digests of a table's leaves, in order: ranges of the hash that keys begin with.
 	Digest(ctx context.Context, in *DigestRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DigestChunk], error)
 	// List sends the visible items of some leaves, in order of their keys: each with its newest dot, and its sum or the item itself.
@@ -99,9 +102,28 @@ func (c *replicationClient) Seed(ctx context.Context, in *SeedRequest, opts ...g
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Replication_SeedClient = grpc.ServerStreamingClient[SeedChunk]
 
+func (c *replicationClient) Relay(ctx context.Context, in *RelayRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SeedChunk], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Replication_ServiceDesc.Streams[2], Replication_Relay_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[RelayRequest, SeedChunk]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Replication_RelayClient = grpc.ServerStreamingClient[SeedChunk]
+
 func (c *replicationClient) Digest(ctx context.Context, in *DigestRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[DigestChunk], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Replication_ServiceDesc.Streams[2], Replication_Digest_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Replication_ServiceDesc.Streams[3], Replication_Digest_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +142,7 @@ type Replication_DigestClient = grpc.ServerStreamingClient[DigestChunk]
 
 func (c *replicationClient) List(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListChunk], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Replication_ServiceDesc.Streams[3], Replication_List_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Replication_ServiceDesc.Streams[4], Replication_List_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +161,7 @@ type Replication_ListClient = grpc.ServerStreamingClient[ListChunk]
 
 func (c *replicationClient) Fetch(ctx context.Context, in *FetchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SeedChunk], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Replication_ServiceDesc.Streams[4], Replication_Fetch_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Replication_ServiceDesc.Streams[5], Replication_Fetch_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -167,6 +189,8 @@ type ReplicationServer interface {
 	Stream(grpc.BidiStreamingServer[Pull, Push]) error
 	// Seed sends the items of one partition as it stood at one moment: first of when that is and where to follow from, last done.
 	Seed(*SeedRequest, grpc.ServerStreamingServer[SeedChunk]) error
+	// Relay sends what the receiver has of another region's writes that may not be everywhere: of a region that the others go on without.
+	Relay(*RelayRequest, grpc.ServerStreamingServer[SeedChunk]) error
 	// Digest sends the digests of a table's leaves, in order: ranges of the hash that keys begin with.
 	Digest(*DigestRequest, grpc.ServerStreamingServer[DigestChunk]) error
 	// List sends the visible items of some leaves, in order of their keys: each with its newest dot, and its sum or the item itself.
@@ -191,6 +215,9 @@ func (UnimplementedReplicationServer) Stream(grpc.BidiStreamingServer[Pull, Push
 }
 func (UnimplementedReplicationServer) Seed(*SeedRequest, grpc.ServerStreamingServer[SeedChunk]) error {
 	return status.Error(codes.Unimplemented, "method Seed not implemented")
+}
+func (UnimplementedReplicationServer) Relay(*RelayRequest, grpc.ServerStreamingServer[SeedChunk]) error {
+	return status.Error(codes.Unimplemented, "method Relay not implemented")
 }
 func (UnimplementedReplicationServer) Digest(*DigestRequest, grpc.ServerStreamingServer[DigestChunk]) error {
 	return status.Error(codes.Unimplemented, "method Digest not implemented")
@@ -258,6 +285,17 @@ func _Replication_Seed_Handler(srv interface{}, stream grpc.ServerStream) error 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Replication_SeedServer = grpc.ServerStreamingServer[SeedChunk]
 
+func _Replication_Relay_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(RelayRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ReplicationServer).Relay(m, &grpc.GenericServerStream[RelayRequest, SeedChunk]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Replication_RelayServer = grpc.ServerStreamingServer[SeedChunk]
+
 func _Replication_Digest_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(DigestRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -313,6 +351,11 @@ var Replication_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Seed",
 			Handler:       _Replication_Seed_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Relay",
+			Handler:       _Replication_Relay_Handler,
 			ServerStreams: true,
 		},
 		{
