@@ -18,7 +18,7 @@ import (
 	"github.com/commutatordb/commutator/table"
 )
 
-// Regions that go on without one, and one that others went on without. Source: docs/decisions/0014.
+// Regions that go on without one, and one that others went on without. Source: docs/decisions/0017.
 
 // settleAll has this region come to have all that any region has of what was given up.
 func (r *replicator) settleAll(ctx context.Context, d *table.Definition) {

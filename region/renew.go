@@ -18,7 +18,7 @@ import (
 )
 
 // A region that the others have gone on without begins a table anew, as another incarnation, and makes again what it alone had written.
-// Source: docs/decisions/0014.
+// Source: docs/decisions/0017.
 
 // actor is who stamps what an incarnation of a table writes.
 func (r *Region) actor(incarnation uint16) crdt.Actor {

@@ -117,7 +117,7 @@ func (c *Client) Seed(ctx context.Context, q replication.SeedRequest, receive fu
 // Relay is replication.Peer's.
 func (c *Client) Relay(ctx context.Context, q replication.RelayRequest, receive func(replication.SeedPart) error) error {
 	return receiveAll(ctx, "relay", func(ctx context.Context) (grpc.ServerStreamingClient[pb.SeedChunk], error) {
-		return c.rpc.Relay(ctx, &pb.RelayRequest{Region: q.Region, Table: q.Table, Partition: q.Partition, Of: q.Of, Incarnation: uint32(q.Incarnation)})
+		return c.bulk.Relay(ctx, &pb.RelayRequest{Region: q.Region, Table: q.Table, Partition: q.Partition, Of: q.Of, Incarnation: uint32(q.Incarnation)})
 	}, seedFromProto, func(p replication.SeedPart) bool { return p.Done }, receive)
 }
 
