@@ -112,7 +112,7 @@ func Open(cfg Config) (*Region, error) {
 	if r.several {
 		moved = r.catalogMoved
 	}
-	if r.catalogGroup, err = r.host.Open(catalogGroup, r.catalog, moved); err != nil {
+	if r.catalogGroup, err = r.host.Open(catalogGroup, r.catalog, nil, moved); err != nil {
 		return nil, err
 	}
 	return r, nil

@@ -332,7 +332,7 @@ func (r *Region) openPartitions(d *table.Definition, id uint32, actor crdt.Actor
 			return nil, err
 		}
 		p.publish(m)
-		if p.group, err = r.host.Open(pd.ID, m, func() { p.publish(m) }); err != nil {
+		if p.group, err = r.host.Open(pd.ID, m, pd.Founders, func() { p.publish(m) }); err != nil {
 			return nil, err
 		}
 		t.partitions = append(t.partitions, p)

@@ -83,6 +83,8 @@ type Definition struct {
 type Partition struct {
 	ID    uint64 // also the id of its Raft group
 	Start Key    `json:",omitempty"`
+	// Founders are the nodes of the region that its group begins with; nil: those that the region began with.
+	Founders []uint64 `json:",omitempty"`
 }
 
 // Replica is one region's copy of a global table.
@@ -447,7 +449,7 @@ func (d *Definition) Clone() *Definition {
 func clonePartitions(p []Partition) []Partition {
 	p = slices.Clone(p)
 	for i := range p {
-		p[i].Start = slices.Clone(p[i].Start)
+		p[i].Start, p[i].Founders = slices.Clone(p[i].Start), slices.Clone(p[i].Founders)
 	}
 	return p
 }

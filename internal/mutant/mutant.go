@@ -16,6 +16,7 @@ const (
 	StaleLeader       Name = "stale-leader"
 	ReadBeforeApply   Name = "read-before-apply"
 	TruncateApplied   Name = "truncate-applied"
+	MembersForgotten  Name = "members-forgotten"
 	SnapshotNoFlush   Name = "snapshot-no-flush"
 	SnapshotKeepsRows Name = "snapshot-keeps-rows"
 )

@@ -21,6 +21,7 @@ var Planted = []Bug{
 	{Name: StaleLeader, Breaks: "who believes to lead answers strong reads without asking", Check: "registers are linearizable"},
 	{Name: ReadBeforeApply, Breaks: "a strong read does not wait until as much is applied as was committed", Check: "registers are linearizable"},
 	{Name: TruncateApplied, Breaks: "the log is cut to what is applied, durable or not", Check: "a node opens its own data"},
+	{Name: MembersForgotten, Breaks: "that a change of a group's members is committed is not durable when it takes effect", Check: "members are as of the state after a crash", Package: "region/group", Test: "TestMembersAreAsOfTheStateAfterACrash"},
 	{Name: SnapshotNoFlush, Breaks: "a snapshot is installed without a flush of the store", Check: "a node opens its own data"},
 	{Name: SnapshotKeepsRows, Breaks: "a snapshot is installed over the old rows", Check: "a region's replicas are equal, row by row"},
 

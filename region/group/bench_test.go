@@ -70,7 +70,7 @@ func benchmarkThreeNodes(b *testing.B, fs vfs.FS, dir string, atLeader bool) {
 			Send: func(to uint64, m Message) { hosts[to-1].Receive(uint64(i+1), m) },
 		})
 		for id := range groups {
-			g, err := hosts[i].Open(uint64(id+1), &store{ledger: ledger{id: uint64(id + 1), store: st}}, nil)
+			g, err := hosts[i].Open(uint64(id+1), &store{ledger: ledger{id: uint64(id + 1), store: st}}, nil, nil)
 			if err != nil {
 				b.Fatal(err)
 			}

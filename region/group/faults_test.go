@@ -176,7 +176,12 @@ func (c *chaos) act() {
 		clear(c.cut)
 	case d < 993:
 		r.host.Unreachable(c.voters[rng.IntN(len(c.voters))])
-	case d < 995:
+	case d < 994:
+		if c.joins > 0 && rng.IntN(4) == 0 {
+			c.wants(three(rng, c.voters)...)
+			counts.changes++
+		}
+	case d < 996:
 		if !r.down {
 			r.crash(vfs.CrashCloneCfg{UnsyncedDataPercent: rng.IntN(3) * 50, RNG: rand.New(rand.NewPCG(rng.Uint64(), 1))})
 			c.calls = slices.DeleteFunc(c.calls, func(k call) bool { return k.at == r })
@@ -188,10 +193,17 @@ func (c *chaos) act() {
 	}
 }
 
+// three draws three of some nodes, in order.
+func three(rng *rand.Rand, of []uint64) []uint64 {
+	some := slices.Clone(of)
+	rng.Shuffle(len(some), func(i, j int) { some[i], some[j] = some[j], some[i] })
+	return slices.Sorted(slices.Values(some[:3]))
+}
+
 // runChaos returns a sum of everything that was delivered and applied.
-func runChaos(t *testing.T, seed uint64, steps int) uint64 {
+func runChaos(t *testing.T, seed uint64, joins, steps int) uint64 {
 	cryptotest.SetGlobalRandom(t, seed)
-	c := &chaos{network: newNetwork(t, 3, 1), rng: rand.New(rand.NewPCG(seed, 0)), checked: make([]int, 3), known: map[string]int{}, none: map[string]string{}}
+	c := &chaos{network: newGrowing(t, 3, joins, 1), rng: rand.New(rand.NewPCG(seed, 0)), checked: make([]int, 3+joins), known: map[string]int{}, none: map[string]string{}}
 	defer c.close()
 	sum := fnv.New64a()
 	c.trace = sum
@@ -210,7 +222,29 @@ func runChaos(t *testing.T, seed uint64, steps int) uint64 {
 		}
 		r.paused = false
 	}
+	members := c.nodes
+	if joins > 0 {
+		want := three(c.rng, c.voters)
+		c.wants(want...)
+		members = nil
+		for _, id := range want {
+			members = append(members, c.nodes[id-1])
+		}
+		for tries := 0; !c.members(0, want...); tries++ {
+			if tries == 40 {
+				c.failf("the members are not %v", want)
+			}
+			c.settle(10)
+		}
+		// Who is no member any more hears nothing, and clients there give up.
+		for _, k := range c.calls {
+			if !slices.Contains(want, k.at.id) && k.read != nil {
+				k.read.ended.Store(true)
+			}
+		}
+	}
 	c.settle(unknownTicks + leaderTicks + 50)
+	c.calls = slices.DeleteFunc(c.calls, func(k call) bool { return k.read != nil && k.read.ended.Load() })
 	for _, r := range c.nodes {
 		c.look(r)
 		g := r.groups[0]
@@ -221,14 +255,14 @@ func runChaos(t *testing.T, seed uint64, steps int) uint64 {
 	if len(c.calls) > 0 {
 		c.failf("%d calls without an answer", len(c.calls))
 	}
-	for i, r := range c.nodes {
+	for i, r := range members {
 		p, rd := r.propose(0, fmt.Sprint("last", i)), r.read(0)
 		c.settle(3)
 		if !p.answered() || p.err != nil || !rd.answered() || rd.err != nil {
 			c.failf("node %d in peace: answered %v, %v, read %v, %v", r.id, p.answered(), p.err, rd.answered(), rd.err)
 		}
 	}
-	for _, r := range c.nodes {
+	for _, r := range members {
 		c.look(r)
 		if len(r.ledgers[0].names) != len(c.order) {
 			c.failf("node %d has %d commands of %d", r.id, len(r.ledgers[0].names), len(c.order))
@@ -255,7 +289,7 @@ func runChaos(t *testing.T, seed uint64, steps int) uint64 {
 	return sum.Sum64()
 }
 
-var counts struct{ commands, unknown, snapshots int }
+var counts struct{ commands, unknown, snapshots, changes int }
 
 func TestReplicasAgreeWhateverFails(t *testing.T) {
 	n := *seeds
@@ -263,7 +297,7 @@ func TestReplicasAgreeWhateverFails(t *testing.T) {
 		n = min(n, 20)
 	}
 	for seed := range n {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) { runChaos(t, uint64(seed), 4000) })
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { runChaos(t, uint64(seed), 0, 4000) })
 	}
 	t.Logf("%d commands, %d answered unknown, %d replicas had a snapshot", counts.commands, counts.unknown, counts.snapshots)
 	if n >= 20 && (counts.snapshots == 0 || counts.unknown == 0) {
@@ -271,10 +305,25 @@ func TestReplicasAgreeWhateverFails(t *testing.T) {
 	}
 }
 
+// Goal: the same while the members change: any three of five nodes, at any time.
+func TestReplicasAgreeWhileTheirMembersChange(t *testing.T) {
+	n := *seeds
+	if testing.Short() {
+		n = min(n, 20)
+	}
+	counts.changes = 0
+	for seed := range n {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { runChaos(t, uint64(seed), 2, 4000) })
+	}
+	if t.Logf("%d changes of what is wanted", counts.changes); n >= 20 && counts.changes == 0 {
+		t.Error("the seeds do not reach what they should")
+	}
+}
+
 func TestASeedIsReplayable(t *testing.T) {
 	var sums []uint64
 	for range 2 {
-		t.Run("once", func(t *testing.T) { sums = append(sums, runChaos(t, 7, 4000)) })
+		t.Run("once", func(t *testing.T) { sums = append(sums, runChaos(t, 7, 2, 4000)) })
 	}
 	if sums[0] != sums[1] {
 		t.Errorf("%x and %x", sums[0], sums[1])

@@ -61,8 +61,8 @@ var (
 type Group struct {
 	ID      uint64
 	host    *Host
-	several bool     // it has more than one voter
-	voters  []uint64 // ascending
+	several bool // it may have more than one voter
+	members atomic.Pointer[pb.ConfState]
 
 	ready  chan struct{} // one voter: closed once this replica has applied all that was committed before
 	gone   atomic.Bool
@@ -70,22 +70,23 @@ type Group struct {
 	leader atomic.Uint64
 
 	// Of the Host's loop alone:
-	node    *raft.RawNode
-	machine Machine
-	after   func()            // called after each run that the store shows, and when another replica leads
-	applied uint64            // index of the last entry applied; the store shows it between two rounds
-	queue   []*proposal       // to be proposed
-	waiting []*proposal       // one voter: proposed; Invariant: index rises, and is 0 in those not numbered yet
-	sent    sent              // several voters: proposed
-	reads   reads             // several voters
-	touched bool              // has applied something that is not committed to the store yet
-	dirty   bool              // is on the Host's list of groups to look at
-	led     bool              // ready is closed
-	leading bool              // raft's state is leader
-	term    uint64            // as of the last change that raft told of
-	pending []pendingSnapshot // sent to followers that have not answered
-	arrived []arrived         // snapshots received, for raft to take or leave
-	heard   []uint64          // by voter: the tick at which it was heard of last
+	node     *raft.RawNode
+	machine  Machine
+	after    func()            // called after each run that the store shows, and when another replica leads
+	applied  uint64            // index of the last entry applied; the store shows it between two rounds
+	queue    []*proposal       // to be proposed
+	waiting  []*proposal       // one voter: proposed; Invariant: index rises, and is 0 in those not numbered yet
+	sent     sent              // several voters: proposed
+	reads    reads             // several voters
+	touched  bool              // has applied something that is not committed to the store yet
+	dirty    bool              // is on the Host's list of groups to look at
+	led      bool              // ready is closed
+	changing uint64            // the tick until which a change of the members is waited for
+	leading  bool              // raft's state is leader
+	term     uint64            // as of the last change that raft told of
+	pending  []pendingSnapshot // sent to followers that have not answered
+	arrived  []arrived         // snapshots received, for raft to take or leave
+	heard    map[uint64]uint64 // by node: the tick at which it was heard of last
 }
 
 // Leads tells whether this replica leads and has applied everything that was acknowledged before it did. By the
@@ -95,8 +96,12 @@ func (g *Group) Leads() bool { return g.leads.Load() }
 // Leader returns the node that leads, as far as is known here, 0 for none.
 func (g *Group) Leader() uint64 { return g.leader.Load() }
 
-// Voters returns the nodes that hold a replica, ascending. It must not be changed.
-func (g *Group) Voters() []uint64 { return g.voters }
+// Members returns the nodes that hold a replica, as far as this one has heard: those that vote, and those that are about to. Neither must be
+// changed.
+func (g *Group) Members() (voters, learners []uint64) {
+	conf := g.members.Load()
+	return conf.GetVoters(), conf.GetLearners()
+}
 
 // logStorage is a group's log as raft reads it, from the machine's state on: whatever the machine has
 // applied was committed, though the log's own note of that may be older.
@@ -106,11 +111,11 @@ type logStorage struct {
 }
 
 func (s logStorage) InitialState() (*pb.HardState, *pb.ConfState, error) {
-	hs, cs, err := s.Group.InitialState()
+	hs, _, err := s.Group.InitialState()
 	if err == nil && hs.GetCommit() < s.g.applied {
 		hs = &pb.HardState{Term: new(hs.GetTerm()), Vote: new(hs.GetVote()), Commit: new(s.g.applied)}
 	}
-	return hs, cs, err
+	return hs, s.g.members.Load(), err
 }
 
 // Snapshot names the present state; what is in it is filled in when it is sent (snapshot.go).
@@ -182,6 +187,7 @@ func (g *Group) tick(h *Host) {
 	g.expire(h)
 	g.reads.tick(h)
 	g.snapshotsLost(h)
+	g.reconfigure(h)
 	h.mark(g)
 }
 

@@ -27,9 +27,10 @@ import (
 // Config is what a Host works with.
 type Config struct {
 	NodeID uint64 // of this node in its groups; from 1
-	// Voters are the nodes that hold the groups, this one among them. They are the same at all of them, and what a
-	// group began with. nil: this node alone.
+	// Voters are the nodes that a group begins with, unless Open says otherwise: the same at all of them. nil: this node alone.
 	Voters []uint64
+	// Joins says that this node is none of those: it begins with nothing, and is taken in by those that are there.
+	Joins bool
 	// Send takes a message to another node. It is called in the loop and must not block; what it cannot take it
 	// drops, and says so by Host.Unreachable. The message is not to be changed. Set if there are several voters.
 	Send func(to uint64, m Message)
@@ -94,6 +95,7 @@ type Host struct {
 	nonce    uint64   // the last one given
 	arrivals []*Group // have arrived snapshots
 	broken   bool     // Fatal was called: nothing moves any more
+	want     []uint64 // see Want
 	keep     uint64   // Config.KeepEntries
 	dirty    []*Group
 	batch    *raftlog.Batch
@@ -127,13 +129,16 @@ func NewHost(cfg Config) *Host {
 		cfg: cfg, groups: map[uint64]*Group{}, wake: make(chan struct{}, 1),
 		batch: cfg.Log.NewBatch(), state: cfg.Store.NewBatch(), keep: cfg.KeepEntries,
 	}
-	if len(cfg.Voters) > 1 {
+	if h.several() {
 		var base [8]byte
 		rand.Read(base[:]) // never fails
 		h.nonce = binary.BigEndian.Uint64(base[:])
 	}
 	return h
 }
+
+// several tells whether groups may have more voters than one.
+func (h *Host) several() bool { return len(h.cfg.Voters) > 1 || h.cfg.Joins }
 
 // next returns a number that no other start of any node uses, but by a chance of 1 in 2^64.
 func (h *Host) next() uint64 {
@@ -169,40 +174,44 @@ func (h *Host) call(ctx context.Context, f func()) error {
 	return nil
 }
 
-// Open returns the group with this id, replaying its log into the machine once the loop runs. A group
-// that the log does not know begins here, with the host's voters; all of them begin it alike. after, if not nil, is
-// called in the loop after each run of commands that the store shows, and when Leads or Leader change; it must not
-// block.
-func (h *Host) Open(id uint64, m Machine, after func()) (*Group, error) {
-	if !slices.Contains(h.cfg.Voters, h.cfg.NodeID) {
-		return nil, fmt.Errorf("group %d: open: node %d is none of the voters %v", id, h.cfg.NodeID, h.cfg.Voters)
+// Open returns the group with this id, replaying its log into the machine once the loop runs. A group that neither the log nor the
+// store knows begins here, with founders as its voters (nil: Config.Voters), if this node is one of them; all of them begin it alike. Else it
+// is one that others have, and this node holds nothing of it until they take it in. after, if not nil, is called in the loop after each run of
+// commands that the store shows, and when Leads, Leader or Members change; it must not block.
+func (h *Host) Open(id uint64, m Machine, founders []uint64, after func()) (*Group, error) {
+	if founders == nil {
+		founders = h.cfg.Voters
 	}
 	stored := h.cfg.Log.Group(id)
 	_, conf, err := stored.InitialState()
 	if err != nil {
 		return nil, fmt.Errorf("group %d: open: %w", id, err)
 	}
-	if len(conf.GetVoters()) == 0 {
-		conf = &pb.ConfState{Voters: h.cfg.Voters}
+	begun := len(conf.GetVoters()) > 0 || m.Applied() > 0
+	if !begun && slices.Contains(founders, h.cfg.NodeID) && !h.cfg.Joins {
+		conf = &pb.ConfState{Voters: slices.Sorted(slices.Values(founders))}
 		b := h.cfg.Log.NewBatch()
 		b.SetSnapshot(id, &pb.SnapshotMetadata{Index: new(uint64(1)), Term: new(uint64(1)), ConfState: conf})
 		b.Append(id, &pb.HardState{Term: new(uint64(1)), Commit: new(uint64(1))}, nil)
 		if err := h.cfg.Log.Commit(b, true); err != nil {
 			return nil, fmt.Errorf("group %d: begin: %w", id, err)
 		}
-	}
-	// Nodes that do not agree on who votes would each find a majority of their own.
-	if voters := slices.Sorted(slices.Values(conf.GetVoters())); !slices.Equal(voters, h.cfg.Voters) {
-		return nil, fmt.Errorf("group %d: open: its voters are %v, not %v", id, voters, h.cfg.Voters)
+		begun = true
 	}
 	g := &Group{
-		ID: id, host: h, voters: h.cfg.Voters, several: len(h.cfg.Voters) > 1, ready: make(chan struct{}),
-		machine: m, after: after, applied: max(m.Applied(), 1), heard: make([]uint64, len(h.cfg.Voters)),
+		ID: id, host: h, several: h.several(), ready: make(chan struct{}), machine: m, after: after, applied: m.Applied(), heard: map[uint64]uint64{},
+	}
+	if begun {
+		g.applied = max(g.applied, 1)
 	}
 	g.reads.group = g
 	if err := h.reinstall(g, stored); err != nil {
 		return nil, fmt.Errorf("group %d: open: %w", id, err)
 	}
+	if conf, err = h.configuration(id, conf); err != nil {
+		return nil, fmt.Errorf("group %d: open: %w", id, err)
+	}
+	g.members.Store(conf)
 	first, err := stored.FirstIndex()
 	if err != nil {
 		return nil, fmt.Errorf("group %d: open: %w", id, err)
@@ -221,6 +230,9 @@ func (h *Host) Open(id uint64, m Machine, after func()) (*Group, error) {
 	if hs.GetCommit() > last {
 		return nil, fmt.Errorf("group %d: open: the log ends at %d, and %d was committed", id, last, hs.GetCommit())
 	}
+	if voters := conf.GetVoters(); !g.several && !slices.Equal(voters, []uint64{h.cfg.NodeID}) {
+		return nil, fmt.Errorf("group %d: open: its voters are %v, and this node is %d, alone", id, voters, h.cfg.NodeID)
+	}
 	cfg := &raft.Config{
 		ID: h.cfg.NodeID, ElectionTick: electionTicks, HeartbeatTick: heartbeatTicks,
 		Storage: logStorage{stored, g}, Applied: g.applied,
@@ -235,7 +247,7 @@ func (h *Host) Open(id uint64, m Machine, after func()) (*Group, error) {
 	}
 	// The only voter need not wait for an election timeout. Of several, each begins by standing for some of the
 	// groups, so that leaders are spread; where somebody leads already, the others do not listen (PreVote).
-	if h.cfg.Voters[id%uint64(len(h.cfg.Voters))] == h.cfg.NodeID {
+	if voters := conf.GetVoters(); len(voters) > 0 && voters[id%uint64(len(voters))] == h.cfg.NodeID {
 		if err := g.node.Campaign(); err != nil {
 			return nil, fmt.Errorf("group %d: campaign: %w", id, err)
 		}
@@ -290,7 +302,7 @@ func (h *Host) forget(id uint64) {
 		h.fatal(fmt.Errorf("group %d: remove: %w", id, err))
 		return
 	}
-	if len(h.cfg.Voters) > 1 {
+	if h.several() {
 		h.state.Delete(storage.InstalledKey(id))
 		if err := h.cfg.Store.Commit(h.state); err != nil {
 			h.fatal(fmt.Errorf("group %d: remove: %w", id, err))
@@ -300,7 +312,7 @@ func (h *Host) forget(id uint64) {
 
 // Run carries the groups until ctx ends, and then answers whatever is left with ErrClosed.
 func (h *Host) Run(ctx context.Context) error {
-	if len(h.cfg.Voters) == 1 {
+	if !h.several() {
 		return h.loop(ctx)
 	}
 	g, ctx := task.NewGroup(ctx, h.cfg.Tasks)
@@ -413,8 +425,9 @@ func (h *Host) mark(g *Group) {
 
 // work is what raft wants done for one group in one round.
 type work struct {
-	g  *Group
-	rd raft.Ready
+	g       *Group
+	rd      raft.Ready
+	changes bool // entries to be applied change the members
 }
 
 // ready takes one round of what raft wants done, over all groups, and tells whether there was any.
@@ -423,7 +436,7 @@ func (h *Host) ready() bool {
 		return false
 	}
 	var todo []work
-	sync, installs := false, false
+	sync, installs, changes := false, false, false
 	rest := h.dirty[:0]
 	for _, g := range h.dirty {
 		if !g.node.HasReady() {
@@ -437,7 +450,9 @@ func (h *Host) ready() bool {
 		}
 		sync = sync || rd.MustSync
 		installs = installs || !raft.IsEmptySnap(rd.Snapshot)
-		todo = append(todo, work{g, rd})
+		w := work{g: g, rd: rd, changes: slices.ContainsFunc(rd.CommittedEntries, func(e *pb.Entry) bool { return e.GetType() != pb.EntryNormal })}
+		changes = changes || w.changes && !mutant.On(mutant.MembersForgotten)
+		todo = append(todo, w)
 	}
 	h.dirty = rest
 	if len(todo) == 0 {
@@ -449,14 +464,19 @@ func (h *Host) ready() bool {
 	if installs && !h.install(todo) {
 		return false
 	}
-	if sync || installs {
+	if sync || installs || changes {
 		h.batch.Reset()
 		for _, w := range todo {
+			if w.changes && changes {
+				// Whoever has acted with new members must not, after a crash, stand for election among the old ones: raft does not, while it
+				// knows of a committed change that it has not applied.
+				w.rd.HardState = w.g.node.BasicStatus().HardState
+			}
 			if !raft.IsEmptySnap(w.rd.Snapshot) {
 				h.batch.SetSnapshot(w.g.ID, w.rd.Snapshot.GetMetadata())
 				h.batch.Append(w.g.ID, w.rd.HardState, w.rd.Entries)
-			} else if w.rd.MustSync {
-				// A hard state that only says what is committed need not be written: a restart finds it out again.
+			} else if w.rd.MustSync || w.changes && changes {
+				// Any other hard state that only says what is committed need not be written: a restart finds it out again.
 				h.batch.Append(w.g.ID, w.rd.HardState, w.rd.Entries)
 			}
 		}
@@ -495,13 +515,14 @@ func (h *Host) apply(g *Group, entries []*pb.Entry) {
 			panic(fmt.Sprintf("group %d: entry %d applied behind entry %d", g.ID, e.GetIndex(), g.applied))
 		}
 		g.applied = e.GetIndex()
-		if e.GetType() != pb.EntryNormal {
-			h.fatal(fmt.Errorf("group %d: entry %d is of type %v, which this version does not know", g.ID, e.GetIndex(), e.GetType()))
-			return
-		}
 		p := g.take(e)
 		var cmd *op.Command
 		switch {
+		case e.GetType() != pb.EntryNormal:
+			if err := g.changeMembers(h, e); err != nil {
+				h.fatal(fmt.Errorf("group %d: entry %d: %w", g.ID, e.GetIndex(), err))
+				return
+			}
 		case p != nil:
 			cmd = p.cmd
 		case len(e.GetData()) > 0:

@@ -132,7 +132,7 @@ func openNode(t *testing.T, fs *vfs.MemFS) *node {
 func (n *node) open(id uint64) (*Group, *notes) {
 	n.t.Helper()
 	m := openNotes(n.t, n.store, id)
-	g, err := n.host.Open(id, m, nil)
+	g, err := n.host.Open(id, m, nil, nil)
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -330,7 +330,7 @@ func TestAStateFromAnotherLogIsRefused(t *testing.T) {
 	defer n.close()
 	m := openNotes(t, n.store, 1)
 	m.applied = 1000
-	if _, err := n.host.Open(1, m, nil); err == nil || !strings.Contains(err.Error(), "one of them is not this node's") {
+	if _, err := n.host.Open(1, m, nil, nil); err == nil || !strings.Contains(err.Error(), "one of them is not this node's") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -468,7 +468,7 @@ func TestWritesAreStampedWhenTheyAreProposed(t *testing.T) {
 func TestAReadWaitsForTheReplay(t *testing.T) {
 	n := openNode(t, vfs.NewCrashableMem())
 	defer n.close()
-	g, err := n.host.Open(1, openNotes(t, n.store, 1), nil)
+	g, err := n.host.Open(1, openNotes(t, n.store, 1), nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

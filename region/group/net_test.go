@@ -146,7 +146,9 @@ func (r *replica) step() {
 // network is the nodes, and the messages on their way between them.
 type network struct {
 	t      *testing.T
-	voters []uint64
+	voters []uint64   // all nodes
+	joins  int        // how many of them, the last, are none of the founders
+	want   []uint64   // that are to hold the groups; nil: the founders
 	nodes  []*replica // node n is at n-1
 	groups int
 	keep   uint64
@@ -162,8 +164,12 @@ type flying struct {
 	once     bool
 }
 
-func newNetwork(t *testing.T, voters, groups int) *network {
-	n := &network{t: t, groups: groups, keep: defaultKeepEntries, cut: map[[2]uint64]bool{}}
+func newNetwork(t *testing.T, voters, groups int) *network { return newGrowing(t, voters, 0, groups) }
+
+// newGrowing is newNetwork with nodes beside the founders, which hold nothing until they are wanted.
+func newGrowing(t *testing.T, founders, joins, groups int) *network {
+	voters := founders + joins
+	n := &network{joins: joins, t: t, groups: groups, keep: defaultKeepEntries, cut: map[[2]uint64]bool{}}
 	for i := range voters {
 		n.voters = append(n.voters, uint64(i+1))
 	}
@@ -189,21 +195,21 @@ func (r *replica) open() error {
 		return err
 	}
 	r.host = NewHost(Config{
-		NodeID: r.id, Voters: n.voters, Log: r.log, Store: r.store, Now: func() time.Time { return time.UnixMilli(1000) },
+		NodeID: r.id, Voters: n.voters[:len(n.voters)-n.joins], Joins: int(r.id) > len(n.voters)-n.joins, Log: r.log, Store: r.store, Now: func() time.Time { return time.UnixMilli(1000) },
 		Send: func(to uint64, m Message) {
 			if !r.dead() {
 				n.send(r.id, to, m)
 			}
 		}, Fatal: func(err error) { n.fatal = append(n.fatal, err) },
 	})
-	r.host.keep = n.keep
+	r.host.keep, r.host.want = n.keep, n.want
 	r.groups, r.ledgers, r.down = nil, nil, false
 	for id := range n.groups {
 		l := &ledger{id: uint64(id + 1), store: r.store}
 		if err := l.Reload(); err != nil {
 			return err
 		}
-		g, err := r.host.Open(l.id, l, nil)
+		g, err := r.host.Open(l.id, l, nil, nil)
 		if err != nil {
 			return err
 		}
@@ -313,6 +319,25 @@ func (n *network) elect(group int) *replica {
 	}
 	n.t.Fatal("nobody leads")
 	return nil
+}
+
+// wants has every node hear which are to hold the groups.
+func (n *network) wants(nodes ...uint64) {
+	n.want = nodes
+	for _, r := range n.nodes {
+		r.host.want = nodes
+	}
+}
+
+// members tells whether exactly these nodes vote in the group, by what each of them has heard, and nobody is about to.
+func (n *network) members(group int, nodes ...uint64) bool {
+	for _, id := range nodes {
+		voters, learners := n.nodes[id-1].groups[group].Members()
+		if !slices.Equal(voters, nodes) || len(learners) > 0 {
+			return false
+		}
+	}
+	return true
 }
 
 func (r *replica) propose(group int, name string) *proposal {

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
@@ -78,7 +77,7 @@ func (h *Host) Receive(from uint64, ms ...Message) {
 		switch {
 		case h.closed || len(h.mail) >= maxMail || h.mailed >= maxMailBytes:
 			return
-		case m.Raft.GetTo() != h.cfg.NodeID || !slices.Contains(h.cfg.Voters, m.Raft.GetFrom()) || !slices.Contains(h.cfg.Voters, from):
+		case m.Raft.GetTo() != h.cfg.NodeID || from == h.cfg.NodeID:
 		case raft.IsLocalMsg(m.Raft.GetType()):
 		default:
 			h.mail = append(h.mail, m)
@@ -132,9 +131,7 @@ func (h *Host) deliver(mail []Message) {
 				continue
 			}
 		}
-		if i := slices.Index(g.voters, rm.GetFrom()); i >= 0 {
-			g.heard[i] = h.ticks
-		}
+		g.heard[rm.GetFrom()] = h.ticks
 		// Raft refuses what comes from nobody it knows, and proposals while nobody leads: both are lost.
 		if err := g.node.Step(rm); err != nil && !errors.Is(err, raft.ErrProposalDropped) {
 			h.cfg.Logger.Debug("group: a message was refused", "group", g.ID, "from", rm.GetFrom(), "err", err)

@@ -2,6 +2,7 @@ package group
 
 import (
 	"context"
+	"slices"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/tracker"
@@ -12,7 +13,7 @@ import (
 // Resign hands every group that this node leads to another node, and returns once it leads none, or ctx has ended: what clients want of the
 // groups then need not wait for an election. Nothing keeps it from leading again later.
 func (h *Host) Resign(ctx context.Context) error {
-	if len(h.cfg.Voters) == 1 {
+	if !h.several() {
 		return nil
 	}
 	for {
@@ -33,22 +34,24 @@ func (h *Host) resign() (leads int) {
 			continue
 		}
 		leads++
-		if to := g.successor(); to != raft.None {
-			g.node.TransferLeader(to)
-			h.mark(g)
-		}
+		g.handOver(h, nil)
 	}
 	return leads
 }
 
-// successor returns the follower that has most of the log, of those heard of lately.
-func (g *Group) successor() (best uint64) {
-	var most uint64
-	own := g.node.BasicStatus().ID
+// handOver asks the follower to take over that has most of the log, of those heard of lately; one of these nodes, nil for any.
+func (g *Group) handOver(h *Host, of []uint64) {
+	var best, most uint64
 	g.node.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
-		if id != own && pr.RecentActive && pr.State == tracker.StateReplicate && (best == raft.None || pr.Match > most) {
+		if id == h.cfg.NodeID || pr.IsLearner || !pr.RecentActive || pr.State != tracker.StateReplicate || of != nil && !slices.Contains(of, id) {
+			return
+		}
+		if best == raft.None || pr.Match > most {
 			best, most = id, pr.Match
 		}
 	})
-	return best
+	if best != raft.None {
+		g.node.TransferLeader(best)
+		h.mark(g)
+	}
 }

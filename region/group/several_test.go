@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"testing"
 	"testing/cryptotest"
@@ -82,20 +81,6 @@ func TestAProposalWithoutALeaderHasNoEffect(t *testing.T) {
 	}
 }
 
-func TestOtherVotersThanBeforeAreRefused(t *testing.T) {
-	cryptotest.SetGlobalRandom(t, 7)
-	n := newNetwork(t, 3, 1)
-	defer n.close()
-	r := n.nodes[0]
-	r.host.Step()
-	for _, voters := range [][]uint64{nil, {1, 2}, {2, 3}} {
-		h := NewHost(Config{NodeID: 1, Voters: voters, Log: r.log, Store: r.store, Send: func(uint64, Message) {}})
-		if _, err := h.Open(1, &ledger{id: 1, store: r.store}, nil); err == nil || !strings.Contains(err.Error(), "voters") {
-			t.Errorf("%v: %v", voters, err)
-		}
-	}
-}
-
 func TestMailIsBounded(t *testing.T) {
 	cryptotest.SetGlobalRandom(t, 8)
 	n := newNetwork(t, 3, 1)
@@ -145,7 +130,7 @@ func TestHostsRun(t *testing.T) {
 			NodeID: uint64(i + 1), Voters: []uint64{1, 2, 3}, Log: log, Store: store, Now: time.Now, Tick: 5 * time.Millisecond,
 			Send: func(to uint64, m Message) { hosts[to-1].Receive(uint64(i+1), m) },
 		})
-		if groups[i], err = hosts[i].Open(1, &ledger{id: 1, store: store}, nil); err != nil {
+		if groups[i], err = hosts[i].Open(1, &ledger{id: 1, store: store}, nil, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -33,7 +33,8 @@ import (
 //
 //	1 (1), (length of key (uvarint), key, length of value (uvarint), value)..., CRC-32C of all before (4, big-endian)
 //
-// Bytes of the note, under storage.InstalledKey: raftpb.SnapshotMetadata.
+// Bytes of the note, under storage.InstalledKey: raftpb.SnapshotMetadata. What a change of the members leaves there says the same: the index and
+// term of its entry, and who the members are from there on.
 
 const (
 	snapshotVersion = 1
@@ -63,7 +64,7 @@ func (g *Group) metadata() (*pb.SnapshotMetadata, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &pb.SnapshotMetadata{Index: new(g.applied), Term: new(term), ConfState: &pb.ConfState{Voters: g.voters}}, nil
+	return &pb.SnapshotMetadata{Index: new(g.applied), Term: new(term), ConfState: g.members.Load()}, nil
 }
 
 // fill puts the present state into a snapshot's message, and tells whether it can be sent. It is called between two
@@ -252,6 +253,7 @@ func (h *Host) reload(g *Group, meta *pb.SnapshotMetadata) {
 		return
 	}
 	g.applied = meta.GetIndex()
+	g.members.Store(meta.GetConfState())
 	// What became of proposals whose entries it covers is not known here.
 	g.sent.hurry(h.ticks + hurryTicks)
 	if g.after != nil {

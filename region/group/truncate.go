@@ -76,8 +76,7 @@ func (g *Group) unneeded(durable uint64, h *Host) uint64 {
 	}
 	to := durable
 	g.node.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
-		i := slices.Index(g.voters, id)
-		if id == h.cfg.NodeID || i < 0 || h.ticks-g.heard[i] > activeTicks {
+		if id == h.cfg.NodeID || h.ticks-g.heard[id] > activeTicks {
 			return
 		}
 		has := pr.Match
