@@ -33,7 +33,7 @@ const (
 func measureDev(ctx context.Context, out io.Writer, dir string) (err error) {
 	regions := []string{"us-east-1", "eu-west-1", "ap-northeast-1"}
 	begun := time.Now()
-	d, err := node.OpenDev(node.DevConfig{Regions: regions, Data: dir, Credentials: []node.Credential{{AccessKey: accessKey, SecretKey: secretKey}}})
+	d, err := node.OpenDev(node.DevConfig{Regions: regions, Data: dir, Partitions: []int{*partitions}, Credentials: []node.Credential{{AccessKey: accessKey, SecretKey: secretKey}}})
 	if err != nil {
 		return err
 	}

@@ -48,7 +48,7 @@ type pair struct {
 
 // measureLinks measures, between two regions, all that links are for.
 func measureLinks(ctx context.Context, out io.Writer, dir string) (err error) {
-	d, err := node.OpenDev(node.DevConfig{Regions: []string{near, far}, Data: dir, Credentials: []node.Credential{{AccessKey: accessKey, SecretKey: secretKey}}})
+	d, err := node.OpenDev(node.DevConfig{Regions: []string{near, far}, Data: dir, Partitions: []int{*partitions}, Credentials: []node.Credential{{AccessKey: accessKey, SecretKey: secretKey}}})
 	if err != nil {
 		return err
 	}

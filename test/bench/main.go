@@ -32,6 +32,7 @@ var (
 	rounds      = flag.Int("rounds", 3, "measurements of each kind, alternating; the median is reported")
 	connections = flag.Int("connections", 64, "connections")
 	data        = flag.String("data", "", "directory for the data; default: a temporary one beside the working directory")
+	partitions  = flag.Int("partitions", 1, "partitions that a table begins with")
 	serve       = flag.String("serve", "", "internal: run as a server, `node or ceiling`")
 	skipLag     = flag.Bool("skip-lag", false, "do not measure replication lag and idle cost")
 	links       = flag.Bool("links", false, "measure what goes on between two regions, and nothing else")
@@ -96,7 +97,7 @@ func serveUsage(ctx context.Context, address net.Addr) error {
 func serveNode(ctx context.Context) (err error) {
 	n, err := node.Open(node.Config{
 		Region: "us-east-1", Data: *data, Listen: node.Listen{HTTP: "127.0.0.1:0"},
-		Credentials: []node.Credential{{AccessKey: accessKey, SecretKey: secretKey}},
+		Credentials: []node.Credential{{AccessKey: accessKey, SecretKey: secretKey}}, PartitionsPerTable: *partitions,
 	})
 	if err != nil {
 		return err
@@ -145,7 +146,7 @@ func start(name, dir string) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &server{name: name, cmd: exec.Command(self, "-serve", name, "-data", dir)}
+	s := &server{name: name, cmd: exec.Command(self, "-serve", name, "-data", dir, "-partitions", fmt.Sprint(*partitions))}
 	s.cmd.Stderr = os.Stderr
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
@@ -244,7 +245,7 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	if err := prepare(ctx, subject.address); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "items of 1 KB, %d connections, %d rounds of %.0f s, %d cores, client and server on one machine\n\n", *connections, *rounds, *seconds, runtime.NumCPU())
+	fmt.Fprintf(out, "items of 1 KB, %d partitions, %d connections, %d rounds of %.0f s, %d cores, client and server on one machine\n\n", *partitions, *connections, *rounds, *seconds, runtime.NumCPU())
 	fmt.Fprintf(out, "%-10s %-8s %10s %12s %11s %9s %9s %9s\n", "operation", "server", "ops/s", "CPU us/op", "allocs/op", "p50", "p99", "p99.9")
 	for _, w := range []struct {
 		name     string
