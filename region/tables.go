@@ -354,27 +354,21 @@ func (t *Table) founded() bool {
 // follow brings the table's partitions onto the definition's schema. At a node that does not lead the catalog that is
 // somebody else's work; there, once it returns, a read of an index that the definition shows as filled finds its rows.
 func (t *Table) follow(ctx context.Context, d definition) error {
-	for _, p := range t.partitions {
-		if err := t.await(ctx, d, p.caughtUp); err != nil {
+	err := t.each(ctx, t.partitions, func(ctx context.Context, p *Partition) error {
+		if err := t.await(ctx, d, p.caughtUp); err != nil || sameSchema(p.schema.Load(), &d.Schema) {
 			return err
-		}
-		if sameSchema(p.schema.Load(), &d.Schema) {
-			continue
 		}
 		// This replica may lag.
-		if err := t.await(ctx, d, p.group.Read); err != nil {
+		if err := t.await(ctx, d, p.group.Read); err != nil || sameSchema(p.schema.Load(), &d.Schema) || !t.region.Leads() {
 			return err
-		}
-		if sameSchema(p.schema.Load(), &d.Schema) || !t.region.Leads() {
-			continue
 		}
 		schema := d.Schema.Clone()
-		if err := p.propose(ctx, &op.Command{Kind: op.Alter, Schema: &schema, Revision: d.revision}); err != nil {
-			return err
-		}
+		return p.propose(ctx, &op.Command{Kind: op.Alter, Schema: &schema, Revision: d.revision})
+	})
+	if err == nil {
+		t.def.Store(d.Definition)
 	}
-	t.def.Store(d.Definition)
-	return nil
+	return err
 }
 
 // await calls read, which waits for other nodes, but no longer than the definition stands.
