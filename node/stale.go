@@ -112,6 +112,7 @@ func (r *replicator) relay(ctx context.Context, t *region.Table, d *table.Defini
 	if theirs == nil || theirs.Incarnation != o.Incarnation {
 		return replication.ErrNotYet
 	}
+	var first *replication.Origin
 	for i, part := range theirs.Partitions {
 		var end table.Key
 		if i+1 < len(theirs.Partitions) {
@@ -137,10 +138,17 @@ func (r *replicator) relay(ctx context.Context, t *region.Table, d *table.Defini
 		if tell != nil {
 			tell(part.Start, end, origin)
 		}
-		for _, stream := range slices.Sorted(maps.Keys(origin.Cursors)) {
-			if err := t.Merge(ctx, op.Cursor{Stream: stream, Seq: origin.Cursors[stream], Clock: origin.Clocks[stream]}, 0, nil); err != nil {
-				return err
-			}
+		if first == nil {
+			first = origin
+		}
+	}
+	if first == nil {
+		return nil
+	}
+	// What is said of a stream is true of the whole table, and here not before all partitions have been asked.
+	for _, stream := range slices.Sorted(maps.Keys(first.Cursors)) {
+		if err := t.Merge(ctx, op.Cursor{Stream: stream, Seq: first.Cursors[stream], Clock: first.Clocks[stream]}, 0, nil); err != nil {
+			return err
 		}
 	}
 	return nil
