@@ -5,8 +5,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/commutatordb/commutator/replication"
 )
 
 // How far clocks of regions may be apart. Source: REPLICATION.md §2. One that is further ahead than the last of these has its writes
@@ -26,14 +24,14 @@ type offset struct {
 	at         time.Time // zero: never measured
 }
 
-// measure works an offset out of the four times of an exchange: sent and got by this region's clock, the other two by the other's.
-func measure(sent time.Time, theirs replication.Tables, got time.Time) offset {
-	if theirs.ReceivedAt == 0 {
+// measure works an offset out of the four times of an exchange or a beat: sent and got by this region's clock, the other two by the other's.
+func measure(sent time.Time, received, answered int64, got time.Time) offset {
+	if received == 0 {
 		return offset{}
 	}
-	there := time.Duration(theirs.ReceivedAt - sent.UnixNano())
-	back := time.Duration(theirs.AnsweredAt - got.UnixNano())
-	away := got.Sub(sent) - time.Duration(theirs.AnsweredAt-theirs.ReceivedAt)
+	there := time.Duration(received - sent.UnixNano())
+	back := time.Duration(answered - got.UnixNano())
+	away := got.Sub(sent) - time.Duration(answered-received)
 	return offset{by: (there + back) / 2, within: max(0, away) / 2, at: got}
 }
 

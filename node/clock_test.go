@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/commutatordb/commutator/internal/task"
-	"github.com/commutatordb/commutator/replication"
 )
 
 func TestAnOffsetIsWorkedOutOfTheFourTimesOfAnExchange(t *testing.T) {
@@ -24,12 +23,12 @@ func TestAnOffsetIsWorkedOutOfTheFourTimesOfAnExchange(t *testing.T) {
 		"at once, by a coarse clock":  {0, 5 * ms, 0, 2500 * time.Microsecond, 0},
 		"an asker whose clock jumped": {10 * ms, 10 * ms, -time.Second, 510 * ms, 0},
 	} {
-		o := measure(start, replication.Tables{ReceivedAt: at(c.received), AnsweredAt: at(c.answered)}, start.Add(c.got))
+		o := measure(start, at(c.received), at(c.answered), start.Add(c.got))
 		if o.by != c.by || o.within != c.within || o.at.IsZero() {
 			t.Errorf("%s: %s within %s, want %s within %s", name, o.by, o.within, c.by, c.within)
 		}
 	}
-	if o := measure(start, replication.Tables{}, start); !o.at.IsZero() {
+	if o := measure(start, 0, 0, start); !o.at.IsZero() {
 		t.Error("nothing was told, and something measured")
 	}
 }

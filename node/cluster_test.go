@@ -182,6 +182,14 @@ func (d *direct) Relay(ctx context.Context, q replication.RelayRequest, receive 
 	return d.call(func(_ *engine, s replication.Source) error { return s.Relay(ctx, q, receive) })
 }
 
+func (d *direct) Beat(ctx context.Context, region string) (b replication.Beat, err error) {
+	err = d.call(func(_ *engine, s replication.Source) error {
+		b, err = s.Beat(ctx, region)
+		return err
+	})
+	return b, err
+}
+
 func (d *direct) Seed(ctx context.Context, q replication.SeedRequest, receive func(replication.SeedPart) error) error {
 	return d.call(func(n *engine, s replication.Source) error {
 		return s.Seed(ctx, q, func(p replication.SeedPart) error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"time"
 
 	"github.com/commutatordb/commutator/admin"
 	"github.com/commutatordb/commutator/api"
@@ -168,6 +169,9 @@ func (e *Engine) Log() *raftlog.Log { return e.log }
 
 // Links tells which other regions are known, and how the way to each is.
 func (e *Engine) Links() []admin.Link { return e.rep.Links() }
+
+// Lag tells, by region, how far this region's copy of a table is behind the other's.
+func (e *Engine) Lag(globalID string) map[string]time.Duration { return e.rep.Lag(globalID) }
 
 // Verifier holds this region's copies of global tables against those of others.
 func (e *Engine) Verifier() admin.Verifier { return e.rep }

@@ -17,10 +17,15 @@ import (
 
 // What regions tell each other of their tables, and what each takes over. Source: docs/decisions/0006.
 
-// exchangeWith tells a peer of this region's global tables, and hears of its, again and again.
+// exchangeWith tells a peer of this region's global tables, and hears of its, again and again; and between, whether it is there.
 func (r *replicator) exchangeWith(ctx context.Context, p *peer) error {
-	for ctx.Err() == nil {
-		err := r.exchange(ctx, p)
+	for beats := 0; ctx.Err() == nil; {
+		var err error
+		if beats > 0 {
+			err = r.beat(ctx, p)
+		} else {
+			err = r.exchange(ctx, p)
+		}
 		r.mu.Lock()
 		if changed := (err == nil) != (p.err == nil); changed && err != nil && ctx.Err() == nil {
 			r.logger.Warn("replicator: a region cannot be reached", "peer", p.name, "err", err)
@@ -30,11 +35,16 @@ func (r *replicator) exchangeWith(ctx context.Context, p *peer) error {
 		p.err = err
 		r.mu.Unlock()
 		if err != nil {
+			beats = 0
 			r.tasks.Wait(ctx, nil, retryAfter)
 			continue
 		}
-		task.Poke(r.wake)
-		r.tasks.Wait(ctx, p.wake, exchangeEvery)
+		if beats == 0 {
+			task.Poke(r.wake)
+		}
+		if beats++; r.tasks.Wait(ctx, p.wake, beatEvery) == task.Token || beats >= beatsPerExchange {
+			beats = 0
+		}
 	}
 	return nil
 }
@@ -55,7 +65,7 @@ func (r *replicator) exchange(ctx context.Context, p *peer) error {
 	if err != nil {
 		return err
 	}
-	r.noteOffset(p, measure(sent, theirs, r.now()))
+	r.noteOffset(p, measure(sent, theirs.ReceivedAt, theirs.AnsweredAt, r.now()))
 	if theirs.Region != p.name {
 		return fmt.Errorf("replicator: the peer called %s says that it is %s", p.name, theirs.Region)
 	}

@@ -23,6 +23,9 @@ func (r *replicator) follow(ctx context.Context, p *peer, s stream, name string)
 		if ctx.Err() != nil {
 			break
 		}
+		if errors.Is(err, replication.ErrAhead) {
+			r.logger.Error("replicator: a region has lost changes that are here; it is not followed", "peer", p.name, "table", name, "partition", s.partition)
+		}
 		if errors.Is(err, replication.ErrInstance) || errors.Is(err, replication.ErrStaleMember) || errors.Is(err, replication.ErrNoTable) {
 			task.Poke(p.wake) // what is known of the peer is out of date
 		}
@@ -149,7 +152,8 @@ func (k *sink) Progress(p replication.Progress) {
 	defer k.r.mu.Unlock()
 	if t := k.r.tables[k.s.table]; t != nil {
 		t.stability.Heard(k.s.peer, k.s.partition, p)
-		t.lag[k.s.peer] = k.r.now().Sub(time.Unix(0, p.SentAt))
+		now := k.r.now()
+		t.fresh[k.s] = fresh{at: now, lag: now.Sub(time.Unix(0, p.SentAt)), behind: t.fresh[k.s].behind}
 		for _, c := range t.waiting {
 			task.Poke(c)
 		}

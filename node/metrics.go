@@ -46,7 +46,7 @@ var (
 	conflictsDesc = prometheus.NewDesc("commutator_conflicts_total", "Conflicts found when joining other regions' writes, since the start.", []string{"table", "class", "winner", "loser"}, nil)
 	keptDesc      = prometheus.NewDesc("commutator_conflict_records", "Conflict records that this region has.", []string{"table"}, nil)
 	shedDesc      = prometheus.NewDesc("commutator_conflict_records_shed_total", "Conflicts of which this region has no record for want of room.", []string{"table"}, nil)
-	lagDesc       = prometheus.NewDesc("commutator_replication_lag_seconds", "Age of the newest word of another region when it arrived.", []string{"table", "from"}, nil)
+	lagDesc       = prometheus.NewDesc("commutator_replication_lag_seconds", "How far this region's copy of a table is behind another's.", []string{"table", "from"}, nil)
 	pendingDesc   = prometheus.NewDesc("commutator_replication_pending", "Changes of this region that another has not acknowledged yet.", []string{"table", "to"}, nil)
 	seededDesc    = prometheus.NewDesc("commutator_replication_seeded_items", "Items that a replica which is being filled from another has received so far.", []string{"table", "from"}, nil)
 	seededOfDesc  = prometheus.NewDesc("commutator_replication_seed_items", "Items that it is to receive, as of when the copy was begun or gone on with.", []string{"table", "from"}, nil)

@@ -94,7 +94,7 @@ func (o *otherRegion) ask(do func(*transport.Client) error) error {
 
 // decided tells whether an error is the region's own answer, which no other node of it would give otherwise.
 func decided(err error) bool {
-	for _, e := range []error{replication.ErrTruncated, replication.ErrInstance, replication.ErrNoTable, replication.ErrNotMember, replication.ErrRequest} {
+	for _, e := range []error{replication.ErrTruncated, replication.ErrInstance, replication.ErrAhead, replication.ErrNoTable, replication.ErrNotMember, replication.ErrRequest} {
 		if errors.Is(err, e) {
 			return true
 		}
@@ -117,6 +117,15 @@ func (o *otherRegion) Exchange(ctx context.Context, ours replication.Tables) (th
 		}
 	}
 	return theirs, err
+}
+
+// Beat is replication.Peer's.
+func (o *otherRegion) Beat(ctx context.Context, region string) (b replication.Beat, err error) {
+	err = o.ask(func(c *transport.Client) (err error) {
+		b, err = c.Beat(ctx, region)
+		return err
+	})
+	return b, err
 }
 
 // Follow is replication.Peer's.

@@ -107,7 +107,8 @@ type replicated struct {
 	stability    *replication.Stability
 	members      []string                     // that stability counts
 	acked        map[string]map[uint64]uint64 // region -> own partition -> seq
-	lag          map[string]time.Duration     // region -> age of the newest progress when it arrived
+	sent         map[stream]sent              // to a peer, of an own partition; table and instance are not looked at
+	fresh        map[stream]fresh             // of those that are followed
 	waiting      []chan struct{}              // sessions that wait for progress
 	noted        map[string]uint64            // stream -> the last batch whose writes were noted as held
 	incarnations map[string]uint16            // region -> incarnation of its replica, whose acks those are
@@ -171,16 +172,6 @@ func (r *replicator) Links() []admin.Link {
 	}
 	slices.SortFunc(out, func(a, b admin.Link) int { return strings.Compare(a.Region, b.Region) })
 	return out
-}
-
-// Lag is admin.Links'.
-func (r *replicator) Lag(globalID string) map[string]time.Duration {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if t := r.tables[globalID]; t != nil {
-		return maps.Clone(t.lag)
-	}
-	return nil
 }
 
 // Run keeps the tables in step, whenever this node leads, until ctx ends.
@@ -316,7 +307,7 @@ func (r *replicator) refreshMembers() {
 		seen[d.GlobalID] = true
 		t := r.tables[d.GlobalID]
 		if t == nil {
-			t = &replicated{stability: replication.NewStability(r.self), acked: map[string]map[uint64]uint64{}, lag: map[string]time.Duration{}, noted: map[string]uint64{}, incarnations: map[string]uint16{}, settled: map[string]bool{}}
+			t = &replicated{stability: replication.NewStability(r.self), acked: map[string]map[uint64]uint64{}, sent: map[stream]sent{}, fresh: map[stream]fresh{}, noted: map[string]uint64{}, incarnations: map[string]uint16{}, settled: map[string]bool{}}
 			r.tables[d.GlobalID] = t
 		}
 		members := map[string][]uint64{}
@@ -402,6 +393,9 @@ func (r *replicator) reconcile(ctx context.Context) {
 		if _, ok := wanted[s]; !ok {
 			r.followers[s]()
 			delete(r.followers, s)
+			if t := r.tables[s.table]; t != nil {
+				delete(t.fresh, s)
+			}
 		}
 	}
 	for _, s := range slices.SortedFunc(maps.Keys(wanted), stream.compare) {

@@ -21,11 +21,11 @@ import (
 
 const (
 	// seedPartBytes is about the size of a part: what is merged at once. Whatever is written here meanwhile waits for one at most.
-	seedPartBytes = 64 << 10
+	seedPartBytes = 128 << 10
 	// maxSeeds is how many tables are copied at a time. More would each be slower, and hold a snapshot at its source for longer.
 	maxSeeds = 4
 	// seedPatience is how long a part waits at most for a moment without changes of other regions to apply, looking every seedLook.
-	seedPatience = 20 * time.Millisecond
+	seedPatience = 5 * time.Millisecond
 	seedLook     = time.Millisecond
 )
 

@@ -48,6 +48,11 @@ func (r *replicator) Log(from replication.Resume) (replication.Log, error) {
 	if err != nil {
 		return nil, err
 	}
+	// A replica that lags behind its region's others, or reads its log again after a start, may still come to it.
+	if leads, seq := p.Leads(), p.State().Seq; leads && from.Seq > seq {
+		r.logger.Error("replicator: a region has applied more of this one than this one has: its disk is an older one", "peer", from.Region, "partition", from.Partition, "applied there", from.Seq, "here", seq)
+		return nil, replication.ErrAhead
+	}
 	l := &changeLog{r: r, term: term, t: t, p: p, table: from.Table, follower: from.Region, incarnation: from.Incarnation}
 	if err := l.member(); err != nil {
 		return nil, err
@@ -112,7 +117,25 @@ func (l *changeLog) Read(after uint64, maxBytes int) (replication.Batch, replica
 	for _, c := range changes {
 		batch.Changes = append(batch.Changes, replication.Change{Key: c.Key, Delta: c.Delta})
 	}
+	l.looked(last, len(changes) > 0)
 	return batch, progress, nil
+}
+
+// looked notes how far the log has been looked through, and whether there was something to send.
+func (l *changeLog) looked(last uint64, some bool) {
+	l.r.mu.Lock()
+	defer l.r.mu.Unlock()
+	t := l.r.tables[l.table]
+	if t == nil || l.r.term != l.term {
+		return
+	}
+	at := stream{peer: l.follower, partition: l.p.ID}
+	s := t.sent[at]
+	s.looked = last
+	if some {
+		s.last = last
+	}
+	t.sent[at] = s
 }
 
 // Gather is replication.Log's.

@@ -85,6 +85,9 @@ func (p *Partition) Watch() (changed <-chan struct{}, stop func()) {
 	}
 }
 
+// Leads tells whether this node's replica leads, and has applied all that was acknowledged before it did.
+func (p *Partition) Leads() bool { return p.group.Leads() }
+
 // State returns the partition's state as of the last run that the store shows.
 func (p *Partition) State() partition.State { return *p.state.Load() }
 

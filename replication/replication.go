@@ -82,6 +82,20 @@ type Tables struct {
 	ReceivedAt, AnsweredAt int64
 }
 
+// Beat is a region's answer to whether it is there. What has changed, streams tell as it happens; a beat tells that they do, and how
+// late: of a partition that is not among Behind the asker had applied all of the region's own changes when the answer was given.
+type Beat struct {
+	Instance               uint64
+	ReceivedAt, AnsweredAt int64 // as in Tables
+	Behind                 []Behind
+}
+
+// Behind is a partition of the answering region's, in which the asker is behind.
+type Behind struct {
+	Table     string // global id
+	Partition uint64
+}
+
 // Errors that a Source's region answers, and a follower acts on.
 var (
 	// ErrTruncated: the log no longer has what was asked for. Seed, then follow.
@@ -89,6 +103,9 @@ var (
 	// ErrInstance: the region is not the one whose log was being followed; it lost its data or was
 	// restored. Nothing it says continues what was said before.
 	ErrInstance = errors.New("replication: the region is another instance than the one followed")
+	// ErrAhead: the log ends before what was asked for. The region has lost changes that others have, and would give their numbers
+	// to others: nothing may be followed until it is another instance.
+	ErrAhead = errors.New("replication: the change log ends before what was asked for: the region has lost changes")
 	// ErrNoTable: the origin has no such table or partition, or not yet.
 	ErrNoTable = errors.New("replication: no such table or partition here")
 	// ErrNotMember: the table has no replica in the region that asks.
@@ -108,6 +125,8 @@ var (
 type Source interface {
 	// Exchange takes over the definitions that are newer than its own and answers with its own.
 	Exchange(ctx context.Context, theirs Tables) (Tables, error)
+	// Beat answers a region that asks every second.
+	Beat(ctx context.Context, region string) (Beat, error)
 	// Log opens one partition's change log for a follower. It returns ErrNoTable, ErrInstance or
 	// ErrNotMember.
 	Log(r Resume) (Log, error)
@@ -139,6 +158,8 @@ type Log interface {
 type Peer interface {
 	// Exchange is Source's.
 	Exchange(ctx context.Context, ours Tables) (Tables, error)
+	// Beat is Source's.
+	Beat(ctx context.Context, region string) (Beat, error)
 	// Follow streams a partition's changes to sink until ctx ends or something fails. Each batch is
 	// acknowledged when sink.Apply has returned. It returns ErrTruncated, ErrInstance, ErrNoTable,
 	// ErrNotMember, ErrNotLeader, or what else ended the stream.

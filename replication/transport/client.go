@@ -45,6 +45,15 @@ func (c *Client) Exchange(ctx context.Context, ours replication.Tables) (replica
 	return tablesFromProto(theirs), nil
 }
 
+// Beat is replication.Peer's.
+func (c *Client) Beat(ctx context.Context, region string) (replication.Beat, error) {
+	m, err := c.live.Beat(ctx, &pb.BeatRequest{Region: region})
+	if err != nil {
+		return replication.Beat{}, fmt.Errorf("transport: beat: %w", fromStatus(err))
+	}
+	return beatFromProto(m), nil
+}
+
 // Follow is replication.Peer's.
 func (c *Client) Follow(ctx context.Context, from replication.Resume, sink replication.Sink) error {
 	ctx, cancel := context.WithCancel(ctx)

@@ -204,3 +204,19 @@ func clocksFromProto(clocks map[string]uint64) map[string]crdt.HLC {
 	}
 	return out
 }
+
+func beatToProto(b replication.Beat) *pb.BeatAnswer {
+	m := &pb.BeatAnswer{Instance: b.Instance, ReceivedUnixNano: b.ReceivedAt, AnsweredUnixNano: b.AnsweredAt}
+	for _, p := range b.Behind {
+		m.Behind = append(m.Behind, &pb.BeatBehind{Table: p.Table, Partition: p.Partition})
+	}
+	return m
+}
+
+func beatFromProto(m *pb.BeatAnswer) replication.Beat {
+	b := replication.Beat{Instance: m.Instance, ReceivedAt: m.ReceivedUnixNano, AnsweredAt: m.AnsweredUnixNano}
+	for _, p := range m.Behind {
+		b.Behind = append(b.Behind, replication.Behind{Table: p.GetTable(), Partition: p.GetPartition()})
+	}
+	return b
+}

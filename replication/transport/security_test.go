@@ -138,6 +138,9 @@ func TestOnlyNodesOfTheClusterAreHeardAndOnlyInTheirOwnName(t *testing.T) {
 			if err := client.Follow(ctx, replication.Resume{Region: c.claims}, nil); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("follow: %v", err)
 			}
+			if _, err := client.Beat(ctx, c.claims); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("beat: %v", err)
+			}
 			if err := client.Seed(ctx, replication.SeedRequest{Region: c.claims}, nil); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("seed: %v", err)
 			}

@@ -34,6 +34,17 @@ func (s *server) Exchange(ctx context.Context, theirs *pb.Tables) (*pb.Tables, e
 	return tablesToProto(ours), nil
 }
 
+func (s *server) Beat(ctx context.Context, q *pb.BeatRequest) (*pb.BeatAnswer, error) {
+	if err := speaksFor(ctx, q.Region); err != nil {
+		return nil, err
+	}
+	b, err := s.source.Beat(ctx, q.Region)
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	return beatToProto(b), nil
+}
+
 func (s *server) Stream(stream grpc.BidiStreamingServer[pb.Pull, pb.Push]) error {
 	first, err := stream.Recv()
 	if err != nil {

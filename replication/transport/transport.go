@@ -34,6 +34,7 @@ var errorCodes = []struct {
 }{
 	{replication.ErrTruncated, codes.OutOfRange},
 	{replication.ErrInstance, codes.FailedPrecondition},
+	{replication.ErrAhead, codes.DataLoss},
 	{replication.ErrNoTable, codes.NotFound},
 	{replication.ErrNotMember, codes.PermissionDenied},
 	{replication.ErrStaleMember, codes.DataLoss},

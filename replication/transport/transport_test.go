@@ -31,8 +31,9 @@ type origin struct {
 	mu      sync.Mutex
 	seqs    []uint64
 	last    uint64 // Invariant: not below any of seqs
-	failure error  // of Log, Seed, Exchange and Copy's
-	broken  error  // of Read
+	beat    replication.Beat
+	failure error // of Log, Seed, Exchange and Copy's
+	broken  error // of Read
 	changed chan struct{}
 	acked   chan uint64
 	resumed chan replication.Resume
@@ -100,6 +101,11 @@ func (o *origin) Relay(_ context.Context, q replication.RelayRequest, send func(
 func (o *origin) Seed(_ context.Context, q replication.SeedRequest, send func(replication.SeedPart) error) error {
 	o.asked = q
 	return o.sendParts(send)
+}
+
+func (o *origin) Beat(_ context.Context, region string) (replication.Beat, error) {
+	o.asked = region
+	return o.beat, o.failure
 }
 
 func (o *origin) sendParts(send func(replication.SeedPart) error) error {
@@ -307,7 +313,7 @@ func TestASinkThatFailsEndsTheStreamUnacknowledged(t *testing.T) {
 var seedQ = replication.SeedRequest{Region: "us-east-1", Table: "t", Instance: 7, Partition: 1, After: []byte("key")}
 
 func TestErrorsCrossTheWire(t *testing.T) {
-	for _, want := range []error{replication.ErrTruncated, replication.ErrInstance, replication.ErrNoTable, replication.ErrNotMember, replication.ErrNotLeader} {
+	for _, want := range []error{replication.ErrTruncated, replication.ErrInstance, replication.ErrAhead, replication.ErrNoTable, replication.ErrNotMember, replication.ErrNotLeader} {
 		o := newOrigin()
 		client := serveSource(t, o)
 		o.failure = fmt.Errorf("with words around it: %w", want)
@@ -342,6 +348,19 @@ func TestErrorsCrossTheWire(t *testing.T) {
 		if errors.Is(err, e.err) {
 			t.Errorf("another error arrives as %v", e.err)
 		}
+	}
+}
+
+func TestABeatIsAnswered(t *testing.T) {
+	o := newOrigin()
+	client := serveSource(t, o)
+	o.beat = replication.Beat{Instance: 9, ReceivedAt: 5, AnsweredAt: 6, Behind: []replication.Behind{{Table: "t", Partition: 17}, {Table: "u", Partition: 18}}}
+	if got, err := client.Beat(t.Context(), "us-east-1"); err != nil || !reflect.DeepEqual(got, o.beat) || o.asked != "us-east-1" {
+		t.Errorf("got %+v, %v, for %v", got, err, o.asked)
+	}
+	o.failure = replication.ErrNotLeader
+	if _, err := client.Beat(t.Context(), "us-east-1"); !errors.Is(err, replication.ErrNotLeader) {
+		t.Errorf("got %v", err)
 	}
 }
 

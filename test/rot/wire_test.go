@@ -59,6 +59,9 @@ func newOrigin() *origin {
 func (o *origin) Exchange(context.Context, replication.Tables) (replication.Tables, error) {
 	return replication.Tables{}, errors.ErrUnsupported
 }
+func (o *origin) Beat(context.Context, string) (replication.Beat, error) {
+	return replication.Beat{}, errors.ErrUnsupported
+}
 func (o *origin) Log(replication.Resume) (replication.Log, error) { return o, nil }
 func (o *origin) Watch() (<-chan struct{}, func())                { return nil, func() {} }
 func (o *origin) Gather(context.Context)                          {}

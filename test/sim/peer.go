@@ -41,6 +41,17 @@ func (p *peer) Exchange(ctx context.Context, ours replication.Tables) (replicati
 	return theirs, nil
 }
 
+// Beat is replication.Peer's.
+func (p *peer) Beat(ctx context.Context, region string) (b replication.Beat, err error) {
+	to := p.node()
+	err = p.from.w.call(ctx, p.from, to, 0, func(ctx context.Context) (err error) {
+		b, err = to.engine.Source().Beat(ctx, region)
+		return err
+	})
+	p.turn(err)
+	return b, err
+}
+
 // inbox is what has arrived on a connection and has not been looked at.
 type inbox struct {
 	queue []any // replication.Batch, Progress or a part of an answer; or an error, which is the last

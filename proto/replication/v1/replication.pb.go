@@ -109,6 +109,171 @@ func (x *Tables) GetRevision() uint64 {
 	return 0
 }
 
+type BeatRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Region        string                 `protobuf:"bytes,1,opt,name=region,proto3" json:"region,omitempty"` // of the caller
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BeatRequest) Reset() {
+	*x = BeatRequest{}
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BeatRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BeatRequest) ProtoMessage() {}
+
+func (x *BeatRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BeatRequest.ProtoReflect.Descriptor instead.
+func (*BeatRequest) Descriptor() ([]byte, []int) {
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *BeatRequest) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+type BeatAnswer struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Instance         uint64                 `protobuf:"fixed64,1,opt,name=instance,proto3" json:"instance,omitempty"`
+	ReceivedUnixNano int64                  `protobuf:"varint,2,opt,name=received_unix_nano,json=receivedUnixNano,proto3" json:"received_unix_nano,omitempty"` // by the answering region's clock: when the question came
+	AnsweredUnixNano int64                  `protobuf:"varint,3,opt,name=answered_unix_nano,json=answeredUnixNano,proto3" json:"answered_unix_nano,omitempty"` // and when it was answered
+	// The partitions of which the caller has acknowledged less than there is, or follows none of the log at present.
+	Behind        []*BeatBehind `protobuf:"bytes,4,rep,name=behind,proto3" json:"behind,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BeatAnswer) Reset() {
+	*x = BeatAnswer{}
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BeatAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BeatAnswer) ProtoMessage() {}
+
+func (x *BeatAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BeatAnswer.ProtoReflect.Descriptor instead.
+func (*BeatAnswer) Descriptor() ([]byte, []int) {
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *BeatAnswer) GetInstance() uint64 {
+	if x != nil {
+		return x.Instance
+	}
+	return 0
+}
+
+func (x *BeatAnswer) GetReceivedUnixNano() int64 {
+	if x != nil {
+		return x.ReceivedUnixNano
+	}
+	return 0
+}
+
+func (x *BeatAnswer) GetAnsweredUnixNano() int64 {
+	if x != nil {
+		return x.AnsweredUnixNano
+	}
+	return 0
+}
+
+func (x *BeatAnswer) GetBehind() []*BeatBehind {
+	if x != nil {
+		return x.Behind
+	}
+	return nil
+}
+
+type BeatBehind struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Table         string                 `protobuf:"bytes,1,opt,name=table,proto3" json:"table,omitempty"`          // global id
+	Partition     uint64                 `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"` // of the answering region
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BeatBehind) Reset() {
+	*x = BeatBehind{}
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BeatBehind) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BeatBehind) ProtoMessage() {}
+
+func (x *BeatBehind) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BeatBehind.ProtoReflect.Descriptor instead.
+func (*BeatBehind) Descriptor() ([]byte, []int) {
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *BeatBehind) GetTable() string {
+	if x != nil {
+		return x.Table
+	}
+	return ""
+}
+
+func (x *BeatBehind) GetPartition() uint64 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
 type Pull struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Types that are valid to be assigned to Message:
@@ -122,7 +287,7 @@ type Pull struct {
 
 func (x *Pull) Reset() {
 	*x = Pull{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[1]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -134,7 +299,7 @@ func (x *Pull) String() string {
 func (*Pull) ProtoMessage() {}
 
 func (x *Pull) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[1]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -147,7 +312,7 @@ func (x *Pull) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pull.ProtoReflect.Descriptor instead.
 func (*Pull) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{1}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Pull) GetMessage() isPull_Message {
@@ -208,7 +373,7 @@ type Resume struct {
 
 func (x *Resume) Reset() {
 	*x = Resume{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[2]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -220,7 +385,7 @@ func (x *Resume) String() string {
 func (*Resume) ProtoMessage() {}
 
 func (x *Resume) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[2]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -233,7 +398,7 @@ func (x *Resume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resume.ProtoReflect.Descriptor instead.
 func (*Resume) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{2}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Resume) GetRegion() string {
@@ -295,7 +460,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[3]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -307,7 +472,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[3]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -320,7 +485,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{3}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Ack) GetSeq() uint64 {
@@ -350,7 +515,7 @@ type Push struct {
 
 func (x *Push) Reset() {
 	*x = Push{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[4]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -362,7 +527,7 @@ func (x *Push) String() string {
 func (*Push) ProtoMessage() {}
 
 func (x *Push) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[4]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -375,7 +540,7 @@ func (x *Push) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Push.ProtoReflect.Descriptor instead.
 func (*Push) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{4}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Push) GetMessage() isPush_Message {
@@ -435,7 +600,7 @@ type Batch struct {
 
 func (x *Batch) Reset() {
 	*x = Batch{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[5]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -447,7 +612,7 @@ func (x *Batch) String() string {
 func (*Batch) ProtoMessage() {}
 
 func (x *Batch) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[5]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -460,7 +625,7 @@ func (x *Batch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Batch.ProtoReflect.Descriptor instead.
 func (*Batch) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{5}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Batch) GetAfter() uint64 {
@@ -519,7 +684,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[6]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -531,7 +696,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[6]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -544,7 +709,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{6}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Progress) GetSeq() uint64 {
@@ -595,7 +760,7 @@ type SeedRequest struct {
 
 func (x *SeedRequest) Reset() {
 	*x = SeedRequest{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[7]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -607,7 +772,7 @@ func (x *SeedRequest) String() string {
 func (*SeedRequest) ProtoMessage() {}
 
 func (x *SeedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[7]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -620,7 +785,7 @@ func (x *SeedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeedRequest.ProtoReflect.Descriptor instead.
 func (*SeedRequest) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{7}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SeedRequest) GetRegion() string {
@@ -672,7 +837,7 @@ type SeedChunk struct {
 
 func (x *SeedChunk) Reset() {
 	*x = SeedChunk{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[8]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -684,7 +849,7 @@ func (x *SeedChunk) String() string {
 func (*SeedChunk) ProtoMessage() {}
 
 func (x *SeedChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[8]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -697,7 +862,7 @@ func (x *SeedChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeedChunk.ProtoReflect.Descriptor instead.
 func (*SeedChunk) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{8}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SeedChunk) GetCount() uint32 {
@@ -759,7 +924,7 @@ type SeedOrigin struct {
 
 func (x *SeedOrigin) Reset() {
 	*x = SeedOrigin{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[9]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -771,7 +936,7 @@ func (x *SeedOrigin) String() string {
 func (*SeedOrigin) ProtoMessage() {}
 
 func (x *SeedOrigin) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[9]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -784,7 +949,7 @@ func (x *SeedOrigin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeedOrigin.ProtoReflect.Descriptor instead.
 func (*SeedOrigin) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{9}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SeedOrigin) GetSeq() uint64 {
@@ -856,7 +1021,7 @@ type RelayRequest struct {
 
 func (x *RelayRequest) Reset() {
 	*x = RelayRequest{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[10]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -868,7 +1033,7 @@ func (x *RelayRequest) String() string {
 func (*RelayRequest) ProtoMessage() {}
 
 func (x *RelayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[10]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -881,7 +1046,7 @@ func (x *RelayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelayRequest.ProtoReflect.Descriptor instead.
 func (*RelayRequest) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{10}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RelayRequest) GetRegion() string {
@@ -930,7 +1095,7 @@ type DigestRequest struct {
 
 func (x *DigestRequest) Reset() {
 	*x = DigestRequest{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[11]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -942,7 +1107,7 @@ func (x *DigestRequest) String() string {
 func (*DigestRequest) ProtoMessage() {}
 
 func (x *DigestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[11]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -955,7 +1120,7 @@ func (x *DigestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DigestRequest.ProtoReflect.Descriptor instead.
 func (*DigestRequest) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{11}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DigestRequest) GetRegion() string {
@@ -993,7 +1158,7 @@ type DigestChunk struct {
 
 func (x *DigestChunk) Reset() {
 	*x = DigestChunk{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[12]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1005,7 +1170,7 @@ func (x *DigestChunk) String() string {
 func (*DigestChunk) ProtoMessage() {}
 
 func (x *DigestChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[12]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1018,7 +1183,7 @@ func (x *DigestChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DigestChunk.ProtoReflect.Descriptor instead.
 func (*DigestChunk) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{12}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DigestChunk) GetLeaves() []uint32 {
@@ -1069,7 +1234,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[13]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1081,7 +1246,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[13]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1094,7 +1259,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{13}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListRequest) GetRegion() string {
@@ -1145,7 +1310,7 @@ type ListChunk struct {
 
 func (x *ListChunk) Reset() {
 	*x = ListChunk{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[14]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1157,7 +1322,7 @@ func (x *ListChunk) String() string {
 func (*ListChunk) ProtoMessage() {}
 
 func (x *ListChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[14]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1170,7 +1335,7 @@ func (x *ListChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChunk.ProtoReflect.Descriptor instead.
 func (*ListChunk) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{14}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListChunk) GetCount() uint32 {
@@ -1219,7 +1384,7 @@ type FetchRequest struct {
 
 func (x *FetchRequest) Reset() {
 	*x = FetchRequest{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[15]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1231,7 +1396,7 @@ func (x *FetchRequest) String() string {
 func (*FetchRequest) ProtoMessage() {}
 
 func (x *FetchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[15]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1244,7 +1409,7 @@ func (x *FetchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
 func (*FetchRequest) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{15}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *FetchRequest) GetRegion() string {
@@ -1279,7 +1444,19 @@ const file_proto_replication_v1_replication_proto_rawDesc = "" +
 	"\vdefinitions\x18\x03 \x03(\fR\vdefinitions\x12,\n" +
 	"\x12received_unix_nano\x18\x04 \x01(\x03R\x10receivedUnixNano\x12,\n" +
 	"\x12answered_unix_nano\x18\x05 \x01(\x03R\x10answeredUnixNano\x12\x1a\n" +
-	"\brevision\x18\x06 \x01(\x04R\brevision\"\x82\x01\n" +
+	"\brevision\x18\x06 \x01(\x04R\brevision\"%\n" +
+	"\vBeatRequest\x12\x16\n" +
+	"\x06region\x18\x01 \x01(\tR\x06region\"\xc3\x01\n" +
+	"\n" +
+	"BeatAnswer\x12\x1a\n" +
+	"\binstance\x18\x01 \x01(\x06R\binstance\x12,\n" +
+	"\x12received_unix_nano\x18\x02 \x01(\x03R\x10receivedUnixNano\x12,\n" +
+	"\x12answered_unix_nano\x18\x03 \x01(\x03R\x10answeredUnixNano\x12=\n" +
+	"\x06behind\x18\x04 \x03(\v2%.commutator.replication.v1.BeatBehindR\x06behind\"@\n" +
+	"\n" +
+	"BeatBehind\x12\x14\n" +
+	"\x05table\x18\x01 \x01(\tR\x05table\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x04R\tpartition\"\x82\x01\n" +
 	"\x04Pull\x12;\n" +
 	"\x06resume\x18\x01 \x01(\v2!.commutator.replication.v1.ResumeH\x00R\x06resume\x122\n" +
 	"\x03ack\x18\x02 \x01(\v2\x1e.commutator.replication.v1.AckH\x00R\x03ackB\t\n" +
@@ -1381,9 +1558,10 @@ const file_proto_replication_v1_replication_proto_rawDesc = "" +
 	"\fFetchRequest\x12\x16\n" +
 	"\x06region\x18\x01 \x01(\tR\x06region\x12\x14\n" +
 	"\x05table\x18\x02 \x01(\tR\x05table\x12\x12\n" +
-	"\x04keys\x18\x03 \x03(\fR\x04keys2\xf1\x04\n" +
+	"\x04keys\x18\x03 \x03(\fR\x04keys2\xc8\x05\n" +
 	"\vReplication\x12P\n" +
-	"\bExchange\x12!.commutator.replication.v1.Tables\x1a!.commutator.replication.v1.Tables\x12N\n" +
+	"\bExchange\x12!.commutator.replication.v1.Tables\x1a!.commutator.replication.v1.Tables\x12U\n" +
+	"\x04Beat\x12&.commutator.replication.v1.BeatRequest\x1a%.commutator.replication.v1.BeatAnswer\x12N\n" +
 	"\x06Stream\x12\x1f.commutator.replication.v1.Pull\x1a\x1f.commutator.replication.v1.Push(\x010\x01\x12V\n" +
 	"\x04Seed\x12&.commutator.replication.v1.SeedRequest\x1a$.commutator.replication.v1.SeedChunk0\x01\x12X\n" +
 	"\x05Relay\x12'.commutator.replication.v1.RelayRequest\x1a$.commutator.replication.v1.SeedChunk0\x01\x12\\\n" +
@@ -1403,58 +1581,64 @@ func file_proto_replication_v1_replication_proto_rawDescGZIP() []byte {
 	return file_proto_replication_v1_replication_proto_rawDescData
 }
 
-var file_proto_replication_v1_replication_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_proto_replication_v1_replication_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_proto_replication_v1_replication_proto_goTypes = []any{
 	(*Tables)(nil),        // 0: commutator.replication.v1.Tables
-	(*Pull)(nil),          // 1: commutator.replication.v1.Pull
-	(*Resume)(nil),        // 2: commutator.replication.v1.Resume
-	(*Ack)(nil),           // 3: commutator.replication.v1.Ack
-	(*Push)(nil),          // 4: commutator.replication.v1.Push
-	(*Batch)(nil),         // 5: commutator.replication.v1.Batch
-	(*Progress)(nil),      // 6: commutator.replication.v1.Progress
-	(*SeedRequest)(nil),   // 7: commutator.replication.v1.SeedRequest
-	(*SeedChunk)(nil),     // 8: commutator.replication.v1.SeedChunk
-	(*SeedOrigin)(nil),    // 9: commutator.replication.v1.SeedOrigin
-	(*RelayRequest)(nil),  // 10: commutator.replication.v1.RelayRequest
-	(*DigestRequest)(nil), // 11: commutator.replication.v1.DigestRequest
-	(*DigestChunk)(nil),   // 12: commutator.replication.v1.DigestChunk
-	(*ListRequest)(nil),   // 13: commutator.replication.v1.ListRequest
-	(*ListChunk)(nil),     // 14: commutator.replication.v1.ListChunk
-	(*FetchRequest)(nil),  // 15: commutator.replication.v1.FetchRequest
-	nil,                   // 16: commutator.replication.v1.Progress.AppliedEntry
-	nil,                   // 17: commutator.replication.v1.SeedOrigin.CursorsEntry
-	nil,                   // 18: commutator.replication.v1.SeedOrigin.ClocksEntry
-	nil,                   // 19: commutator.replication.v1.SeedOrigin.SharesEntry
+	(*BeatRequest)(nil),   // 1: commutator.replication.v1.BeatRequest
+	(*BeatAnswer)(nil),    // 2: commutator.replication.v1.BeatAnswer
+	(*BeatBehind)(nil),    // 3: commutator.replication.v1.BeatBehind
+	(*Pull)(nil),          // 4: commutator.replication.v1.Pull
+	(*Resume)(nil),        // 5: commutator.replication.v1.Resume
+	(*Ack)(nil),           // 6: commutator.replication.v1.Ack
+	(*Push)(nil),          // 7: commutator.replication.v1.Push
+	(*Batch)(nil),         // 8: commutator.replication.v1.Batch
+	(*Progress)(nil),      // 9: commutator.replication.v1.Progress
+	(*SeedRequest)(nil),   // 10: commutator.replication.v1.SeedRequest
+	(*SeedChunk)(nil),     // 11: commutator.replication.v1.SeedChunk
+	(*SeedOrigin)(nil),    // 12: commutator.replication.v1.SeedOrigin
+	(*RelayRequest)(nil),  // 13: commutator.replication.v1.RelayRequest
+	(*DigestRequest)(nil), // 14: commutator.replication.v1.DigestRequest
+	(*DigestChunk)(nil),   // 15: commutator.replication.v1.DigestChunk
+	(*ListRequest)(nil),   // 16: commutator.replication.v1.ListRequest
+	(*ListChunk)(nil),     // 17: commutator.replication.v1.ListChunk
+	(*FetchRequest)(nil),  // 18: commutator.replication.v1.FetchRequest
+	nil,                   // 19: commutator.replication.v1.Progress.AppliedEntry
+	nil,                   // 20: commutator.replication.v1.SeedOrigin.CursorsEntry
+	nil,                   // 21: commutator.replication.v1.SeedOrigin.ClocksEntry
+	nil,                   // 22: commutator.replication.v1.SeedOrigin.SharesEntry
 }
 var file_proto_replication_v1_replication_proto_depIdxs = []int32{
-	2,  // 0: commutator.replication.v1.Pull.resume:type_name -> commutator.replication.v1.Resume
-	3,  // 1: commutator.replication.v1.Pull.ack:type_name -> commutator.replication.v1.Ack
-	5,  // 2: commutator.replication.v1.Push.batch:type_name -> commutator.replication.v1.Batch
-	6,  // 3: commutator.replication.v1.Push.progress:type_name -> commutator.replication.v1.Progress
-	16, // 4: commutator.replication.v1.Progress.applied:type_name -> commutator.replication.v1.Progress.AppliedEntry
-	9,  // 5: commutator.replication.v1.SeedChunk.origin:type_name -> commutator.replication.v1.SeedOrigin
-	17, // 6: commutator.replication.v1.SeedOrigin.cursors:type_name -> commutator.replication.v1.SeedOrigin.CursorsEntry
-	18, // 7: commutator.replication.v1.SeedOrigin.clocks:type_name -> commutator.replication.v1.SeedOrigin.ClocksEntry
-	19, // 8: commutator.replication.v1.SeedOrigin.shares:type_name -> commutator.replication.v1.SeedOrigin.SharesEntry
-	0,  // 9: commutator.replication.v1.Replication.Exchange:input_type -> commutator.replication.v1.Tables
-	1,  // 10: commutator.replication.v1.Replication.Stream:input_type -> commutator.replication.v1.Pull
-	7,  // 11: commutator.replication.v1.Replication.Seed:input_type -> commutator.replication.v1.SeedRequest
-	10, // 12: commutator.replication.v1.Replication.Relay:input_type -> commutator.replication.v1.RelayRequest
-	11, // 13: commutator.replication.v1.Replication.Digest:input_type -> commutator.replication.v1.DigestRequest
-	13, // 14: commutator.replication.v1.Replication.List:input_type -> commutator.replication.v1.ListRequest
-	15, // 15: commutator.replication.v1.Replication.Fetch:input_type -> commutator.replication.v1.FetchRequest
-	0,  // 16: commutator.replication.v1.Replication.Exchange:output_type -> commutator.replication.v1.Tables
-	4,  // 17: commutator.replication.v1.Replication.Stream:output_type -> commutator.replication.v1.Push
-	8,  // 18: commutator.replication.v1.Replication.Seed:output_type -> commutator.replication.v1.SeedChunk
-	8,  // 19: commutator.replication.v1.Replication.Relay:output_type -> commutator.replication.v1.SeedChunk
-	12, // 20: commutator.replication.v1.Replication.Digest:output_type -> commutator.replication.v1.DigestChunk
-	14, // 21: commutator.replication.v1.Replication.List:output_type -> commutator.replication.v1.ListChunk
-	8,  // 22: commutator.replication.v1.Replication.Fetch:output_type -> commutator.replication.v1.SeedChunk
-	16, // [16:23] is the sub-list for method output_type
-	9,  // [9:16] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	3,  // 0: commutator.replication.v1.BeatAnswer.behind:type_name -> commutator.replication.v1.BeatBehind
+	5,  // 1: commutator.replication.v1.Pull.resume:type_name -> commutator.replication.v1.Resume
+	6,  // 2: commutator.replication.v1.Pull.ack:type_name -> commutator.replication.v1.Ack
+	8,  // 3: commutator.replication.v1.Push.batch:type_name -> commutator.replication.v1.Batch
+	9,  // 4: commutator.replication.v1.Push.progress:type_name -> commutator.replication.v1.Progress
+	19, // 5: commutator.replication.v1.Progress.applied:type_name -> commutator.replication.v1.Progress.AppliedEntry
+	12, // 6: commutator.replication.v1.SeedChunk.origin:type_name -> commutator.replication.v1.SeedOrigin
+	20, // 7: commutator.replication.v1.SeedOrigin.cursors:type_name -> commutator.replication.v1.SeedOrigin.CursorsEntry
+	21, // 8: commutator.replication.v1.SeedOrigin.clocks:type_name -> commutator.replication.v1.SeedOrigin.ClocksEntry
+	22, // 9: commutator.replication.v1.SeedOrigin.shares:type_name -> commutator.replication.v1.SeedOrigin.SharesEntry
+	0,  // 10: commutator.replication.v1.Replication.Exchange:input_type -> commutator.replication.v1.Tables
+	1,  // 11: commutator.replication.v1.Replication.Beat:input_type -> commutator.replication.v1.BeatRequest
+	4,  // 12: commutator.replication.v1.Replication.Stream:input_type -> commutator.replication.v1.Pull
+	10, // 13: commutator.replication.v1.Replication.Seed:input_type -> commutator.replication.v1.SeedRequest
+	13, // 14: commutator.replication.v1.Replication.Relay:input_type -> commutator.replication.v1.RelayRequest
+	14, // 15: commutator.replication.v1.Replication.Digest:input_type -> commutator.replication.v1.DigestRequest
+	16, // 16: commutator.replication.v1.Replication.List:input_type -> commutator.replication.v1.ListRequest
+	18, // 17: commutator.replication.v1.Replication.Fetch:input_type -> commutator.replication.v1.FetchRequest
+	0,  // 18: commutator.replication.v1.Replication.Exchange:output_type -> commutator.replication.v1.Tables
+	2,  // 19: commutator.replication.v1.Replication.Beat:output_type -> commutator.replication.v1.BeatAnswer
+	7,  // 20: commutator.replication.v1.Replication.Stream:output_type -> commutator.replication.v1.Push
+	11, // 21: commutator.replication.v1.Replication.Seed:output_type -> commutator.replication.v1.SeedChunk
+	11, // 22: commutator.replication.v1.Replication.Relay:output_type -> commutator.replication.v1.SeedChunk
+	15, // 23: commutator.replication.v1.Replication.Digest:output_type -> commutator.replication.v1.DigestChunk
+	17, // 24: commutator.replication.v1.Replication.List:output_type -> commutator.replication.v1.ListChunk
+	11, // 25: commutator.replication.v1.Replication.Fetch:output_type -> commutator.replication.v1.SeedChunk
+	18, // [18:26] is the sub-list for method output_type
+	10, // [10:18] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_proto_replication_v1_replication_proto_init() }
@@ -1462,11 +1646,11 @@ func file_proto_replication_v1_replication_proto_init() {
 	if File_proto_replication_v1_replication_proto != nil {
 		return
 	}
-	file_proto_replication_v1_replication_proto_msgTypes[1].OneofWrappers = []any{
+	file_proto_replication_v1_replication_proto_msgTypes[4].OneofWrappers = []any{
 		(*Pull_Resume)(nil),
 		(*Pull_Ack)(nil),
 	}
-	file_proto_replication_v1_replication_proto_msgTypes[4].OneofWrappers = []any{
+	file_proto_replication_v1_replication_proto_msgTypes[7].OneofWrappers = []any{
 		(*Push_Batch)(nil),
 		(*Push_Progress)(nil),
 	}
@@ -1476,7 +1660,7 @@ func file_proto_replication_v1_replication_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_replication_v1_replication_proto_rawDesc), len(file_proto_replication_v1_replication_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

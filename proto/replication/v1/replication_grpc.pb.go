@@ -23,6 +23,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	Replication_Exchange_FullMethodName = "/commutator.replication.v1.Replication/Exchange"
+	Replication_Beat_FullMethodName     = "/commutator.replication.v1.Replication/Beat"
 	Replication_Stream_FullMethodName   = "/commutator.replication.v1.Replication/Stream"
 	Replication_Seed_FullMethodName     = "/commutator.replication.v1.Replication/Seed"
 	Replication_Relay_FullMethodName    = "/commutator.replication.v1.Replication/Relay"
@@ -38,6 +39,8 @@ type ReplicationClient interface {
 	// Exchange tells the receiver which global tables the caller knows, and answers with those that the
 	// receiver knows: each side takes over what is newer.
 	Exchange(ctx context.Context, in *Tables, opts ...grpc.CallOption) (*Tables, error)
+	// Beat asks every second whether the region is there, what time it is there, and what of its the caller has yet to apply.
+	Beat(ctx context.Context, in *BeatRequest, opts ...grpc.CallOption) (*BeatAnswer, error)
 	// Stream follows the change log of one partition. The caller sends Resume first, then Ack.
 	Stream(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Pull, Push], error)
 	// Seed sends the items of one partition as it stood at one moment: first of when that is and where to follow from, last done.
@@ -64,6 +67,16 @@ func (c *replicationClient) Exchange(ctx context.Context, in *Tables, opts ...gr
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Tables)
 	err := c.cc.Invoke(ctx, Replication_Exchange_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *replicationClient) Beat(ctx context.Context, in *BeatRequest, opts ...grpc.CallOption) (*BeatAnswer, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BeatAnswer)
+	err := c.cc.Invoke(ctx, Replication_Beat_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -185,6 +198,8 @@ type ReplicationServer interface {
 	// Exchange tells the receiver which global tables the caller knows, and answers with those that the
 	// receiver knows: each side takes over what is newer.
 	Exchange(context.Context, *Tables) (*Tables, error)
+	// Beat asks every second whether the region is there, what time it is there, and what of its the caller has yet to apply.
+	Beat(context.Context, *BeatRequest) (*BeatAnswer, error)
 	// Stream follows the change log of one partition. The caller sends Resume first, then Ack.
 	Stream(grpc.BidiStreamingServer[Pull, Push]) error
 	// Seed sends the items of one partition as it stood at one moment: first of when that is and where to follow from, last done.
@@ -209,6 +224,9 @@ type UnimplementedReplicationServer struct{}
 
 func (UnimplementedReplicationServer) Exchange(context.Context, *Tables) (*Tables, error) {
 	return nil, status.Error(codes.Unimplemented, "method Exchange not implemented")
+}
+func (UnimplementedReplicationServer) Beat(context.Context, *BeatRequest) (*BeatAnswer, error) {
+	return nil, status.Error(codes.Unimplemented, "method Beat not implemented")
 }
 func (UnimplementedReplicationServer) Stream(grpc.BidiStreamingServer[Pull, Push]) error {
 	return status.Error(codes.Unimplemented, "method Stream not implemented")
@@ -263,6 +281,24 @@ func _Replication_Exchange_Handler(srv interface{}, ctx context.Context, dec fun
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(ReplicationServer).Exchange(ctx, req.(*Tables))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Replication_Beat_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BeatRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ReplicationServer).Beat(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Replication_Beat_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ReplicationServer).Beat(ctx, req.(*BeatRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -339,6 +375,10 @@ var Replication_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Exchange",
 			Handler:    _Replication_Exchange_Handler,
+		},
+		{
+			MethodName: "Beat",
+			Handler:    _Replication_Beat_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
