@@ -73,8 +73,9 @@ type Counts struct {
 	Verified        int             // pairs of regions that have found themselves equal
 	Cells           map[string]int
 	Steps           int
-	FlipsRefused    int // bit flips on a disk that the node refused, at its start or when it read everything back
-	FlipsHarmless   int // those with which it went on
+	Partitions      [maxPartitions]int // regions whose tables have one partition, two, and so on
+	FlipsRefused    int                // bit flips on a disk that the node refused, at its start or when it read everything back
+	FlipsHarmless   int                // those with which it went on
 	SimSeconds      float64
 }
 
@@ -110,6 +111,9 @@ func (c *Counts) Add(o *Counts) {
 		c.Cells[k] += n
 	}
 	c.Steps += o.Steps
+	for i, n := range o.Partitions {
+		c.Partitions[i] += n
+	}
 	c.FlipsRefused += o.FlipsRefused
 	c.FlipsHarmless += o.FlipsHarmless
 	c.SimSeconds += o.SimSeconds
@@ -120,6 +124,11 @@ func (c *Counts) Unreached() (missing []string) {
 	for i, n := range c.Faults {
 		if n == 0 {
 			missing = append(missing, "fault: "+faultNames[i])
+		}
+	}
+	for i, n := range c.Partitions {
+		if n == 0 {
+			missing = append(missing, fmt.Sprintf("region: tables of %d partitions", i+1))
 		}
 	}
 	for op := range opKinds {
@@ -138,6 +147,7 @@ func (c *Counts) Unreached() (missing []string) {
 // Print writes what was done, for people.
 func (c *Counts) Print(w io.Writer) {
 	fmt.Fprintf(w, "%d seeds (%d replayed and identical), %.0f simulated hours, %d steps\n", c.Seeds, c.Replayed, c.SimSeconds/3600, c.Steps)
+	fmt.Fprintf(w, "regions by the partitions of a table, from 1 on: %d\n", c.Partitions)
 	fmt.Fprintf(w, "%d faults, %.0f a seed:", c.Total(), float64(c.Total())/float64(max(1, c.Seeds)))
 	for i, n := range c.Faults {
 		if i > 0 {

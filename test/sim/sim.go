@@ -40,6 +40,9 @@ func (c *Config) check() error {
 	return nil
 }
 
+// maxPartitions is how many partitions the tables of a simulated region may have.
+const maxPartitions = 4
+
 // maxNodes is how many nodes a simulated region may have.
 const maxNodes = 5
 

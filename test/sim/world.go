@@ -99,7 +99,8 @@ func newWorld(seed uint64, cfg Config, out io.Writer) *world {
 		}
 	}
 	for i := range regions {
-		r := &regionOf{index: i, name: regionNames[i], partitions: 1 + w.rng.IntN(4)}
+		r := &regionOf{index: i, name: regionNames[i], partitions: 1 + w.rng.IntN(maxPartitions)}
+		w.count.Partitions[r.partitions-1]++
 		nodes := cfg.Nodes
 		if nodes == 0 {
 			nodes = []int{1, 1, 1, 2, 3, 3}[w.rng.IntN(6)]
