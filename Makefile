@@ -65,6 +65,7 @@ mutants: ## bugs planted in the code, one at a time: which check finds each, at 
 .PHONY: bench
 bench: ## a node against a bare server, replication lag, a page of a Query, idle cost; then every benchmark (BENCH=regexp, PKG=./crdt to choose)
 	$(GO) run ./test/bench
+	$(GO) run ./test/bench -links -seed-bytes 300000000
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem $(PKG)
 
 .PHONY: fuzz

@@ -177,7 +177,7 @@ func order(i int) item.Item {
 		return item.S(string(b))
 	}
 	var lines []item.Value
-	for range 4 {
+	for range 8 {
 		lines = append(lines, item.NewItem(
 			item.Field{Name: "productId", Value: text(12)}, item.Field{Name: "quantity", Value: number(9)},
 			item.Field{Name: "unitPrice", Value: number(100_000)}, item.Field{Name: "warehouse", Value: pick("hamburg-2", "rotterdam-1", "leipzig-4")},
