@@ -41,7 +41,7 @@ func (r *Record) Rebase(lost Lost, stable HLC) (w Write, found []Conflict, ok bo
 	before, was := r.Visible()
 	after, is := were.Visible()
 	switch {
-	case !is && !was, is && was && bytes.Equal(before, after):
+	case !is && !was:
 		return w, found, false
 	case !is:
 		w.Op = Delete
@@ -56,7 +56,7 @@ func (r *Record) Rebase(lost Lost, stable HLC) (w Write, found []Conflict, ok bo
 			w.Changes = append(w.Changes, c)
 		}
 	}
-	for _, name := range were.names(after) {
+	for _, name := range append(were.names(before), were.names(after)...) {
 		if !bytes.Equal(item.Attr(before, name), item.Attr(after, name)) && !overlaps(w.Changes, []string{name}) {
 			w.Changes = append(w.Changes, assigned(after, name))
 		}
@@ -223,6 +223,8 @@ func (l *rebase) change(n *node, joined *Record, before, after []byte) (c item.C
 			shown, fits := is.Number().SubExact(was.Number()).Rounded()
 			if c.Value = item.N(shown); !fits {
 				kinds = 2
+			} else if shown.IsZero() {
+				kinds--
 			}
 		}
 	}

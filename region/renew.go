@@ -86,24 +86,31 @@ var ErrNotClosed = errors.New("region: what was given up is not closed yet")
 // rebaseBytes is about how much of a former incarnation's records one command takes.
 const rebaseBytes = 256 << 10
 
+// Former returns what a former incarnation had of the table, nil once that is not wanted any more.
+func (t *Table) Former() *Table { return t.former.Load() }
+
+// Closed tells whether nothing is written to any partition any more, as this node has them.
+func (t *Table) Closed() bool {
+	return !slices.ContainsFunc(t.partitions, func(p *Partition) bool { return !p.schema.Load().Closed })
+}
+
 // Had tells, of an item of a partition of a former incarnation's, up to when the others have what was written to it.
 type Had func(partition uint64, key table.Key) crdt.HLC
 
 // MakeAgain writes again, as this incarnation, what the former one had written and nobody else has. upTo tells, for each of its
 // partitions, up to which change the others have all. It returns how many items that were.
 func (t *Table) MakeAgain(ctx context.Context, upTo func(partition uint64) uint64, had Had) (items int, err error) {
-	former := t.former.Load()
-	d := t.Definition()
-	if former == nil || d.Former == nil {
+	former := t.Former()
+	if former == nil {
 		return 0, nil
 	}
+	if err := former.CatchUp(ctx); err != nil {
+		return 0, err
+	}
+	if !former.Closed() {
+		return 0, ErrNotClosed
+	}
 	for _, p := range former.partitions {
-		if err := p.group.Read(ctx); err != nil {
-			return items, err
-		}
-		if !p.schema.Load().Closed {
-			return items, ErrNotClosed
-		}
 		var deltas []op.Delta
 		size := 0
 		write := func() error {

@@ -261,9 +261,26 @@ func (w *world) checkHistory() (times map[string]crdt.Dot) {
 	times = map[string]crdt.Dot{}
 	byKey := map[string][]stamped{}
 	for _, dot := range h.dots {
+		if c := h.changes[dot]; w.alone(dot) {
+			w.count.Again++
+			for _, m := range c.marks {
+				if o := h.byMark[m]; o == nil || o.outcome == refused || o.outcome == rejected || times[m] != (crdt.Dot{}) {
+					w.violate("%s alone has %s, which took effect twice or not at all: %+v", c.origin.name, m, o)
+				}
+				times[m], h.lonely[m] = dot.Dot, h.renewals[c.former]
+			}
+		}
+	}
+	for _, dot := range h.dots {
 		c := h.changes[dot]
+		if w.alone(dot) {
+			continue
+		}
 		key := keyText(&d.Schema, []byte(dot.key))
 		byKey[key] = append(byKey[key], dot)
+		if w.again(c) {
+			continue
+		}
 		if len(c.marks) > 1 {
 			w.violate("a change of %s carries %v", key, c.marks)
 		}

@@ -38,6 +38,7 @@ const (
 	faultJump
 	faultRegionDown
 	faultReplicaGone
+	faultGivenUp
 	faultSeedCut
 	faultStoreSlow
 	faultStoreError
@@ -53,7 +54,7 @@ const (
 var faultNames = [faultKinds]string{
 	"message lost", "message twice", "message late", "message into a cut", "stream into a cut", "stream broken", "batch missing", "batches swapped", "batch twice",
 	"frame corrupt", "cut one way", "cut between two", "node cut off", "region cut off", "link flapping", "crash", "crash in a write", "crash soon after start", "write fails",
-	"stop in good order", "crash behind a promise", "disk bit flip", "pause", "clock skew", "clock coarse", "clock jump", "region down", "replica removed", "seed cut off", "archive slow", "archive error", "archive object short", "archive bit flip", "archive stale",
+	"stop in good order", "crash behind a promise", "disk bit flip", "pause", "clock skew", "clock coarse", "clock jump", "region down", "replica removed", "region given up", "seed cut off", "archive slow", "archive error", "archive object short", "archive bit flip", "archive stale",
 	"client's message lost", "flush", "compaction",
 }
 
@@ -70,6 +71,7 @@ type Counts struct {
 	Checked         int             // operations checked for linearizability
 	Compared        int             // items compared between regions
 	Explained       int             // items explained from the history
+	Again           int             // changes that one region alone had when it was given up
 	Verified        int             // pairs of regions that have found themselves equal
 	Cells           map[string]int
 	Steps           int
@@ -107,6 +109,7 @@ func (c *Counts) Add(o *Counts) {
 	c.Compared += o.Compared
 	c.Explained += o.Explained
 	c.Verified += o.Verified
+	c.Again += o.Again
 	for k, n := range o.Cells {
 		c.Cells[k] += n
 	}
@@ -166,6 +169,7 @@ func (c *Counts) Print(w io.Writer) {
 		fmt.Fprintf(w, "  %-22s %s\n", opNames[op], strings.Join(parts, ", "))
 	}
 	fmt.Fprintf(w, "%d operations checked for linearizability, %d items compared between replicas, %d explained from the history, %d comparisons of a region's own with another\n", c.Checked, c.Compared, c.Explained, c.Verified)
+	fmt.Fprintf(w, "%d changes that a region alone had when it was given up\n", c.Again)
 	fmt.Fprintf(w, "%d bits flipped on disks: %d refused, %d harmless\n", c.FlipsRefused+c.FlipsHarmless, c.FlipsRefused, c.FlipsHarmless)
 	fmt.Fprintf(w, "%d of %d cells of operation x fault family x outcome reached; by family:", len(c.Cells), int(opKinds)*len(familyNames)*len(outcomeNames))
 	for _, f := range familyNames {

@@ -6,7 +6,7 @@ import (
 )
 
 // familyNames are the families that a seed draws one to three of.
-var familyNames = []string{"near net", "far net", "crash", "pause", "clock", "disk", "archive", "region", "members"}
+var familyNames = []string{"near net", "far net", "crash", "pause", "clock", "disk", "archive", "region", "members", "away"}
 
 // chaos begins to break things, until the given time. Whatever it breaks it mends, or heal does.
 func (w *world) chaos(until time.Duration) {
@@ -94,6 +94,9 @@ func (w *world) chaos(until time.Duration) {
 			o.slow, o.fail, o.cut, o.flip, o.stale = w.rng.Float64()*0.3, w.rng.Float64()*0.2, w.rng.Float64()*0.1, w.rng.Float64()*0.1, w.rng.Float64()*0.1
 		case "region":
 			every(2*time.Second, 8*time.Second, w.regionDown)
+		case "away":
+			w.working++
+			w.clients.proc.Go(func() { w.goOnWithout(until); w.working-- })
 		case "members":
 			w.working++
 			w.clients.proc.Go(func() { w.changeMembers(until); w.working-- })

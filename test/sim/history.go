@@ -15,13 +15,15 @@ type history struct {
 	ops    []*operation
 	byMark map[string]*operation
 
-	changes map[stamped]*change // of all global tables
-	dots    []stamped           // in the order of their first shipping
-	byItem  map[writesTo][]crdt.Dot
-	arrived map[arrival]time.Duration
-	seeded  map[*regionOf][]time.Duration // when a region was seeded anew
-	leaders map[leadership]*machine
-	begun   bool // the tables are set up
+	changes  map[stamped]*change // of all global tables
+	dots     []stamped           // in the order of their first shipping
+	byItem   map[writesTo][]crdt.Dot
+	arrived  map[arrival]time.Duration
+	seeded   map[*regionOf][]time.Duration // when a region was seeded anew
+	leaders  map[leadership]*machine
+	renewals map[incarnation]*renewal
+	lonely   map[string]*renewal // by mark: operations whose changes were a region's alone when it was given up
+	begun    bool                // the tables are set up
 }
 
 // outcome is what a client knows of an operation.
@@ -81,10 +83,12 @@ type change struct {
 	origin *regionOf
 	delta  []byte
 	marks  []string
+	former incarnation // whose log had it when it was given up; of no region: none
+	stream string      // then
 }
 
 func newHistory() *history {
-	return &history{byMark: map[string]*operation{}, changes: map[stamped]*change{}, byItem: map[writesTo][]crdt.Dot{}, arrived: map[arrival]time.Duration{}, seeded: map[*regionOf][]time.Duration{}, leaders: map[leadership]*machine{}}
+	return &history{byMark: map[string]*operation{}, changes: map[stamped]*change{}, byItem: map[writesTo][]crdt.Dot{}, arrived: map[arrival]time.Duration{}, seeded: map[*regionOf][]time.Duration{}, leaders: map[leadership]*machine{}, renewals: map[incarnation]*renewal{}, lonely: map[string]*renewal{}}
 }
 
 // markPrefix begins every operation's mark; markSize is its length.

@@ -223,9 +223,21 @@ func (p *peer) cutOff(receive func(replication.SeedPart) error) func(replication
 
 // Relay is replication.Peer's.
 func (p *peer) Relay(ctx context.Context, q replication.RelayRequest, receive func(replication.SeedPart) error) error {
+	hear := receive
+	defer func() { // as a seed brings it
+		p.from.w.history.seeded[p.from.region] = append(p.from.w.history.seeded[p.from.region], p.from.w.now)
+	}()
+	if q.Of == p.from.region.name {
+		hear = func(part replication.SeedPart) error {
+			if part.Origin != nil {
+				p.from.w.renewed(ctx, p, q, part.Origin)
+			}
+			return receive(part)
+		}
+	}
 	return receiveAll(ctx, p, func(ctx context.Context, s replication.Source, send func(replication.SeedPart) error) error {
 		return s.Relay(ctx, q, send)
-	}, func(part replication.SeedPart) bool { return part.Done }, receive)
+	}, func(part replication.SeedPart) bool { return part.Done }, hear)
 }
 
 // Digest is replication.Copy's.

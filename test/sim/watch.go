@@ -86,6 +86,9 @@ func (w *world) mayHaveSeen(o, other *operation, dot crdt.Dot) bool {
 		return other.invoked <= o.returned || o.outcome == unknown
 	}
 	at, ok := w.history.arrived[arrival{o.region, dot}]
+	if n := w.history.lonely[other.mark]; n != nil {
+		at, ok = n.at, true
+	}
 	for _, seeded := range w.history.seeded[o.region] { // with all that its source had by then
 		if other.invoked <= seeded && (!ok || seeded < at) {
 			at, ok = seeded, true
@@ -127,7 +130,7 @@ func (w *world) checkUnseen(items map[string]string, times map[string]crdt.Dot) 
 						w.violate("%s lacks %s, which %s added and nobody can have removed who had seen it", key, e, o.mark)
 					}
 				}
-			} else if isOf(key, keyTTL) && !there && unseen(o, opExpire, "") {
+			} else if isOf(key, keyTTL) && !there && unseen(o, opExpire, "") && w.history.lonely[o.mark] == nil {
 				w.violate("%s is gone, and nobody can have let it expire who had seen %s", key, o.mark)
 			}
 		}

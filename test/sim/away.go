@@ -1,0 +1,177 @@
+package sim
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/replication"
+	"github.com/commutatordb/commutator/table"
+)
+
+// goOnWithout has regions go on without one of them, mostly while it is cut off and its clients write there, and lets it come back: one
+// at a time, from a client's task. What it has begun it ends, after everything is mended if need be.
+func (w *world) goOnWithout(until time.Duration) {
+	pause := func(lo, hi time.Duration) { w.clients.proc.Wait(context.Background(), nil, w.between(lo, hi)) }
+	if len(w.regions) < 3 {
+		return // see changeMembers
+	}
+	for pause(200*time.Millisecond, 2*time.Second); w.now < until; pause(200*time.Millisecond, 3*time.Second) {
+		r, asked := w.regions[w.rng.IntN(len(w.regions))], w.regions[w.rng.IntN(len(w.regions))]
+		if asked == r {
+			continue
+		}
+		cut := w.chance(0.8)
+		set := func(on bool) {
+			for _, o := range w.regions {
+				for _, x := range r.nodes {
+					for _, y := range o.nodes {
+						if o != r {
+							w.cut(x, y, on)
+							w.cut(y, x, on)
+						}
+					}
+				}
+			}
+		}
+		if cut {
+			w.say("%s is away", r.name)
+			set(true)
+			pause(0, 2*time.Second)
+		}
+		w.joining = r
+		w.giveUp(asked, r)
+		w.count.fault(faultGivenUp)
+		if w.chance(0.3) { // it hears of it, or of the next, while it begins anew
+			w.giveUp(asked, r)
+		}
+		pause(0, 3*time.Second)
+		if cut {
+			set(false)
+			w.say("%s is back", r.name)
+		}
+		w.active(asked, shared)
+		w.active(r, shared)
+		w.joining = nil
+		w.say("%s has begun anew", r.name)
+	}
+}
+
+// giveUp has a region go on without another.
+func (w *world) giveUp(asked, r *regionOf) {
+	for i := 0; ; i++ {
+		a := w.request(asked.nodes[i%len(asked.nodes)], operator+"GiveUpRegion", fmt.Sprintf(`{"Region":%q,"TableName":%q,"Force":true}`, r.name, shared))
+		if a.ok() {
+			return
+		}
+		if a.err == nil && a.status < 500 {
+			w.violate("%s does not go on without %s: %v", asked.name, r.name, a)
+			return
+		}
+		w.clients.proc.Wait(context.Background(), nil, 200*time.Millisecond)
+	}
+}
+
+// portion is how far one region had what an incarnation of another's had written, when that asked.
+type portion struct {
+	start, end table.Key
+	*replication.Origin
+}
+
+// renewal is an incarnation's beginning.
+type renewal struct {
+	at     time.Duration // when it first asked
+	shares []portion
+}
+
+type incarnation struct {
+	region *regionOf
+	number uint16
+}
+
+// renewed notes how far another region has what a former incarnation of the asking one had written, and all that it had.
+func (w *world) renewed(ctx context.Context, p *peer, q replication.RelayRequest, o *replication.Origin) {
+	of := incarnation{p.from.region, q.Incarnation}
+	n := w.history.renewals[of]
+	if n == nil {
+		n = &renewal{at: w.now}
+		w.history.renewals[of] = n
+	}
+	d, err := p.node().engine.Region().Definition(shared)
+	for i := 0; err == nil && i < len(d.Partitions); i++ {
+		if d.Partitions[i].ID == q.Partition {
+			s := portion{start: d.Partitions[i].Start, Origin: o}
+			if i+1 < len(d.Partitions) {
+				s.end = d.Partitions[i+1].Start
+			}
+			n.shares = append(n.shares, s)
+		}
+	}
+	t, err := p.from.engine.Region().Opened(ctx, shared)
+	if err != nil || t.Former() == nil {
+		return
+	}
+	former := t.Former()
+	for former.CatchUp(ctx) == nil && !former.Closed() {
+		p.from.proc.Wait(ctx, nil, 20*time.Millisecond)
+	}
+	for _, part := range former.Partitions() {
+		stream := replication.StreamName(p.from.region.name, p.from.engine.Region().Instance(), part.ID)
+		for seq := part.State().Trimmed; seq < part.State().Seq; {
+			changes, upTo, _, err := part.Changes(seq, 1<<20)
+			if err != nil {
+				break
+			}
+			seq = upTo
+			for _, c := range changes {
+				dot := stamped{crdt.PeekDot(c.Delta), string(c.Key)}
+				have := w.history.changes[dot]
+				if have == nil {
+					have = &change{origin: p.from.region, delta: bytes.Clone(c.Delta), marks: marksIn(c.Delta)}
+					w.history.changes[dot] = have
+					w.history.dots = append(w.history.dots, dot)
+				}
+				have.stream, have.former = stream, of
+			}
+		}
+	}
+}
+
+// alone tells whether a change was never had by any region but the one that made it, whose incarnation was given up: what it did was
+// done again.
+func (w *world) alone(dot stamped) bool {
+	c := w.history.changes[dot]
+	if c == nil || c.former.region == nil {
+		return false
+	}
+	for _, s := range w.history.renewals[c.former].shares {
+		had := s.Clocks[c.stream]
+		if key := []byte(dot.key); bytes.Compare(key, s.start) >= 0 && (s.end == nil || bytes.Compare(key, s.end) < 0) {
+			had = max(had, s.Shares[c.stream])
+		}
+		if dot.HLC <= had {
+			return false
+		}
+	}
+	return true
+}
+
+// again tells whether a change does again what a former incarnation had done: it carries no mark of an operation of its own.
+func (w *world) again(c *change) bool {
+	return w.renewedOnce(c.origin) && slices.ContainsFunc(c.marks, func(m string) bool {
+		o := w.history.byMark[m]
+		return o != nil && (o.region != c.origin || w.history.lonely[m] != nil)
+	})
+}
+
+func (w *world) renewedOnce(r *regionOf) bool {
+	for of := range w.history.renewals {
+		if of.region == r {
+			return true
+		}
+	}
+	return false
+}
