@@ -101,16 +101,35 @@ func (r *replicator) drain(ctx context.Context, p *peer, d *table.Definition) er
 	}
 	for _, part := range theirs.Partitions {
 		s := stream{p.name, d.GlobalID, instance, part.ID, theirs.Incarnation}
-		fctx, cancel := context.WithCancel(ctx)
-		end := &drained{sink: sink{r: r, t: t, s: s, stream: replication.StreamName(s.peer, s.instance, s.partition)}, cancel: cancel}
-		err := p.client.Follow(fctx, replication.Resume{Region: r.self, Table: s.table, Instance: s.instance, Partition: s.partition, Seq: t.Cursor(end.stream), Incarnation: d.Incarnation}, end)
-		cancel()
-		if !end.reached {
+		err := insist(func() error {
+			fctx, cancel := context.WithCancel(ctx)
+			defer cancel()
+			end := &drained{sink: sink{r: r, t: t, s: s, stream: replication.StreamName(s.peer, s.instance, s.partition)}, cancel: cancel}
+			err := p.client.Follow(fctx, replication.Resume{Region: r.self, Table: s.table, Instance: s.instance, Partition: s.partition, Seq: t.Cursor(end.stream), Incarnation: d.Incarnation}, end)
+			if end.reached {
+				return nil
+			}
 			return cmp.Or(err, context.Cause(ctx), errors.New("the stream ended"))
+		})
+		if err != nil {
+			return err
 		}
 	}
 	return nil
 }
+
+// insist asks another region again while the node that was asked does not answer for it: the next is asked then.
+func insist(ask func() error) (err error) {
+	for range maxNodesAsked {
+		if err = ask(); !errors.Is(err, replication.ErrNotLeader) {
+			break
+		}
+	}
+	return err
+}
+
+// maxNodesAsked is more than a region has nodes, mostly: one that leads is among them.
+const maxNodesAsked = 8
 
 // drained is a sink until the first progress: a new stream begins with all that there is, and then says so.
 type drained struct {

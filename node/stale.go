@@ -120,14 +120,16 @@ func (r *replicator) relay(ctx context.Context, t *region.Table, d *table.Defini
 		}
 		var origin *replication.Origin
 		q := replication.RelayRequest{Region: r.self, Table: d.GlobalID, Partition: part.ID, Of: f.Region, Incarnation: f.Incarnation}
-		err := p.client.Relay(ctx, q, func(s replication.SeedPart) error {
-			if s.Origin != nil {
-				origin = s.Origin
-			}
-			if len(s.Items) == 0 {
-				return nil
-			}
-			return t.Merge(ctx, op.Cursor{}, 0, deltas(s.Items))
+		err := insist(func() error {
+			return p.client.Relay(ctx, q, func(s replication.SeedPart) error {
+				if s.Origin != nil {
+					origin = s.Origin
+				}
+				if len(s.Items) == 0 {
+					return nil
+				}
+				return t.Merge(ctx, op.Cursor{Stream: o.Region, Incarnation: o.Incarnation, Part: true}, 0, deltas(s.Items))
+			})
 		})
 		if err == nil && origin == nil {
 			err = errors.New("the answer does not say how far it goes")
@@ -240,6 +242,12 @@ func (r *replicator) makeAgain(ctx context.Context, d *table.Definition, t *regi
 	}
 	stream := func(partition uint64) string {
 		return replication.StreamName(r.self, r.region.Instance(), partition)
+	}
+	// What it had seen of the others' writes is to be here: what is not here counts as its own doing.
+	for _, o := range d.Others(r.self) {
+		if err := r.drain(ctx, r.peer(o.Region), d); err != nil {
+			return fmt.Errorf("what region %s wrote is not all here yet: %w", o.Region, err)
+		}
 	}
 	items, err := t.MakeAgain(ctx, func(partition uint64) (upTo uint64) {
 		for _, s := range shares {

@@ -47,6 +47,8 @@ type check struct {
 	id     string // global
 	peer   string
 	client replication.Peer
+	// incarnation is of the peer's replica.
+	incarnation uint16
 
 	deep, repair bool
 	pace         func(ctx context.Context, bytes uint64) error // nil: as fast as it goes
@@ -288,7 +290,8 @@ func (c *check) look(ctx context.Context, group []suspect, pause time.Duration, 
 		}
 	}
 	if len(repairs) > 0 {
-		err = c.table.Merge(ctx, op.Cursor{}, 0, repairs)
+		// What comes of an incarnation that was given up meanwhile is refused as on its stream.
+		err = c.table.Merge(ctx, op.Cursor{Stream: c.peer, Incarnation: c.incarnation, Part: true}, 0, repairs)
 	}
 	return len(group), err
 }
@@ -457,6 +460,9 @@ func (r *replicator) compare(ctx context.Context, p pair, q admin.VerifyRequest,
 	err := r.reachable(p.peer)
 	if err == nil {
 		c.client = r.peer(p.peer).client
+		if o := d.Replica(p.peer); o != nil {
+			c.incarnation = o.Incarnation
+		}
 		err = c.run(ctx)
 	}
 	if err != nil {
