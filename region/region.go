@@ -367,12 +367,20 @@ func (r *Region) reconcileTable(ctx context.Context, d definition) error {
 	}
 	var former *Table
 	if t != nil && t.ID != d.ID {
-		if f := d.Former; f != nil && t.former.Load() == nil && t.ID == f.ID { // begun anew
-			former = t
+		former = t.formerOf(d.Former)
+		switch {
+		case former == nil: // deleted and made anew, by other nodes
+			if err := r.remove(ctx, t.Definition(), t); err != nil {
+				return err
+			}
+		default: // begun anew, perhaps once more before that was done
 			delete(r.opening, name)
 			r.publish(name, nil)
-		} else if err := r.remove(ctx, t.Definition(), t); err != nil { // deleted and made anew, by other nodes
-			return err
+			if former != t {
+				if err := r.removeData(ctx, t, t.ID, t.Definition().Partitions); err != nil {
+					return err
+				}
+			}
 		}
 		t = nil
 	}

@@ -48,6 +48,16 @@ func (r *Region) Renew(ctx context.Context, name string) error {
 	return err
 }
 
+// formerOf returns what is open here of a former incarnation, nil for nothing: the table itself, or what it has kept of it.
+func (t *Table) formerOf(f *table.Former) *Table {
+	for _, former := range []*Table{t, t.former.Load()} {
+		if f != nil && former != nil && former.ID == f.ID {
+			return former
+		}
+	}
+	return nil
+}
+
 // reconcileFormer closes what a former incarnation of a table had, and removes it when it is wanted no more.
 func (r *Region) reconcileFormer(ctx context.Context, d definition, t, former *Table) error {
 	if d.Former == nil || d.Former.ID != former.ID {
