@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 
 	"github.com/commutatordb/commutator/expr"
 	"github.com/commutatordb/commutator/item"
@@ -99,6 +100,9 @@ func (h *Handler) table(ctx context.Context, given string) (*region.Table, error
 // lost explains an error of reading or writing the request's table: it may be that the table has gone
 // meanwhile, which is no fault of the region.
 func (q *request) lost(ctx context.Context, err error) error {
+	if errors.Is(err, region.ErrUnknown) {
+		return err // a write that may have been carried out, and seen elsewhere, was not refused
+	}
 	if _, gone := q.h.table(ctx, q.params.givenTable); gone != nil {
 		return gone
 	}

@@ -61,6 +61,9 @@ var (
 	ErrNotActive = errors.New("region: the table is not active")
 	ErrExists    = errors.New("region: there is such a table already")
 	ErrInUse     = errors.New("region: the table is being created, changed or deleted")
+
+	// ErrUnknown says of a write that it may have been carried out, or may yet be.
+	ErrUnknown = group.ErrUnknown
 )
 
 // Region is this node's part of a region.
