@@ -57,6 +57,9 @@ type Config struct {
 	// 1, alone.
 	NodeID uint64   `yaml:"-"`
 	Voters []uint64 `yaml:"-"`
+	// Joins says that this node is none of those, and Several that there may be more than one; see region.Config.
+	Joins   bool `yaml:"-"`
+	Several bool `yaml:"-"`
 	// Send takes a message to another node of the region. Set if there are several.
 	Send func(to uint64, m group.Message) `yaml:"-"`
 	Tick time.Duration                    `yaml:"-"` // of the region's groups; see group.Config
@@ -315,9 +318,11 @@ func (c *Config) fillIn() {
 		c.Now = time.Now
 	}
 	if m := c.member(c.Node); m != nil {
-		c.NodeID, c.Voters = m.ID, nil
+		c.NodeID, c.Voters, c.Joins, c.Several = m.ID, nil, m.Joins, true
 		for _, m := range c.Nodes {
-			c.Voters = append(c.Voters, m.ID)
+			if !m.Joins {
+				c.Voters = append(c.Voters, m.ID)
+			}
 		}
 	}
 	if c.NodeID == 0 {

@@ -7,24 +7,25 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
+	"github.com/commutatordb/commutator/internal/task"
+	"github.com/commutatordb/commutator/region"
 	"github.com/commutatordb/commutator/region/group"
 	nodes "github.com/commutatordb/commutator/region/transport"
 	"github.com/commutatordb/commutator/replication/transport"
 )
 
-// Member is one node of a region. A region's nodes are the same in the configuration of each.
+// Member is one node of a region. Those that a region begins with are the same in the configuration of each.
 type Member struct {
-	ID   uint64 `yaml:"id"`   // from 1; never another node's again
-	Node string `yaml:"node"` // its name
-	GRPC string `yaml:"grpc"` // where the others reach it; "": where gossip finds it
+	ID    uint64 `yaml:"id"`    // from 1; never another node's again
+	Node  string `yaml:"node"`  // its name
+	GRPC  string `yaml:"grpc"`  // where the others reach it; "": where gossip finds it
+	Joins bool   `yaml:"joins"` // it is none of those that the region began with: they take it in
 }
-
-// maxMembers bounds the nodes of a region for now: each holds a replica of everything.
-const maxMembers = 7
 
 // checkMembers returns what is wrong with the nodes of the region.
 func (c *Config) checkMembers() error {
@@ -33,7 +34,7 @@ func (c *Config) checkMembers() error {
 	}
 	var errs []error
 	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf("nodes: "+format, args...)) }
-	ids, names := map[uint64]bool{}, map[string]bool{}
+	ids, names, founders := map[uint64]bool{}, map[string]bool{}, 0
 	for _, m := range c.Nodes {
 		if m.ID == 0 || ids[m.ID] {
 			wrong("%s: the id %d is 0, or another node's", m.Node, m.ID)
@@ -42,6 +43,9 @@ func (c *Config) checkMembers() error {
 			wrong("%q is given twice, or is no name of up to 63 letters, digits, - and _", m.Node)
 		}
 		ids[m.ID], names[m.Node] = true, true
+		if !m.Joins {
+			founders++
+		}
 		if m.GRPC == "" {
 			if c.Listen.Serf == "" {
 				wrong("%s: no grpc address is given, and there is no listen.serf to find one by", m.Node)
@@ -53,11 +57,14 @@ func (c *Config) checkMembers() error {
 	if !names[c.Node] {
 		wrong("%s, which this node is, is not among them", c.Node)
 	}
-	if len(c.Nodes) > maxMembers {
-		wrong("%d are given; %d are the most", len(c.Nodes), maxMembers)
+	switch {
+	case founders == 0:
+		wrong("all of them join; the region begins with none")
+	case founders > region.MaxMembers:
+		wrong("the region begins with %d; %d are the most", founders, region.MaxMembers)
 	}
-	if len(c.Nodes) > 1 && c.Listen.GRPC == "" && c.Listen.GRPCListener == nil {
-		wrong("there are several, and no listen.grpc for them to reach this one")
+	if c.Listen.GRPC == "" && c.Listen.GRPCListener == nil {
+		wrong("there is no listen.grpc for them to reach this one")
 	}
 	return errors.Join(errs...)
 }
@@ -71,113 +78,223 @@ func (c *Config) member(name string) *Member {
 	return &c.Nodes[i]
 }
 
-// links are the ways to the other nodes of the region.
+// links are the ways to the other nodes of the region: those that the configuration names, to begin with, and those that the catalog has.
 type links struct {
 	n *Node
 
 	mu        sync.Mutex
 	addresses map[uint64]string
-	ways      map[uint64]*nodes.Link
-	conns     []*grpc.ClientConn
+	names     map[string]uint64
+	ways      map[uint64]*way
+	closed    bool
+	added     chan struct{} // gets a token when there is a way that does not run
 }
 
-// openLinks prepares the ways to the other nodes. Nothing is carried before run.
+// way is the way to one of them.
+type way struct {
+	link *nodes.Link
+	conn *grpc.ClientConn
+	stop context.CancelFunc // nil: it does not run
+}
+
+// openLinks prepares the ways to the nodes that the configuration names. Nothing is carried before run.
 func openLinks(n *Node) (*links, error) {
-	l := &links{n: n, addresses: map[uint64]string{}, ways: map[uint64]*nodes.Link{}}
-	own := n.cfg.member(n.cfg.Node)
+	l := &links{n: n, addresses: map[uint64]string{}, names: map[string]uint64{}, ways: map[uint64]*way{}, added: make(chan struct{}, 1)}
 	for _, m := range n.cfg.Nodes {
-		if m.ID == own.ID {
-			continue
+		if err := l.add(m.ID, m.Node, m.GRPC); err != nil {
+			return l, err
 		}
-		l.addresses[m.ID] = m.GRPC
-		conn, err := transport.Connect(n.cfg.Region, m.Node, func(ctx context.Context, _ string) (net.Conn, error) {
-			l.mu.Lock()
-			address := l.addresses[m.ID]
-			l.mu.Unlock()
-			if address == "" {
-				return nil, fmt.Errorf("node %s has not been found by gossip", m.Node)
-			}
-			return (&net.Dialer{}).DialContext(ctx, "tcp", address)
-		}, n.security)
-		if err != nil {
-			return l, fmt.Errorf("node: node %s: %w", m.Node, err)
-		}
-		l.conns = append(l.conns, conn)
-		l.ways[m.ID] = nodes.NewLink(nodes.LinkConfig{
-			Conn: conn, Hello: n.hello(m.ID), Logger: n.cfg.Logger,
-			Accept:      func(h nodes.Hello) error { return n.knows(h, m.ID) },
-			Unreachable: func(id uint64) { n.Unreachable(id) },
-		})
 	}
 	return l, nil
 }
 
+// add makes a way to a node, unless there is one or it is this node, or says where the node is from now on.
+func (l *links) add(id uint64, name, address string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if id == l.n.cfg.NodeID || l.closed {
+		return nil
+	}
+	l.names[name] = id
+	if address != "" {
+		l.addresses[id] = address
+	}
+	if l.ways[id] != nil {
+		return nil
+	}
+	conn, err := transport.Connect(l.n.cfg.Region, name, func(ctx context.Context, _ string) (net.Conn, error) {
+		l.mu.Lock()
+		address := l.addresses[id]
+		l.mu.Unlock()
+		if address == "" {
+			return nil, fmt.Errorf("node %s has not been found", name)
+		}
+		return (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	}, l.n.security)
+	if err != nil {
+		return fmt.Errorf("node: node %s: %w", name, err)
+	}
+	l.ways[id] = &way{conn: conn, link: nodes.NewLink(nodes.LinkConfig{
+		Conn: conn, To: id, Hello: func() nodes.Hello { return l.n.hello(id) }, Logger: l.n.cfg.Logger,
+		Accept:      func(h nodes.Hello) error { return l.n.knows(h, id) },
+		Unreachable: func(id uint64) { l.n.Unreachable(id) },
+	})}
+	task.Poke(l.added)
+	return nil
+}
+
 // send takes a message to another node. It never waits.
 func (l *links) send(to uint64, m group.Message) {
-	if way := l.ways[to]; way != nil {
-		way.Send(m)
+	l.mu.Lock()
+	w := l.ways[to]
+	l.mu.Unlock()
+	if w != nil {
+		w.link.Send(m)
 	}
 }
 
-// found says that gossip has found a node of the region. What the configuration says goes first.
+// found says that gossip has found a node of the region.
 func (l *links) found(name, address string) {
-	m := l.n.cfg.member(name)
-	if m == nil || m.GRPC != "" || m.Node == l.n.cfg.Node {
-		return
+	if m := l.n.cfg.member(name); m != nil && m.GRPC != "" {
+		return // what the configuration says goes first
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.addresses[m.ID] = address
+	if id, ok := l.names[name]; ok {
+		l.addresses[id] = address
+	}
 }
 
+// run carries messages until ctx ends. Who joins and who goes, the catalog tells, or those who ask.
 func (l *links) run(ctx context.Context) error {
+	changed, stop := l.n.region.Watch()
+	defer stop()
 	g, ctx := errgroup.WithContext(ctx)
-	for _, way := range l.ways {
-		g.Go(func() error { return way.Run(ctx) })
+	for {
+		gone := map[uint64]bool{}
+		for _, m := range l.n.region.Members() {
+			if gone[m.ID] = m.State == region.MemberGone; gone[m.ID] {
+				continue
+			}
+			if configured := l.n.cfg.member(m.Name); configured != nil && configured.GRPC != "" {
+				m.Address = "" // what the configuration says goes first
+			}
+			if err := l.add(m.ID, m.Name, m.Address); err != nil {
+				l.n.cfg.Logger.Error("node: there is no way to another node of the region", "node", m.ID, "err", err)
+			}
+		}
+		l.mu.Lock()
+		for id, w := range l.ways {
+			switch {
+			case gone[id]:
+				delete(l.ways, id)
+				if w.stop != nil {
+					w.stop()
+				} else {
+					w.conn.Close()
+				}
+			case w.stop == nil:
+				var wctx context.Context
+				wctx, w.stop = context.WithCancel(ctx)
+				g.Go(func() error {
+					defer w.conn.Close() // which has nothing to say once nothing is carried
+					return w.link.Run(wctx)
+				})
+			}
+		}
+		l.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return g.Wait()
+		case <-changed:
+		case <-l.added:
+		}
 	}
-	return g.Wait()
 }
 
 func (l *links) close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
 	var errs []error
-	for _, c := range l.conns {
-		errs = append(errs, c.Close())
+	for _, w := range l.ways {
+		if w.stop == nil {
+			errs = append(errs, w.conn.Close())
+		}
 	}
 	return errors.Join(errs...)
 }
 
 // hello is what this node says of itself to another of the region.
 func (n *Node) hello(to uint64) nodes.Hello {
-	return nodes.Hello{Region: n.cfg.Region, From: n.cfg.NodeID, To: to, Instance: n.id.Instance}
+	return nodes.Hello{
+		Region: n.cfg.Region, From: n.cfg.NodeID, To: to, Instance: n.id.Instance,
+		Name: n.cfg.Node, Address: n.advertisedGRPC(), Joins: n.cfg.Joins,
+	}
 }
 
-// knows refuses what does not come from the node of the region that it should: another, or one that has lost what it had.
+// knows refuses what does not come from the node of the region that it should: another, one that is gone, or one that has lost what it had.
 func (n *Node) knows(h nodes.Hello, from uint64) error {
 	switch {
 	case h.Region != n.cfg.Region:
 		return fmt.Errorf("a node of region %s speaks to one of region %s", h.Region, n.cfg.Region)
 	case h.To != n.cfg.NodeID:
 		return fmt.Errorf("node %d of region %s is not node %d", n.cfg.NodeID, n.cfg.Region, h.To)
-	case h.From != from || from == n.cfg.NodeID || !slices.ContainsFunc(n.cfg.Nodes, func(m Member) bool { return m.ID == from }):
-		return fmt.Errorf("node %d is none of region %s's, or not the one it should be", h.From, n.cfg.Region)
+	case h.From != from || from == n.cfg.NodeID:
+		return fmt.Errorf("node %d of region %s answers for node %d", h.From, n.cfg.Region, from)
 	}
-	if known := n.region.NodeInstance(from); known != 0 && known != h.Instance {
+	m, known := n.region.Member(from)
+	switch {
+	case !known:
+		return nil
+	case m.State == region.MemberGone:
+		return fmt.Errorf("node %d of region %s was let go: a number is never given again", from, n.cfg.Region)
+	case m.Instance != h.Instance:
 		return fmt.Errorf("node %d of region %s has other data than it had: it may not vote as if it had it still", from, n.cfg.Region)
 	}
 	return nil
 }
 
-// admit is what another node of the region is asked before it is listened to.
+// admit is what another node of the region is asked before it is listened to. One that nobody knows is taken in, if it asks to.
 func (n *Node) admit(ctx context.Context, h nodes.Hello) (nodes.Hello, error) {
 	if err := n.knows(h, h.From); err != nil {
 		return nodes.Hello{}, err
 	}
-	who, known, err := transport.Caller(ctx)
-	if err != nil {
+	who, certified, err := transport.Caller(ctx)
+	switch {
+	case err != nil:
 		return nodes.Hello{}, err
+	case certified && (who.Region != n.cfg.Region || who.Node != h.Name):
+		return nodes.Hello{}, fmt.Errorf("node %s of region %s speaks for node %s of region %s", who.Node, who.Region, h.Name, n.cfg.Region)
 	}
-	if m := n.cfg.member(who.Node); known && (who.Region != n.cfg.Region || m == nil || m.ID != h.From) {
-		return nodes.Hello{}, fmt.Errorf("node %s of region %s speaks for node %d of region %s", who.Node, who.Region, h.From, n.cfg.Region)
+	m, known := n.region.Member(h.From)
+	configured := n.cfg.member(h.Name)
+	_, in := n.region.Member(n.cfg.NodeID)
+	switch {
+	case known && m.Name != h.Name, configured != nil && configured.ID != h.From:
+		return nodes.Hello{}, fmt.Errorf("node %d of region %s is not %s", h.From, n.cfg.Region, h.Name)
+	case known, configured != nil && !configured.Joins:
+	case n.cfg.Joins && !in:
+		// Who is being taken in does not know yet whom the region has, and must be able to answer.
+		if err := n.links.add(h.From, h.Name, h.Address); err != nil {
+			return nodes.Hello{}, err
+		}
+	case !h.Joins:
+		return nodes.Hello{}, fmt.Errorf("node %s is none of region %s's, and does not ask to join it", h.Name, n.cfg.Region)
+	case h.Address == "":
+		return nodes.Hello{}, fmt.Errorf("node %s does not say where it can be reached", h.Name)
+	default:
+		ctx, cancel := context.WithTimeout(ctx, admitLimit)
+		defer cancel()
+		if err := n.region.TakeIn(ctx, region.Member{ID: h.From, Name: h.Name, Address: h.Address, Instance: h.Instance}); err != nil {
+			return nodes.Hello{}, err
+		}
+		if err := n.links.add(h.From, h.Name, h.Address); err != nil {
+			return nodes.Hello{}, err
+		}
 	}
 	return n.hello(h.From), nil
 }
+
+// admitLimit is how long a node that joins may wait for the region to take it in; it asks again.
+const admitLimit = 10 * time.Second

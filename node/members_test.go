@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -37,6 +38,7 @@ type siteNode struct {
 	stop func()
 }
 
+// newSite starts a site; of the nodes of each region that may be, perRegion run and found it.
 func newSite(t *testing.T, perRegion int, regions ...string) *site {
 	t.Helper()
 	s := &site{t: t, dir: t.TempDir(), log: &logLines{}, nodes: map[string][]*siteNode{}}
@@ -74,6 +76,7 @@ func newSite(t *testing.T, perRegion int, regions ...string) *site {
 					}
 				}
 			}
+			cfg.Fatal = func(err error) { panic(fmt.Sprintf("%s: %v", name, err)) }
 			cfg.Logger = slog.New(slog.NewTextHandler(s.log, nil)).With("region", region, "node", name)
 			n := &siteNode{site: s, cfg: cfg}
 			s.nodes[region] = append(s.nodes[region], n)
@@ -89,7 +92,7 @@ func (n *siteNode) start() {
 	t.Helper()
 	if n.cfg.Listen.GRPCListener == nil { // where it was
 		var err error
-		if n.cfg.Listen.GRPCListener, err = net.Listen("tcp", n.cfg.Nodes[n.index()].GRPC); err != nil {
+		if n.cfg.Listen.GRPCListener, err = net.Listen("tcp", n.member().GRPC); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -110,7 +113,61 @@ func (n *siteNode) start() {
 	t.Cleanup(n.stop)
 }
 
-func (n *siteNode) index() int { return int(n.cfg.Node[1] - '1') }
+// join starts a node that the region does not know, and that knows some of the region's.
+func (w *site) join(region string, knows ...*siteNode) *siteNode {
+	w.t.Helper()
+	id := len(w.nodes[region]) + 1
+	name := fmt.Sprintf("n%d", id)
+	certs := filepath.Join(w.dir, "certs")
+	if _, err := node.MakeCertificates(certs, 1, time.Now(), transport.Identity{Cluster: "commutator", Region: region, Node: name}); err != nil {
+		w.t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	pem := filepath.Join(certs, region+"-"+name)
+	cfg := knows[0].cfg
+	cfg.Node, cfg.Data, cfg.Listen.GRPCListener = name, filepath.Join(w.dir, region, name), l
+	cfg.TLS.Cert, cfg.TLS.Key = pem+".pem", pem+"-key.pem"
+	cfg.Nodes = []node.Member{{ID: uint64(id), Node: name, GRPC: l.Addr().String(), Joins: true}}
+	for _, k := range knows {
+		cfg.Nodes = append(cfg.Nodes, k.member())
+	}
+	cfg.Logger = slog.New(slog.NewTextHandler(w.log, nil)).With("region", region, "node", name)
+	n := &siteNode{site: w, cfg: cfg}
+	w.nodes[region] = append(w.nodes[region], n)
+	n.start()
+	return n
+}
+
+// members waits until these nodes, and no others, hold the region.
+func (w *site) members(region string, ids ...uint64) {
+	w.t.Helper()
+	w.until(fmt.Sprintf("the members are %v", ids), func() bool {
+		for _, n := range w.nodes[region] {
+			if !slices.Contains(ids, n.node.Region().NodeID()) {
+				continue
+			}
+			var have []uint64
+			for _, m := range n.node.Region().Members() {
+				if m.State == "" {
+					have = append(have, m.ID)
+				} else if m.State != "GONE" {
+					return false
+				}
+			}
+			if !slices.Equal(have, ids) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func (n *siteNode) member() node.Member {
+	return n.cfg.Nodes[slices.IndexFunc(n.cfg.Nodes, func(m node.Member) bool { return m.Node == n.cfg.Node })]
+}
 
 func (n *siteNode) client() *dynamodb.Client {
 	return dynamodb.New(dynamodb.Options{
@@ -248,4 +305,66 @@ func TestRegionsOfSeveralNodesFindWhoAnswers(t *testing.T) {
 		east[i].start()
 		w.until("it is back", func() bool { return east[i].has(fmt.Sprint("without ", i)) })
 	}
+}
+
+func TestANodeJoinsAndAnotherIsReplaced(t *testing.T) {
+	w := newSite(t, 3, "us-east-1")
+	w.create("us-east-1")
+	nodes := w.nodes["us-east-1"]
+	for i := range 50 {
+		if err := nodes[i%3].put(fmt.Sprint("item ", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// It knows one of the region's; the others it hears of.
+	fourth := w.join("us-east-1", nodes[1])
+	w.members("us-east-1", 1, 2, 3, 4)
+	w.until("the new node has everything", func() bool { return fourth.has("item 49") })
+	if err := fourth.put("at the fourth"); err != nil {
+		t.Fatal(err)
+	}
+	// The third loses its disk. It is let go, and a fifth takes its place.
+	nodes[2].stop()
+	if err := fourth.node.Region().LetGo(t.Context(), 3); err != nil {
+		t.Fatal(err)
+	}
+	w.members("us-east-1", 1, 2, 4)
+	fifth := w.join("us-east-1", fourth, nodes[0])
+	w.members("us-east-1", 1, 2, 4, 5)
+	w.until("the fifth has everything", func() bool { return fifth.has("at the fourth") })
+	// A table made now is held by those that are there now.
+	_, err := fifth.client().CreateTable(t.Context(), &dynamodb.CreateTableInput{
+		TableName: aws.String("later"), BillingMode: types.BillingModePayPerRequest, KeySchema: []types.KeySchemaElement{{AttributeName: aws.String("pk"), KeyType: types.KeyTypeHash}},
+		AttributeDefinitions: []types.AttributeDefinition{{AttributeName: aws.String("pk"), AttributeType: types.ScalarAttributeTypeS}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The two of the first that are left go, too: those that joined have all there is.
+	for i, n := range nodes[:2] {
+		if err := fifth.node.Region().LetGo(t.Context(), uint64(i+1)); err != nil {
+			t.Fatal(err)
+		}
+		w.until(n.cfg.Node+" is gone", func() bool {
+			m, _ := fifth.node.Region().Member(uint64(i + 1))
+			return m.State == "GONE"
+		})
+		n.stop()
+	}
+	w.members("us-east-1", 4, 5)
+	for i := range 50 {
+		if pk := fmt.Sprint("item ", i); !fifth.has(pk) || !fourth.has(pk) {
+			t.Errorf("%s is lost", pk)
+		}
+	}
+	if err := fifth.put("at the end"); err != nil {
+		t.Error(err)
+	}
+	w.until("the later table is there at both", func() bool {
+		d, err := fourth.client().DescribeTable(t.Context(), &dynamodb.DescribeTableInput{TableName: aws.String("later")})
+		return err == nil && d.Table.TableStatus == types.TableStatusActive
+	})
+	// A number that is gone is not given again.
+	nodes[0].start()
+	w.until("it is told", func() bool { return strings.Contains(w.log.String(), "node 1 of region us-east-1 was let go") })
 }

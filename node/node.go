@@ -79,8 +79,11 @@ func Open(cfg Config) (n *Node, err error) {
 	if cfg.Auth == "off" && !cfg.isLocal() {
 		cfg.Logger.Warn("node: AUTH IS OFF: whoever can connect may read and change everything", "http", n.HTTPAddr().String())
 	}
-	if len(cfg.Voters) > 1 && cfg.Send == nil {
+	if cfg.Several && cfg.Send == nil {
 		cfg.Send = func(to uint64, m group.Message) { n.links.send(to, m) }
+	}
+	if cfg.Several {
+		cfg.Advertise.GRPC = n.advertisedGRPC()
 	}
 	e, err := openEngine(cfg, archive)
 	if err != nil {

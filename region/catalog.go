@@ -32,7 +32,7 @@ const (
 	rowNext  = "next"   // the ids to be given next
 	rowGone  = "gone/"  // + global id: the version of the word that this region's replica of it is to go
 	rowSelf  = "region" // an identity
-	rowNode  = "node/"  // + number: an enrolled
+	rowNode  = "node/"  // + number: a Member
 	rowState = "\x00applied"
 )
 
@@ -59,7 +59,7 @@ type view struct {
 	rows   map[string]row
 	tables map[string]definition // the rows of tables, by the tables' names
 	self   *identity             // nil: no node has given the region one yet
-	nodes  map[uint64]uint64     // number -> whose data
+	nodes  map[uint64]node       // by number
 	err    error                 // of a row that cannot be read
 
 	revision uint64 // the Raft index of the last entry applied: greater in every later view
@@ -101,7 +101,7 @@ func (c *catalog) load() error {
 }
 
 func (c *catalog) publish() {
-	v := &view{rows: maps.Clone(c.rows), tables: map[string]definition{}, nodes: map[uint64]uint64{}, revision: c.applied}
+	v := &view{rows: maps.Clone(c.rows), tables: map[string]definition{}, nodes: map[uint64]node{}, revision: c.applied}
 	for name, r := range v.rows {
 		if name == rowSelf {
 			v.self = &identity{}
@@ -110,15 +110,16 @@ func (c *catalog) publish() {
 			}
 		}
 		if number, ok := strings.CutPrefix(name, rowNode); ok {
-			var e enrolled
+			n := node{revision: r.revision}
 			id, err := strconv.ParseUint(number, 10, 64)
 			if err == nil {
-				err = json.Unmarshal(r.value, &e)
+				err = json.Unmarshal(r.value, &n.Member)
 			}
 			if err != nil {
 				v.err = fmt.Errorf("region: catalog: %s: %w", name, err)
 			}
-			v.nodes[id] = e.Instance
+			n.ID = id
+			v.nodes[id] = n
 		}
 		if !strings.HasPrefix(name, rowTable) {
 			continue
@@ -209,9 +210,6 @@ type identity struct {
 	Instance uint64
 	Actor    crdt.Actor
 }
-
-// enrolled is what the region knows of one of its nodes.
-type enrolled struct{ Instance uint64 }
 
 // setRow writes a row, if it still has the revision that the caller has read.
 // Once it has returned, this node's view shows what it has written, or why it could not.

@@ -16,7 +16,6 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,10 +37,16 @@ type Config struct {
 	Instance uint64
 	Actor    crdt.Actor
 	NodeID   uint64 // of this node; from 1
-	// NodeInstance tells this node's data from what the same node had before it lost it.
-	NodeInstance uint64
-	// Voters are the region's nodes, this one among them; nil: this one alone. They are the same at all of them.
+	// NodeInstance tells this node's data from what the same node had before it lost it; NodeName and NodeAddress are for others of the
+	// region: see Member.
+	NodeInstance          uint64
+	NodeName, NodeAddress string
+	// Voters are the nodes that the region began with; nil: this one alone. They are the same at all of them.
 	Voters []uint64
+	// Joins says that this node is none of those: see TakeIn.
+	Joins bool
+	// Several says that there may be more nodes than one, though the region began with one.
+	Several bool
 	// Send takes a message to another of them; see group.Config. Set if there are several.
 	Send        func(to uint64, m group.Message)
 	Tick        time.Duration // see group.Config
@@ -100,10 +105,10 @@ func Open(cfg Config) (*Region, error) {
 	}
 	cfg.Partitions = max(cfg.Partitions, 1)
 	r := &Region{
-		cfg: cfg, several: len(cfg.Voters) > 1, opened: make(chan struct{}), changed: make(chan struct{}, 1),
+		cfg: cfg, several: len(cfg.Voters) > 1 || cfg.Joins || cfg.Several, opened: make(chan struct{}), changed: make(chan struct{}, 1),
 		opening: map[string]*Table{}, removed: map[uint32]bool{}, watchers: map[chan struct{}]bool{},
 		host: group.NewHost(group.Config{
-			NodeID: cfg.NodeID, Voters: cfg.Voters, Send: cfg.Send, Tick: cfg.Tick, KeepEntries: cfg.KeepEntries, Log: cfg.Log, Store: cfg.Store, Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Fatal: cfg.Fatal,
+			NodeID: cfg.NodeID, Voters: cfg.Voters, Joins: cfg.Joins, Several: cfg.Several, Send: cfg.Send, Tick: cfg.Tick, KeepEntries: cfg.KeepEntries, Log: cfg.Log, Store: cfg.Store, Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Fatal: cfg.Fatal,
 		}),
 	}
 	r.tables.Store(&map[string]*Table{})
@@ -217,6 +222,9 @@ func (r *Region) Run(ctx context.Context) error {
 	g, ctx := task.NewGroup(ctx, r.cfg.Tasks)
 	g.Go(func() error { return r.host.Run(ctx) })
 	g.Go(func() error { return r.keepReconciled(ctx) })
+	if r.several {
+		g.Go(func() error { return r.keepMembers(ctx) })
+	}
 	return g.Wait()
 }
 
@@ -281,33 +289,6 @@ func (r *Region) identify(ctx context.Context) error {
 		}
 	}
 }
-
-// enrol has the region know whose data this node has. A node that comes back without what it had cannot vote as if it had it.
-func (r *Region) enrol(ctx context.Context) error {
-	if !r.several {
-		return nil
-	}
-	name := rowNode + strconv.FormatUint(r.cfg.NodeID, 10)
-	for {
-		switch have := r.NodeInstance(r.cfg.NodeID); have {
-		case r.cfg.NodeInstance:
-			return nil
-		case 0:
-			err := r.setRow(ctx, name, enrolled{r.cfg.NodeInstance}, 0)
-			var stale *op.Stale
-			if err != nil && !errors.As(err, &stale) {
-				return err
-			}
-		default:
-			err := fmt.Errorf("region: node %d of region %s had other data than what is here: it may not vote as if it had it still", r.cfg.NodeID, r.cfg.Name)
-			r.cfg.Fatal(err)
-			return err
-		}
-	}
-}
-
-// NodeInstance returns whose data a node of the region has, 0 while the region does not know.
-func (r *Region) NodeInstance(id uint64) uint64 { return r.catalog.view.Load().nodes[id] }
 
 // keepReconciled makes what the catalog says true, whenever it changes.
 func (r *Region) keepReconciled(ctx context.Context) error {

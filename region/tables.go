@@ -89,6 +89,11 @@ func (r *Region) Create(ctx context.Context, d *table.Definition) (*table.Defini
 	d.Created = r.cfg.Now().UnixMilli()
 	d.Schema.Indexes = slices.DeleteFunc(d.Schema.Indexes, func(x table.Index) bool { return x.Deleting })
 	d.Partitions = table.Split(first, r.cfg.Partitions)
+	for i := range d.Partitions {
+		if r.several {
+			d.Partitions[i].Founders = r.wanted()
+		}
+	}
 	for i := range d.Schema.Indexes {
 		d.Schema.Indexes[i].ID = uint32(i + 1)
 	}

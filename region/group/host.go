@@ -31,6 +31,8 @@ type Config struct {
 	Voters []uint64
 	// Joins says that this node is none of those: it begins with nothing, and is taken in by those that are there.
 	Joins bool
+	// Several says that groups may come to have more voters than one, though they begin with one.
+	Several bool
 	// Send takes a message to another node. It is called in the loop and must not block; what it cannot take it
 	// drops, and says so by Host.Unreachable. The message is not to be changed. Set if there are several voters.
 	Send func(to uint64, m Message)
@@ -138,7 +140,7 @@ func NewHost(cfg Config) *Host {
 }
 
 // several tells whether groups may have more voters than one.
-func (h *Host) several() bool { return len(h.cfg.Voters) > 1 || h.cfg.Joins }
+func (h *Host) several() bool { return len(h.cfg.Voters) > 1 || h.cfg.Joins || h.cfg.Several }
 
 // next returns a number that no other start of any node uses, but by a chance of 1 in 2^64.
 func (h *Host) next() uint64 {
@@ -188,7 +190,7 @@ func (h *Host) Open(id uint64, m Machine, founders []uint64, after func()) (*Gro
 		return nil, fmt.Errorf("group %d: open: %w", id, err)
 	}
 	begun := len(conf.GetVoters()) > 0 || m.Applied() > 0
-	if !begun && slices.Contains(founders, h.cfg.NodeID) && !h.cfg.Joins {
+	if !begun && slices.Contains(founders, h.cfg.NodeID) {
 		conf = &pb.ConfState{Voters: slices.Sorted(slices.Values(founders))}
 		b := h.cfg.Log.NewBatch()
 		b.SetSnapshot(id, &pb.SnapshotMetadata{Index: new(uint64(1)), Term: new(uint64(1)), ConfState: conf})

@@ -75,6 +75,9 @@ func (g *Group) fill(h *Host, m *pb.Message) bool {
 	}
 	meta, err := g.metadata()
 	var state []byte
+	if err == nil && g.machine.Applied() != g.applied {
+		err = errors.New("nothing has been applied since the group began")
+	}
 	if err == nil {
 		snap := h.cfg.Store.Snapshot()
 		state, err = dump(snap, g.machine.Ranges())

@@ -21,7 +21,8 @@ const retryAfter = 200 * time.Millisecond
 // LinkConfig is the way from this node to another of its region.
 type LinkConfig struct {
 	Conn  grpc.ClientConnInterface
-	Hello Hello // of this node to that one
+	To    uint64       // the other node
+	Hello func() Hello // of this node to that one
 	// Accept refuses a node that is not the one it should be, by what it says of itself.
 	Accept func(Hello) error
 	// Unreachable hears that messages to the node may have been lost.
@@ -47,7 +48,7 @@ func (l *Link) Send(m group.Message) {
 		q = &l.bulk
 	}
 	if !q.add(m) {
-		l.cfg.Unreachable(l.cfg.Hello.To)
+		l.cfg.Unreachable(l.cfg.To)
 	}
 }
 
@@ -65,7 +66,7 @@ func (l *Link) keep(ctx context.Context, q *queue) error {
 	for {
 		err := l.carry(ctx, q, func() {
 			if said != "" {
-				l.cfg.Logger.Info("node: another node of the region can be reached again", "node", l.cfg.Hello.To)
+				l.cfg.Logger.Info("node: another node of the region can be reached again", "node", l.cfg.To)
 			}
 			said = ""
 		})
@@ -74,11 +75,11 @@ func (l *Link) keep(ctx context.Context, q *queue) error {
 		}
 		if err.Error() != said {
 			said = err.Error()
-			l.cfg.Logger.Warn("node: another node of the region cannot be reached", "node", l.cfg.Hello.To, "err", err)
+			l.cfg.Logger.Warn("node: another node of the region cannot be reached", "node", l.cfg.To, "err", err)
 		}
 		// What waited would be out of date by the time it is there, and Raft sends again what is still wanted.
 		q.clear()
-		l.cfg.Unreachable(l.cfg.Hello.To)
+		l.cfg.Unreachable(l.cfg.To)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -95,7 +96,7 @@ func (l *Link) carry(ctx context.Context, q *queue, begun func()) error {
 	if err != nil {
 		return err
 	}
-	if err := stream.Send(&pb.Frame{Hello: helloToProto(l.cfg.Hello)}); err != nil {
+	if err := stream.Send(&pb.Frame{Hello: helloToProto(l.cfg.Hello())}); err != nil {
 		return broken(stream, err)
 	}
 	answer, err := stream.Recv()

@@ -37,14 +37,17 @@ type Hello struct {
 	Region   string
 	From, To uint64 // numbers of nodes in the region
 	Instance uint64 // of From's data
+
+	Name, Address string // From's, and where the others reach it
+	Joins         bool   // From is none of those that the region began with, and asks to be taken in
 }
 
 func helloToProto(h Hello) *pb.Hello {
-	return &pb.Hello{Region: h.Region, From: h.From, To: h.To, Instance: h.Instance}
+	return &pb.Hello{Region: h.Region, From: h.From, To: h.To, Instance: h.Instance, Name: h.Name, Address: h.Address, Joins: h.Joins}
 }
 
 func helloFromProto(m *pb.Hello) Hello {
-	return Hello{Region: m.GetRegion(), From: m.GetFrom(), To: m.GetTo(), Instance: m.GetInstance()}
+	return Hello{Region: m.GetRegion(), From: m.GetFrom(), To: m.GetTo(), Instance: m.GetInstance(), Name: m.GetName(), Address: m.GetAddress(), Joins: m.GetJoins()}
 }
 
 // Receiver is a node as others reach it.

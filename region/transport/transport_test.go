@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"strings"
@@ -65,6 +66,9 @@ func (f *far) serve(t *testing.T, address string) (at string, stop func()) {
 	s := grpc.NewServer(grpc.MaxRecvMsgSize(4 << 20))
 	Register(s, Receiver{
 		Admit: func(_ context.Context, h Hello) (Hello, error) {
+			if f.refuse == nil && (h != Hello{"us-east-1", 1, 2, 11, "a", "x:1", true}) {
+				return h, fmt.Errorf("%+v", h)
+			}
 			return Hello{Region: h.Region, From: h.To, To: h.From, Instance: 22}, f.refuse
 		},
 		Receive: f.receive,
@@ -98,7 +102,9 @@ func begin(t *testing.T, address string, accept func(Hello) error, lost *lostCou
 	if log != nil {
 		logger = slog.New(slog.NewTextHandler(log, nil))
 	}
-	l := NewLink(LinkConfig{Conn: conn, Hello: Hello{Region: "us-east-1", From: 1, To: 2, Instance: 11}, Accept: accept, Unreachable: lost.Unreachable, Logger: logger})
+	l := NewLink(LinkConfig{Conn: conn, To: 2, Hello: func() Hello {
+		return Hello{Region: "us-east-1", From: 1, To: 2, Instance: 11, Name: "a", Address: "x:1", Joins: true}
+	}, Accept: accept, Unreachable: lost.Unreachable, Logger: logger})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- l.Run(ctx) }()
@@ -208,7 +214,7 @@ func TestWhoIsRefusedSaysWhyAndSendsNothing(t *testing.T) {
 
 func TestAQueueIsBounded(t *testing.T) {
 	lost := &lostCount{}
-	l := NewLink(LinkConfig{Hello: Hello{To: 2}, Unreachable: lost.Unreachable})
+	l := NewLink(LinkConfig{To: 2, Unreachable: lost.Unreachable})
 	for i := range 100 {
 		l.Send(message(uint64(i+1), 1<<20))
 	}

@@ -29,6 +29,9 @@ type Hello struct {
 	From          uint64                 `protobuf:"varint,2,opt,name=from,proto3" json:"from,omitempty"`          // who says so: a node's number in its region
 	To            uint64                 `protobuf:"varint,3,opt,name=to,proto3" json:"to,omitempty"`              // to whom
 	Instance      uint64                 `protobuf:"fixed64,4,opt,name=instance,proto3" json:"instance,omitempty"` // of from's data: another after it lost its disk
+	Name          string                 `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`           // from's
+	Address       string                 `protobuf:"bytes,6,opt,name=address,proto3" json:"address,omitempty"`     // where the others reach from
+	Joins         bool                   `protobuf:"varint,7,opt,name=joins,proto3" json:"joins,omitempty"`        // from is none of those that the region began with, and asks to be taken in
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -89,6 +92,27 @@ func (x *Hello) GetInstance() uint64 {
 		return x.Instance
 	}
 	return 0
+}
+
+func (x *Hello) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Hello) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Hello) GetJoins() bool {
+	if x != nil {
+		return x.Joins
+	}
+	return false
 }
 
 type Frame struct {
@@ -163,12 +187,15 @@ var File_proto_nodes_v1_nodes_proto protoreflect.FileDescriptor
 
 const file_proto_nodes_v1_nodes_proto_rawDesc = "" +
 	"\n" +
-	"\x1aproto/nodes/v1/nodes.proto\x12\x13commutator.nodes.v1\"_\n" +
+	"\x1aproto/nodes/v1/nodes.proto\x12\x13commutator.nodes.v1\"\xa3\x01\n" +
 	"\x05Hello\x12\x16\n" +
 	"\x06region\x18\x01 \x01(\tR\x06region\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x0e\n" +
 	"\x02to\x18\x03 \x01(\x04R\x02to\x12\x1a\n" +
-	"\binstance\x18\x04 \x01(\x06R\binstance\"}\n" +
+	"\binstance\x18\x04 \x01(\x06R\binstance\x12\x12\n" +
+	"\x04name\x18\x05 \x01(\tR\x04name\x12\x18\n" +
+	"\aaddress\x18\x06 \x01(\tR\aaddress\x12\x14\n" +
+	"\x05joins\x18\a \x01(\bR\x05joins\"}\n" +
 	"\x05Frame\x120\n" +
 	"\x05hello\x18\x01 \x01(\v2\x1a.commutator.nodes.v1.HelloR\x05hello\x12\x1a\n" +
 	"\bmessages\x18\x02 \x03(\fR\bmessages\x12\x12\n" +

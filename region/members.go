@@ -1,0 +1,249 @@
+package region
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/commutatordb/commutator/internal/task"
+	"github.com/commutatordb/commutator/region/group"
+	"github.com/commutatordb/commutator/region/op"
+)
+
+// A region's nodes are rows of its catalog: what is there is so, whoever is up. Each node that the region began with writes its own row
+// when it first has the catalog; one that joins is written by a node that it has asked. From the rows each node tells its groups which nodes
+// are to hold them, and the groups see to it, one change at a time (region/group).
+
+// Member is one node of the region.
+type Member struct {
+	ID       uint64      `json:"-"`
+	Name     string      `json:",omitempty"`
+	Address  string      `json:",omitempty"` // where the others reach it, host:port
+	Instance uint64      // whose data it has: a node that lost what it had is another
+	State    MemberState `json:",omitempty"`
+}
+
+// MemberState is what becomes of a node.
+type MemberState string
+
+// The states of a node. A number whose node is gone is never another's.
+const (
+	MemberHolds   MemberState = ""        // it holds every group, or is about to
+	MemberLeaving MemberState = "LEAVING" // until no group has it any more
+	MemberGone    MemberState = "GONE"
+)
+
+type node struct {
+	Member
+	revision uint64
+}
+
+// Errors of TakeIn and LetGo.
+var (
+	ErrOtherData  = errors.New("region: the node had other data than it has now: it may not vote as if it had it still")
+	ErrNodeGone   = errors.New("region: a node of this number was let go; numbers are not given twice")
+	ErrNoNode     = errors.New("region: there is no such node")
+	ErrLastNode   = errors.New("region: it is the region's last node")
+	ErrTooMany    = fmt.Errorf("region: there are %d nodes already", MaxMembers)
+	ErrNotSeveral = errors.New("region: this region has one node, and is not set up for several")
+)
+
+// MaxMembers bounds the nodes of a region: each holds a replica of everything.
+const MaxMembers = 7
+
+// Members returns the nodes of the region as the catalog has them here, by number, with those that are gone.
+func (r *Region) Members() []Member {
+	var out []Member
+	for _, n := range r.catalog.view.Load().nodes {
+		out = append(out, n.Member)
+	}
+	slices.SortFunc(out, func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
+	return out
+}
+
+// Member returns a node of the region; ok is false while the catalog here has none of that number.
+func (r *Region) Member(id uint64) (m Member, ok bool) {
+	n, ok := r.catalog.view.Load().nodes[id]
+	return n.Member, ok
+}
+
+func (r *Region) setMember(ctx context.Context, m Member, expect uint64) error {
+	return r.setRow(ctx, rowNode+strconv.FormatUint(m.ID, 10), m, expect)
+}
+
+// changeMember writes what change makes of a node's row, again when somebody else wrote it meanwhile. nil leaves it as it is.
+func (r *Region) changeMember(ctx context.Context, id uint64, change func(have Member, ok bool) (*Member, error)) error {
+	for {
+		have, ok := r.catalog.view.Load().nodes[id]
+		m, err := change(have.Member, ok)
+		if m == nil || err != nil {
+			return err
+		}
+		m.ID = id
+		err = r.setMember(ctx, *m, have.revision)
+		var stale *op.Stale
+		if !errors.As(err, &stale) {
+			return err
+		}
+	}
+}
+
+// enrol has the region know of this node, and whose data it has.
+func (r *Region) enrol(ctx context.Context) error {
+	if !r.several {
+		return nil
+	}
+	own := Member{Name: r.cfg.NodeName, Address: r.cfg.NodeAddress, Instance: r.cfg.NodeInstance}
+	err := r.changeMember(ctx, r.cfg.NodeID, func(have Member, ok bool) (*Member, error) {
+		switch {
+		case !ok:
+			return &own, nil
+		case have.Instance != own.Instance:
+			return nil, ErrOtherData
+		case have.State == MemberHolds && (have.Name != own.Name || have.Address != own.Address):
+			return &own, nil
+		}
+		return nil, nil
+	})
+	if errors.Is(err, ErrOtherData) {
+		r.cfg.Fatal(fmt.Errorf("%w: node %d of region %s", err, r.cfg.NodeID, r.cfg.Name))
+	}
+	return err
+}
+
+// TakeIn makes a node one of the region's: from now on it is to hold every group. It returns ErrOtherData, ErrNodeGone or ErrTooMany.
+func (r *Region) TakeIn(ctx context.Context, m Member) error {
+	if !r.several {
+		return ErrNotSeveral
+	}
+	if err := r.CatchUp(ctx); err != nil {
+		return err
+	}
+	return r.changeMember(ctx, m.ID, func(have Member, ok bool) (*Member, error) {
+		switch {
+		case ok && have.State == MemberGone:
+			return nil, ErrNodeGone
+		case ok && have.Instance != m.Instance:
+			return nil, ErrOtherData
+		case ok:
+			return nil, nil
+		case len(r.wanted()) >= MaxMembers:
+			return nil, ErrTooMany
+		}
+		r.cfg.Logger.Info("region: a node joins", "node", m.ID, "name", m.Name, "address", m.Address)
+		return &m, nil
+	})
+}
+
+// LetGo makes a node leave: from now on it is to hold nothing. It is GONE, by Members, once no group has it any more. It may be up or down:
+// more than half of the nodes must be up, it among them or not. It returns ErrNoNode or ErrLastNode.
+func (r *Region) LetGo(ctx context.Context, id uint64) error {
+	if !r.several {
+		return ErrNotSeveral
+	}
+	if err := r.CatchUp(ctx); err != nil {
+		return err
+	}
+	return r.changeMember(ctx, id, func(have Member, ok bool) (*Member, error) {
+		switch {
+		case !ok:
+			return nil, ErrNoNode
+		case have.State != MemberHolds:
+			return nil, nil
+		case len(r.wanted()) == 1:
+			return nil, ErrLastNode
+		}
+		have.State = MemberLeaving
+		r.cfg.Logger.Info("region: a node is let go", "node", id, "name", have.Name)
+		return &have, nil
+	})
+}
+
+// wanted returns the nodes that are to hold the groups: those that the catalog has, and those that the region began with and that have not
+// written their rows yet.
+func (r *Region) wanted() (ids []uint64) {
+	nodes := r.catalog.view.Load().nodes
+	for id, n := range nodes {
+		if n.State == MemberHolds {
+			ids = append(ids, id)
+		}
+	}
+	for _, id := range r.cfg.Voters {
+		if _, ok := nodes[id]; !ok {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// membersEvery is how often it is looked whether a node that leaves has left.
+const membersEvery = time.Second
+
+// keepMembers tells the groups which nodes are to hold them, and notes which hold nothing any more.
+func (r *Region) keepMembers(ctx context.Context) error {
+	changed, stop := r.Watch()
+	defer stop()
+	for {
+		// What is told is to be true now: an old word would undo the last change.
+		err := r.CatchUp(ctx)
+		if err == nil && r.catalog.view.Load().self != nil {
+			err = r.host.Want(ctx, r.wanted())
+		}
+		if err == nil && r.Leads() {
+			err = r.noteGone(ctx)
+		}
+		if err != nil && ctx.Err() == nil && !errors.Is(err, group.ErrClosed) {
+			r.cfg.Logger.Debug("region: members", "err", err)
+		}
+		wait := time.Duration(0)
+		if err != nil || slices.ContainsFunc(r.Members(), func(m Member) bool { return m.State == MemberLeaving }) {
+			wait = membersEvery
+		}
+		if r.cfg.Tasks.Wait(ctx, changed, wait) == task.Ended {
+			return nil
+		}
+	}
+}
+
+// noteGone marks nodes as gone that no group has any more.
+func (r *Region) noteGone(ctx context.Context) error {
+	defs, err := r.catalog.definitions()
+	if err != nil {
+		return err
+	}
+	groups := []*group.Group{r.catalogGroup}
+	for _, d := range defs {
+		t := (*r.tables.Load())[d.Schema.Name]
+		if t == nil || t.ID != d.ID {
+			return nil // who holds it is not known here yet
+		}
+		for _, p := range t.partitions {
+			groups = append(groups, p.group)
+		}
+	}
+	for _, m := range r.Members() {
+		if m.State != MemberLeaving || slices.ContainsFunc(groups, func(g *group.Group) bool {
+			voters, learners := g.Members()
+			return slices.Contains(voters, m.ID) || slices.Contains(learners, m.ID)
+		}) {
+			continue
+		}
+		err := r.changeMember(ctx, m.ID, func(have Member, ok bool) (*Member, error) {
+			if !ok || have.State != MemberLeaving {
+				return nil, nil
+			}
+			have.State = MemberGone
+			return &have, nil
+		})
+		if err != nil {
+			return err
+		}
+		r.cfg.Logger.Info("region: a node is gone", "node", m.ID, "name", m.Name)
+	}
+	return nil
+}
