@@ -95,6 +95,8 @@ var operations = map[string]func(context.Context, *Operator, []byte) (any, error
 	"CheckIndexes":     typed((*Operator).checkIndexes),
 	"Contributors":     typed((*Operator).contributors),
 	"ListPartitions":   typed((*Operator).listPartitions),
+	"ListNodes":        typed((*Operator).listNodes),
+	"RemoveNode":       typed((*Operator).removeNode),
 	"GiveUpRegion":     typed((*Operator).giveUpRegion),
 	"RemoveRegion":     typed((*Operator).removeRegion),
 	"Verify":           typed((*Operator).verify),

@@ -181,6 +181,29 @@ func (r *Region) wanted() (ids []uint64) {
 	return ids
 }
 
+// Holding returns, by node, in how many of the region's groups (its catalog and every open partition) it votes and how many it leads, as far
+// as this node has heard, and how many groups there are.
+func (r *Region) Holding() (votes, leads map[uint64]int, groups int) {
+	votes, leads = map[uint64]int{}, map[uint64]int{}
+	count := func(g *group.Group) {
+		groups++
+		voters, _ := g.Members()
+		for _, id := range voters {
+			votes[id]++
+		}
+		if leader := g.Leader(); leader != 0 {
+			leads[leader]++
+		}
+	}
+	count(r.catalogGroup)
+	for _, t := range *r.tables.Load() {
+		for _, p := range t.partitions {
+			count(p.group)
+		}
+	}
+	return votes, leads, groups
+}
+
 // membersEvery is how often it is looked whether a node that leaves has left.
 const membersEvery = time.Second
 

@@ -1,0 +1,70 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/commutatordb/commutator/region"
+)
+
+// ListNodesRequest asks for the nodes of the region.
+type ListNodesRequest struct{}
+
+// NodeList is the answer: the nodes as the answering one has heard of them.
+type NodeList struct {
+	Region string
+	Node   uint64 // who answers
+	Nodes  []NodeStatus
+}
+
+// NodeStatus is one node of a region.
+type NodeStatus struct {
+	ID      uint64
+	Name    string `json:",omitempty"`
+	Address string `json:",omitempty"` // where other nodes reach it
+	Status  string // HOLDS, JOINING, LEAVING or GONE
+	Groups  int    // of the region's Raft groups (its catalog, and every partition), those that it votes in
+	Of      int    // how many there are
+	Leads   int    // that it leads
+}
+
+func (o *Operator) listNodes(_ context.Context, _ *ListNodesRequest) (*NodeList, error) {
+	out := &NodeList{Region: o.Region.Name(), Node: o.Region.NodeID(), Nodes: []NodeStatus{}}
+	votes, leads, groups := o.Region.Holding()
+	members := o.Region.Members()
+	if len(members) == 0 { // a region of one node keeps no list
+		members = []region.Member{{ID: o.Region.NodeID()}}
+	}
+	for _, m := range members {
+		n := NodeStatus{ID: m.ID, Name: m.Name, Address: m.Address, Status: string(m.State), Groups: votes[m.ID], Of: groups, Leads: leads[m.ID]}
+		if m.State == region.MemberHolds {
+			if n.Status = "HOLDS"; n.Groups < n.Of {
+				n.Status = "JOINING"
+			}
+		}
+		out.Nodes = append(out.Nodes, n)
+	}
+	return out, nil
+}
+
+// RemoveNodeRequest lets a node of the region go, which may be up or down.
+type RemoveNodeRequest struct{ ID uint64 }
+
+func (o *Operator) removeNode(ctx context.Context, q *RemoveNodeRequest) (*NodeList, error) {
+	if q.ID == 0 {
+		return nil, invalid("ID is not given")
+	}
+	err := o.Region.LetGo(ctx, q.ID)
+	switch {
+	case errors.Is(err, region.ErrNoNode):
+		return nil, &Error{"ResourceNotFoundException", fmt.Sprintf("Requested resource not found: node %d", q.ID)}
+	case errors.Is(err, region.ErrLastNode):
+		return nil, invalid("node %d is the last of region %s", q.ID, o.Region.Name())
+	case errors.Is(err, region.ErrNotSeveral):
+		return nil, invalid("region %s has one node, and is not set up for several", o.Region.Name())
+	case err != nil:
+		return nil, err
+	}
+	return o.listNodes(ctx, nil)
+}

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/commutatordb/commutator/admin"
+)
+
+func nodeCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "node",
+		Short: "Show the nodes of regions, and let one go",
+		Example: `  commutator node list
+  commutator node remove 3 --region us-east-1`,
+	}
+	c.AddCommand(nodeListCommand(), nodeRemoveCommand())
+	return c
+}
+
+func nodeListCommand() *cobra.Command {
+	var f *clientFlags
+	c := &cobra.Command{
+		Use:   "list",
+		Short: "List the nodes of each region",
+		Long: `List the nodes of each region: in how many of the region's Raft groups (its catalog, and every partition
+of every table) each one votes, and how many of them it leads. A node is JOINING until it votes in all,
+and LEAVING until it votes in none; then it is GONE, and its number is never another's.`,
+		Example: `  commutator node list
+  commutator node list --region us-east-1 -o json`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			all, failed := askAll[admin.NodeList](c.Context(), f, "ListNodes", admin.ListNodesRequest{})
+			if all == nil {
+				return failed
+			}
+			return errors.Join(show(c, all, func(w io.Writer) { nodeRows(w, all) }), failed)
+		},
+	}
+	f = addClientFlags(c)
+	addOutputFlag(c)
+	return c
+}
+
+func nodeRemoveCommand() *cobra.Command {
+	var f *clientFlags
+	timeout := 2 * time.Minute
+	c := &cobra.Command{
+		Use:   "remove ID",
+		Short: "Let a node of a region go, be it up or down",
+		Long: `Have a region go on without one of its nodes: one that is to be switched off, or one that has lost its
+disk. Its replicas are taken out of every Raft group, one change at a time, while requests go on; what it
+leads it hands over first. More than half of the region's nodes must be up, the one to go among them or
+not. Add the one that is to take its place first ("joins" in its file), if all else is well.
+
+This waits until the node holds nothing any more; then stop it, if it is up. Its number is never given
+again. With several regions at hand, --region says whose node it is.`,
+		Example: "  commutator node remove 3 --region us-east-1",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			id, err := strconv.ParseUint(args[0], 10, 64)
+			if err != nil || id == 0 {
+				return usageError{fmt.Errorf("%q is no node's number, as `commutator node list` shows them", args[0])}
+			}
+			up, down, err := f.connect(c.Context())
+			if err != nil {
+				return err
+			}
+			if len(up) == 0 {
+				return down
+			}
+			region := up[0].region
+			if slices.ContainsFunc(up, func(o *client) bool { return o.region != region }) {
+				return usageError{errors.New("there are several regions: --region says whose node it is")}
+			}
+			ctx, cancel := context.WithTimeout(c.Context(), timeout)
+			defer cancel()
+			last, err := removeNode(ctx, up[0], id, c.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			return show(c, []admin.NodeList{*last}, func(w io.Writer) { nodeRows(w, []admin.NodeList{*last}) })
+		},
+	}
+	f = addClientFlags(c)
+	c.Flags().DurationVar(&timeout, "timeout", timeout, "how long to wait; what has begun goes on after that")
+	addOutputFlag(c)
+	return c
+}
+
+// removeNode lets a node go, and waits until it is gone.
+func removeNode(ctx context.Context, c *client, id uint64, progress io.Writer) (*admin.NodeList, error) {
+	var last admin.NodeList
+	if err := c.operator(ctx, "RemoveNode", admin.RemoveNodeRequest{ID: id}, &last); err != nil {
+		return nil, err
+	}
+	said := -1
+	err := poll(ctx, func(ctx context.Context) (bool, error) {
+		i := slices.IndexFunc(last.Nodes, func(n admin.NodeStatus) bool { return n.ID == id })
+		if i < 0 || last.Nodes[i].Status == "GONE" {
+			return true, nil
+		}
+		if n := last.Nodes[i].Groups; n != said {
+			said = n
+			fmt.Fprintf(progress, "node %d votes in %d of %d groups still\n", id, n, last.Nodes[i].Of)
+		}
+		last = admin.NodeList{}
+		return false, c.operator(ctx, "ListNodes", admin.ListNodesRequest{}, &last)
+	})
+	if err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("%w; node %d is LEAVING still, and goes on: are more than half of the nodes up?", context.Cause(ctx), id)
+	}
+	return &last, err
+}
+
+func nodeRows(w io.Writer, all []admin.NodeList) {
+	fmt.Fprintln(w, "REGION\tNODE\tNAME\tADDRESS\tSTATUS\tVOTES IN\tLEADS")
+	for _, l := range all {
+		for _, n := range l.Nodes {
+			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%d of %d\t%d\n", l.Region, n.ID, cmp.Or(n.Name, "-"), cmp.Or(n.Address, "-"), n.Status, n.Groups, n.Of, n.Leads)
+		}
+	}
+}
