@@ -394,7 +394,8 @@ func (r *Region) reconcileTable(ctx context.Context, d definition) error {
 			return err
 		}
 	}
-	if err := t.follow(ctx, d); err != nil {
+	all, err := t.follow(ctx, d)
+	if err != nil {
 		return err
 	}
 	if !r.found(name) {
@@ -404,8 +405,8 @@ func (r *Region) reconcileTable(ctx context.Context, d definition) error {
 		t.revision = d.revision
 		r.tellWatchers()
 	}
-	if d.Status == table.Deleting || !r.Leads() {
-		return nil // the other replicas have not heard yet; or it is not for this node to do
+	if d.Status == table.Deleting || !all || !r.Leads() {
+		return nil // the other replicas have not heard yet; or it is not for this node to do, or was not until just now
 	}
 	if err := t.backfill(ctx, d.Definition); err != nil {
 		return err
@@ -413,7 +414,7 @@ func (r *Region) reconcileTable(ctx context.Context, d definition) error {
 	if d.settled(r.cfg.Name) {
 		return nil
 	}
-	_, err := r.Change(ctx, name, func(n *table.Definition) error {
+	_, err = r.Change(ctx, name, func(n *table.Definition) error {
 		if n.ID != d.ID || n.Status == table.Deleting {
 			return nil
 		}

@@ -356,16 +356,22 @@ func (t *Table) founded() bool {
 	return true
 }
 
-// follow brings the table's partitions onto the definition's schema. At a node that does not lead the catalog that is
-// somebody else's work; there, once it returns, a read of an index that the definition shows as filled finds its rows.
-func (t *Table) follow(ctx context.Context, d definition) error {
-	err := t.each(ctx, t.partitions, func(ctx context.Context, p *Partition) error {
+// follow brings the table's partitions onto the definition's schema, and tells whether all of them are on it. At a node that does not lead
+// the catalog that is somebody else's work; there, once it returns, a read of an index that the definition shows as filled finds its rows. A node
+// that comes to lead meanwhile follows again.
+func (t *Table) follow(ctx context.Context, d definition) (all bool, err error) {
+	var behind atomic.Bool
+	err = t.each(ctx, t.partitions, func(ctx context.Context, p *Partition) error {
 		if err := t.await(ctx, d, p.caughtUp); err != nil || sameSchema(p.schema.Load(), &d.Schema) {
 			return err
 		}
 		// This replica may lag.
-		if err := t.await(ctx, d, p.group.Read); err != nil || sameSchema(p.schema.Load(), &d.Schema) || !t.region.Leads() {
+		if err := t.await(ctx, d, p.group.Read); err != nil || sameSchema(p.schema.Load(), &d.Schema) {
 			return err
+		}
+		if !t.region.Leads() {
+			behind.Store(true)
+			return nil
 		}
 		schema := d.Schema.Clone()
 		return p.propose(ctx, &op.Command{Kind: op.Alter, Schema: &schema, Revision: d.revision})
@@ -373,7 +379,7 @@ func (t *Table) follow(ctx context.Context, d definition) error {
 	if err == nil {
 		t.def.Store(d.Definition)
 	}
-	return err
+	return !behind.Load(), err
 }
 
 // await calls read, which waits for other nodes, but no longer than the definition stands.
