@@ -10,7 +10,7 @@ import (
 // Result is what applying a command gives its proposer.
 type Result struct {
 	// Err is why the command changed nothing: a *ConditionFailed, an *expr.Error, a *table.KeyError, an
-	// ErrUpdateTooLarge, or a *Stale of the catalog. A command that is refused is refused in every replica alike.
+	// ErrUpdateTooLarge, an ErrNoIndex, or a *Stale of the catalog. A command that is refused is refused in every replica alike.
 	Err error
 
 	Old, New []byte   // the visible item before and after, stored form; nil for none
@@ -51,6 +51,9 @@ func (*Stale) Error() string { return "op: the catalog row has changed meanwhile
 
 // ErrUpdateTooLarge says that an update would make an item larger than MaxItemSize.
 var ErrUpdateTooLarge = errors.New("Item size to update has exceeded the maximum allowed size")
+
+// ErrNoIndex says that the partition does not follow a schema with that index: not yet, or not any more. It has no rows of it.
+var ErrNoIndex = errors.New("op: the partition has no such index")
 
 // MaxItemSize is the largest item a client may write, in bytes as item.Item.Size counts them.
 const MaxItemSize = 400 << 10

@@ -531,7 +531,7 @@ func TestAnIndexThatGoesTakesItsRowsAndANewOneIsFilled(t *testing.T) {
 		t.Errorf("%d steps of 2 for 6 items", steps)
 	}
 	d.check()
-	if r := d.one(&op.Command{Kind: op.Reindex, Index: 77, Limit: 2}); r.Err != nil || r.Next != nil {
+	if r := d.one(&op.Command{Kind: op.Reindex, Index: 77, Limit: 2}); !errors.Is(r.Err, op.ErrNoIndex) || r.Next != nil {
 		t.Errorf("of an index that is gone: %+v", r)
 	}
 }

@@ -21,7 +21,7 @@ func (m *Machine) reindex(c *op.Command, b *storage.Batch) op.Result {
 		}
 	}
 	if x == nil {
-		return op.Result{} // deleted meanwhile
+		return op.Result{Err: op.ErrNoIndex}
 	}
 	_, end := m.cfg.records()
 	it, err := m.cfg.Store.Iter(keyenc.Record(nil, m.cfg.Table, c.Key), end)
