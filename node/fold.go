@@ -77,6 +77,11 @@ func (f *folding) counts(d *table.Definition, self string) bool {
 			return false
 		}
 	}
+	for _, name := range left(d) {
+		if len(f.members) > 0 && !slices.Contains(f.fences, name) {
+			return false
+		}
+	}
 	return true
 }
 

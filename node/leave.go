@@ -164,6 +164,10 @@ func (r *replicator) shipped(ctx context.Context, d *table.Definition) error {
 		if mine := theirs.Replica(r.self); mine == nil || mine.Status == table.Active {
 			return fmt.Errorf("region %s does not know yet", o.Region)
 		}
+		if o.Status == table.Creating {
+			// What it is filled with may be from before the last writes here.
+			return fmt.Errorf("region %s joins still", o.Region)
+		}
 		if o.Status != table.Active {
 			continue
 		}

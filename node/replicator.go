@@ -13,6 +13,7 @@ import (
 
 	"github.com/commutatordb/commutator/admin"
 	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/internal/mutant"
 	"github.com/commutatordb/commutator/internal/task"
 	"github.com/commutatordb/commutator/region"
 	"github.com/commutatordb/commutator/replication"
@@ -330,6 +331,10 @@ func (r *replicator) refreshMembers() {
 			name := replication.FenceName(f.Region, f.Incarnation)
 			fences[name] = t.settled[name]
 		}
+		// Who had all before a region went may not have told it yet: until it has, something of it may be on its way that had not seen all.
+		for _, name := range left(d) {
+			fences[name] = true
+		}
 		t.stability.SetFences(fences)
 		t.fences = slices.Sorted(maps.Keys(fences))
 	}
@@ -338,6 +343,19 @@ func (r *replicator) refreshMembers() {
 			delete(r.tables, id)
 		}
 	}
+}
+
+// left names the replicas of a table that are gone.
+func left(d *table.Definition) (names []string) {
+	if mutant.On(mutant.LeftForgotten) {
+		return nil
+	}
+	for _, o := range d.Replicas {
+		if o.Status == table.Gone {
+			names = append(names, replication.LeftName(o.Region, o.Version))
+		}
+	}
+	return names
 }
 
 // reconcile starts and stops followers, seeds and removals.

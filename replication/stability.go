@@ -28,7 +28,13 @@ func FenceName(region string, incarnation uint16) string {
 	return region + "#" + strconv.FormatUint(uint64(incarnation), 10)
 }
 
-// SetFences says, by FenceName, which regions' incarnations were given up, and of which this region has all. While any member has
+// LeftName stands there likewise for a region whose replica is gone: the origin knows so, and had all that it wrote before it went. version tells
+// apart the times that it went.
+func LeftName(region string, version uint64) string {
+	return region + "@" + strconv.FormatUint(version, 10)
+}
+
+// SetFences says, by FenceName and LeftName, which regions' incarnations were given up, and of which this region has all. While any member has
 // not, nothing is stable beyond what was: what such an incarnation wrote may still arrive, and it waits for nobody.
 func (s *Stability) SetFences(settled map[string]bool) { s.fences = settled }
 

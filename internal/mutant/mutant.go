@@ -79,6 +79,7 @@ const (
 	ResumeTooFar         Name = "resume-too-far"
 	AckTooFar            Name = "ack-too-far"
 	SettledAlone         Name = "settled-alone"
+	LeftForgotten        Name = "left-forgotten"
 	FoldUnsettled        Name = "fold-unsettled"
 	TrimUnacked          Name = "trim-unacked"
 	FutureApplied        Name = "future-applied"
