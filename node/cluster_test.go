@@ -227,9 +227,12 @@ func (d *direct) Follow(ctx context.Context, from replication.Resume, sink repli
 				if n.going.Load() {
 					return errDown
 				}
-				return follower.Batch(ctx, sink, b)
+				follower.Batch(b)
+				_, err := follower.Apply(ctx, sink)
+				return err
 			}, func(p replication.Progress) error {
-				_, err := follower.Progress(ctx, sink, p)
+				follower.Progress(p)
+				_, err := follower.Apply(ctx, sink)
 				return err
 			})
 			if err != nil {

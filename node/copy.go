@@ -54,6 +54,8 @@ func (r *replicator) show(ctx context.Context, member, id string, do func(*still
 		return err
 	}
 	defer s.close()
+	r.order.begin(repair)
+	defer r.order.end(repair)
 	return do(s)
 }
 
@@ -62,6 +64,7 @@ func (r *replicator) Digest(ctx context.Context, q replication.DigestRequest, se
 	if q.Bits < 0 || q.Bits > replication.MaxLeafBits {
 		return replication.ErrRequest
 	}
+	send = reading(&r.order, send)
 	return r.show(ctx, q.Region, q.Table, func(s *still) error {
 		in := s.reader(scanBlock, false)
 		var part replication.DigestPart
@@ -102,6 +105,7 @@ func (r *replicator) List(ctx context.Context, q replication.ListRequest, send f
 	if !q.Check() {
 		return replication.ErrRequest
 	}
+	send = reading(&r.order, send)
 	return r.show(ctx, q.Region, q.Table, func(s *still) error {
 		in := s.reader(seekBlock, q.Values)
 		var part []replication.Entry
@@ -132,6 +136,7 @@ func (r *replicator) Fetch(ctx context.Context, q replication.FetchRequest, send
 	if len(q.Keys) > replication.MaxKeys {
 		return replication.ErrRequest
 	}
+	send = reading(&r.order, send)
 	return r.show(ctx, q.Region, q.Table, func(s *still) error {
 		var part replication.SeedPart
 		size, all := 0, 0

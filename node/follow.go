@@ -78,8 +78,8 @@ func (k *sink) Apply(ctx context.Context, b replication.Batch) error {
 	if err := k.hold(ctx, b, newest); err != nil {
 		return err
 	}
-	k.r.applying.Add(1)
-	defer k.r.applying.Add(-1)
+	k.r.order.begin(live)
+	defer k.r.order.end(live)
 	return k.t.Merge(ctx, op.Cursor{Stream: k.stream, Seq: b.Seq, Clock: newest, Incarnation: k.s.incarnation}, 0, deltas(b.Changes))
 }
 

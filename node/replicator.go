@@ -56,7 +56,7 @@ type replicator struct {
 
 	seedBytes int           // see seedPartBytes
 	seedSlots chan struct{} // has a token for each table more that may be copied now
-	applying  atomic.Int64  // batches of other regions that are being applied
+	order     order
 
 	fencedBy atomic.Pointer[fence] // why this region takes no writes; nil: it does
 
@@ -127,7 +127,7 @@ func newReplicator(r *region.Region, now func() time.Time, tasks task.Runtime, l
 		region: r, self: self, now: now, tasks: tasks, logger: logger,
 		peers: map[string]*peer{}, tables: map[string]*replicated{}, wake: make(chan struct{}, 1), begun: make(chan struct{}), verify: newVerifier(),
 		expire:    expirer{every: expireEvery, expired: map[string]*atomic.Int64{}},
-		seedBytes: seedPartBytes, seedSlots: make(chan struct{}, maxSeeds), seeds: map[string]*seeding{},
+		seedBytes: seedPartBytes, seedSlots: make(chan struct{}, maxSeeds), seeds: map[string]*seeding{}, order: order{tasks: tasks},
 	}
 	for range maxSeeds {
 		rep.seedSlots <- struct{}{}

@@ -20,13 +20,10 @@ import (
 // A copy of another region's table, part by part. Source: docs/decisions/0015.
 
 const (
-	// seedPartBytes is about the size of a part: what is merged at once. Whatever is written here meanwhile waits for one at most.
+	// seedPartBytes is about the size of a part.
 	seedPartBytes = 128 << 10
 	// maxSeeds is how many tables are copied at a time. More would each be slower, and hold a snapshot at its source for longer.
 	maxSeeds = 4
-	// seedPatience is how long a part waits at most for a moment without changes of other regions to apply, looking every seedLook.
-	seedPatience = 5 * time.Millisecond
-	seedLook     = time.Millisecond
 )
 
 // seeding is how far the copy of a table has come, for showing it.
@@ -126,29 +123,39 @@ func (r *replicator) seedPart(ctx context.Context, p *peer, q replication.SeedRe
 	if q.After != nil {
 		r.logger.Info("replicator: a seed goes on", "table", t.Schema().Name, "from", p.name, "items", place.Items, "of", place.Origin.Items)
 	}
-	err = p.client.Seed(ctx, q, func(part replication.SeedPart) error {
-		if err := place.Take(part); err != nil {
-			return err
-		}
-		r.showSeed(q.Table, show.with(stream, place))
-		if part.Origin != nil && q.After != nil {
-			return nil // it is known already where to follow from
-		}
-		r.giveWay(ctx)
-		return t.Merge(ctx, op.Cursor{Stream: stream, Place: place.Encode(), Incarnation: incarnation}, 0, deltas(part.Items))
+	come := newParts(r.tasks)
+	g, ctx := task.NewGroup(ctx, r.tasks)
+	g.Go(func() error {
+		come.end(p.client.Seed(ctx, q, func(part replication.SeedPart) error { return come.put(ctx, part) }))
+		return nil
 	})
-	if err == nil && !place.Done {
-		err = fmt.Errorf("partition %d: the answer ended before its last part", q.Partition)
+	g.Go(func() error {
+		for {
+			parts, err := come.take(ctx)
+			if parts == nil {
+				return err
+			}
+			var items []replication.Change
+			for _, part := range parts {
+				if err := place.Take(part); err != nil {
+					return err
+				}
+				items = append(items, part.Items...)
+			}
+			r.showSeed(q.Table, show.with(stream, place))
+			r.order.giveWay(ctx, copied)
+			if err := t.Merge(ctx, op.Cursor{Stream: stream, Place: place.Encode(), Incarnation: incarnation}, 0, deltas(items)); err != nil {
+				return err
+			}
+		}
+	})
+	if err := g.Wait(); err != nil {
+		return place, err
 	}
-	return place, err
-}
-
-// giveWay waits for a moment in which nothing of what other regions write now is being applied, but not for long: what is written
-// now goes before what is copied.
-func (r *replicator) giveWay(ctx context.Context) {
-	for waited := time.Duration(0); r.applying.Load() > 0 && waited < seedPatience && ctx.Err() == nil; waited += seedLook {
-		r.tasks.Wait(ctx, nil, seedLook)
+	if !place.Done {
+		return place, fmt.Errorf("partition %d: the answer ended before its last part", q.Partition)
 	}
+	return place, nil
 }
 
 func (s *seeding) with(stream string, p replication.Place) *seeding {
@@ -233,6 +240,7 @@ func (r *replicator) Seed(ctx context.Context, q replication.SeedRequest, send f
 		part.Items = append(part.Items, replication.Change{Key: slices.Clone([]byte(key)), Delta: slices.Clone(record)})
 		if size += len(key) + len(record); size >= r.seedBytes {
 			if sendErr = replication.ErrNotLeader; !r.over(term) {
+				r.order.giveWay(ctx, copied)
 				sendErr = send(part)
 			}
 			part, size = replication.SeedPart{}, 0

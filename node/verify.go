@@ -291,7 +291,10 @@ func (c *check) look(ctx context.Context, group []suspect, pause time.Duration, 
 	}
 	if len(repairs) > 0 {
 		// What comes of an incarnation that was given up meanwhile is refused as on its stream.
+		c.r.order.giveWay(ctx, repair)
+		c.r.order.begin(repair)
 		err = c.table.Merge(ctx, op.Cursor{Stream: c.peer, Incarnation: c.incarnation, Part: true}, 0, repairs)
+		c.r.order.end(repair)
 	}
 	return len(group), err
 }

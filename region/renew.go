@@ -267,9 +267,22 @@ func (p *Partition) Relay(ctx context.Context, fence table.Fence, begin func(Rel
 		if c.Local {
 			continue
 		}
-		of, err := touches(c.Delta, region)
+		state := c.Delta
+		if c.Whole() && mutant.On(mutant.WholeNotRelayed) {
+			continue
+		}
+		if c.Whole() {
+			state, err = snap.snap.Get(nil, keyenc.Record(nil, snap.tableID, c.Key))
+			if errors.Is(err, storage.ErrNotFound) {
+				continue // folded away
+			}
+			if err != nil {
+				return err
+			}
+		}
+		of, err := touches(state, region)
 		if err == nil && of {
-			err = yield(c.Key, c.Delta)
+			err = yield(c.Key, state)
 		}
 		if err != nil {
 			return err

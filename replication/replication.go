@@ -10,11 +10,9 @@ package replication
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strconv"
 
 	"github.com/commutatordb/commutator/crdt"
-	"github.com/commutatordb/commutator/internal/mutant"
 )
 
 // Change is one write of the origin's: the item's key and the delta that the write added.
@@ -183,78 +181,4 @@ type Sink interface {
 // receiver keeps.
 func StreamName(region string, instance, partition uint64) string {
 	return region + "/" + strconv.FormatUint(instance, 16) + "/" + strconv.FormatUint(partition, 10)
-}
-
-// Follower checks that a stream goes on without a gap. It is the receiver's end of a stream.
-type Follower struct {
-	applied uint64 // Invariant: never falls
-	bytes   uint64 // of all batches that have come, as Batch.Size counts them
-	limit   uint64 // credit given; Invariant: never falls
-}
-
-// NewFollower returns a Follower that has applied everything up to seq.
-func NewFollower(seq uint64) Follower { return Follower{applied: seq} }
-
-// Credit returns how many bytes the origin may have sent in all since the stream began, so that no more than window of them are on
-// their way or not applied. What was given is not taken back.
-func (f *Follower) Credit(window uint64) uint64 {
-	f.limit = max(f.limit, f.bytes+window)
-	return f.limit
-}
-
-// Applied is the last sequence number applied.
-func (f *Follower) Applied() uint64 { return f.applied }
-
-// Next tells whether a batch is to be applied: not one that was, in whole. It returns an error when the
-// batch does not continue the stream; then the stream must be resumed from Applied.
-func (f *Follower) Next(b Batch) (bool, error) {
-	switch {
-	case b.Seq < b.After:
-		return false, fmt.Errorf("replication: a batch from %d back to %d", b.After, b.Seq)
-	case b.After > f.applied && !mutant.On(mutant.GapAccepted):
-		return false, fmt.Errorf("replication: a gap: applied %d, the next batch begins behind %d", f.applied, b.After)
-	case b.Seq <= f.applied:
-		return false, nil
-	}
-	return true, nil
-}
-
-// Done notes that a batch has been applied.
-func (f *Follower) Done(b Batch) { f.applied = max(f.applied, b.Seq) }
-
-// Batch applies a batch that has arrived, unless it was applied before. Then, whatever it was, the origin is to
-// hear of Applied.
-func (f *Follower) Batch(ctx context.Context, sink Sink, b Batch) error {
-	wanted, err := f.Next(b)
-	if err != nil {
-		return err
-	}
-	defer func() { f.bytes += b.Size() }()
-	if !wanted {
-		return nil
-	}
-	if err := sink.Apply(ctx, b); err != nil {
-		return err
-	}
-	f.Done(b)
-	return nil
-}
-
-// Progress takes a progress that has arrived, behind every batch that it covers. It tells whether that has
-// moved Applied. A long run of other regions' changes is passed over by moving the cursor alone: the origin
-// keeps its log up to what is acknowledged. It returns an error when a batch that the progress covers has not
-// been applied: believed, it would make stable what is still to come.
-func (f *Follower) Progress(ctx context.Context, sink Sink, p Progress) (moved bool, err error) {
-	if p.After > f.applied && !mutant.On(mutant.GapAccepted) && !mutant.On(mutant.ProgressPastGap) {
-		return false, fmt.Errorf("replication: a gap: applied %d, a progress comes behind %d", f.applied, p.After)
-	}
-	if moved = p.Seq > f.applied+SkipAfter; moved {
-		b := Batch{After: f.applied, Seq: p.Seq}
-		if err := sink.Apply(ctx, b); err != nil {
-			return false, err
-		}
-		f.Done(b)
-	}
-	sink.Progress(p)
-	return moved, nil
 }

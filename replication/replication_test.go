@@ -55,11 +55,13 @@ func TestAFeedSendsNoMoreThanItHasCreditFor(t *testing.T) {
 					t.Fatalf("%d bytes sent on a credit of %d, and no more", sent, limit)
 				}
 			} else if len(onWay) > 0 {
-				if err := follower.Batch(context.Background(), &noSink{}, onWay[0]); err != nil {
+				for n := rapid.IntRange(1, len(onWay)).Draw(t, "together"); n > 0 && follower.Batch(onWay[0]); n-- {
+					taken += onWay[0].Size()
+					onWay = onWay[1:]
+				}
+				if _, err := follower.Apply(context.Background(), &noSink{}); err != nil {
 					t.Fatal(err)
 				}
-				taken += onWay[0].Size()
-				onWay = onWay[1:]
 				w := window()
 				now := follower.Credit(w)
 				if now < limit || now != max(limit, taken+w) {
@@ -160,25 +162,3 @@ func TestStreamsOfOneNameAreOne(t *testing.T) {
 		t.Errorf("got %s, want %s: stored cursors bear it", got, want)
 	}
 }
-
-func TestAFollowerRefusesProgressWhoseBatchesItLacks(t *testing.T) {
-	f := NewFollower(10)
-	s := &countingSink{}
-	if _, err := f.Progress(t.Context(), s, Progress{Seq: 12, After: 11}); err == nil || s.progress > 0 {
-		t.Errorf("a progress that comes behind a batch that is missing: %v, heard %d", err, s.progress)
-	}
-	for _, p := range []Progress{{Seq: 12, After: 10}, {Seq: 9, After: 5}} {
-		if moved, err := f.Progress(t.Context(), s, p); moved || err != nil {
-			t.Errorf("%+v: %v, %v", p, moved, err)
-		}
-	}
-	moved, err := f.Progress(t.Context(), s, Progress{Seq: 11 + SkipAfter, After: 10})
-	if err != nil || !moved || f.Applied() != 11+SkipAfter || s.applied != 1 || s.progress != 3 {
-		t.Errorf("a long run of others' changes: %v, %v, applied %d; the sink: %+v", moved, err, f.Applied(), s)
-	}
-}
-
-type countingSink struct{ applied, progress int }
-
-func (s *countingSink) Apply(context.Context, Batch) error { s.applied++; return nil }
-func (s *countingSink) Progress(Progress)                  { s.progress++ }

@@ -55,6 +55,7 @@ const (
 	RunLeftOut         Name = "run-left-out"
 	FencedTaken        Name = "fenced-taken"
 	NotMadeAgain       Name = "not-made-again"
+	WholeNotRelayed    Name = "whole-not-relayed"
 )
 
 // In crdt.
@@ -76,6 +77,7 @@ const (
 	ProgressFirst        Name = "progress-first"
 	ProgressPastGap      Name = "progress-past-gap"
 	GapAccepted          Name = "gap-accepted"
+	JoinPastGap          Name = "join-past-gap"
 	ResumeTooFar         Name = "resume-too-far"
 	AckTooFar            Name = "ack-too-far"
 	SettledAlone         Name = "settled-alone"

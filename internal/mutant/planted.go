@@ -55,6 +55,7 @@ var Planted = []Bug{
 
 	{Name: FencedTaken, Breaks: "what an incarnation ships that was given up is still merged", Check: "what is shown is the merge of all changes"},
 	{Name: NotMadeAgain, Breaks: "what an incarnation had written that was given up is not made again", Check: "acknowledged writes are among the changes"},
+	{Name: WholeNotRelayed, Breaks: "what came as whole states is not relayed of a region that was given up", Check: "a relay brings them", Package: "region", Test: "TestWhatCameAsAWholeStateIsRelayed"},
 
 	{Name: TieByArrival, Breaks: "of writes with one time, the first to arrive wins", Check: "regions come to be equal"},
 	{Name: OlderWins, Breaks: "of two writes that had not seen each other the one that is here already wins, not the later", Check: "regions come to be equal"},
@@ -69,6 +70,7 @@ var Planted = []Bug{
 	{Name: StableOfOneStream, Breaks: "one partition of a member counts for what is stable", Check: "what is shown is the merge of all changes"},
 	{Name: ProgressFirst, Breaks: "progress is sent before the batch that it covers", Check: "what is shown is the merge of all changes"},
 	{Name: ProgressPastGap, Breaks: "a follower believes a progress behind a gap", Check: "what is shown is the merge of all changes"},
+	{Name: JoinPastGap, Breaks: "batches are joined though one between them is missing", Check: "regions come to be equal"},
 	{Name: GapAccepted, Breaks: "a follower does not look for gaps", Check: "regions come to be equal"},
 	{Name: ResumeTooFar, Breaks: "a stream is resumed one change too far", Check: "regions come to be equal"},
 	{Name: AckTooFar, Breaks: "an acknowledgement counts for one change more", Check: "no region has to be seeded again"},

@@ -44,7 +44,11 @@ func (m *Machine) merge(c *op.Command, b *storage.Batch) op.Result {
 		}
 		conflicts := r.Join(d)
 		r.ShowKey(m.schema.Hash.Name, func() []byte { return m.keyItem(e.key) })
-		m.commit(e, r.Append(nil), c.Deltas[i].State, remote, b)
+		log := c.Deltas[i].State
+		if !d.IsDelta() {
+			log = log[:recordOverhead] // it is in the record, and would be as much again
+		}
+		m.commit(e, r.Append(nil), log, remote, b)
 		result.Applied++
 		for i := range conflicts {
 			result.Conflicts = append(result.Conflicts, op.Loss{Class: conflicts[i].Class, Winner: conflicts[i].Winner.Dot.Actor, Loser: conflicts[i].Loser.Dot.Actor})
@@ -162,7 +166,7 @@ func (m *Machine) fold(c *op.Command, b *storage.Batch) op.Result {
 		}
 		n++
 		m.state.Folded = keyenc.LogSeq(it.Key())
-		if len(change.Delta) == recordOverhead {
+		if change.Local && change.Whole() {
 			continue // written folded: see write
 		}
 		e := m.load(change.Key)

@@ -107,8 +107,12 @@ func (m *Machine) count(stored []byte, by int64) {
 type Change struct {
 	Local bool      // written in this region
 	Key   table.Key // of the item
-	Delta []byte    // a crdt.Record's encoding; written by a region alone: its dot only
+	Delta []byte    // a crdt.Record's encoding; of Whole ones its dot only
 }
+
+// Whole tells whether what was written is in the record, and the log has no more of it than its dot: it was written by a region alone, or
+// came as a whole state.
+func (c *Change) Whole() bool { return len(c.Delta) == recordOverhead }
 
 // AppendChange appends what stands before the delta in a change-log entry:
 //

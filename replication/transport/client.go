@@ -72,32 +72,24 @@ func (c *Client) Follow(ctx context.Context, from replication.Resume, sink repli
 	if err := stream.Send(&pb.Pull{Message: &pb.Pull_Resume{Resume: resume}}); err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("transport: follow: %w", fromStatus(err))
 	}
-	for {
-		m, err := stream.Recv()
-		if err != nil {
-			return fmt.Errorf("transport: follow: %w", fromStatus(err))
+	in := incoming{come: make(chan message, maxCome)}
+	go in.receive(stream)
+	defer func() { // the stream has to have been read to its end
+		cancel()
+		for range in.come {
 		}
-		switch m := m.Message.(type) {
-		case *pb.Push_Batch:
-			b, err := batchFromProto(m.Batch)
-			if err != nil {
-				return err
-			}
-			if err := follower.Batch(ctx, sink, b); err != nil {
-				return err
-			}
+	}()
+	for {
+		if err := in.take(&follower); err != nil {
+			return err
+		}
+		tell, err := follower.Apply(ctx, sink)
+		if err != nil {
+			return err
+		}
+		if tell {
 			if err := c.acknowledge(stream, &follower); err != nil {
 				return err
-			}
-		case *pb.Push_Progress:
-			moved, err := follower.Progress(ctx, sink, progressFromProto(m.Progress))
-			if err != nil {
-				return err
-			}
-			if moved {
-				if err := c.acknowledge(stream, &follower); err != nil {
-					return err
-				}
 			}
 		}
 	}
@@ -114,6 +106,74 @@ func (c *Client) acknowledge(stream grpc.BidiStreamingClient[pb.Pull, pb.Push], 
 		return fmt.Errorf("transport: acknowledge: %w", fromStatus(err))
 	}
 	return nil
+}
+
+// maxCome is how many messages of a stream may wait for those before them to be applied. Their size is bounded by the credit given; with
+// small ones, it is this that fills the stream's own buffer, and that the origin, at last.
+const maxCome = 64
+
+// incoming is what comes on a followed stream: read and unpacked while what came before is applied.
+type incoming struct {
+	come chan message // an error is the last
+	left *message     // taken out of come, and not of use yet
+}
+
+// message is a batch, a progress, or why the stream has ended.
+type message struct {
+	batch    *replication.Batch
+	progress *replication.Progress
+	err      error
+}
+
+// receive reads the stream to its end, and closes come.
+func (in *incoming) receive(stream grpc.BidiStreamingClient[pb.Pull, pb.Push]) {
+	defer close(in.come)
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			in.come <- message{err: fmt.Errorf("transport: follow: %w", fromStatus(err))}
+			return
+		}
+		switch m := m.Message.(type) {
+		case *pb.Push_Batch:
+			b, err := batchFromProto(m.Batch)
+			in.come <- message{batch: &b, err: err}
+			if err != nil {
+				return
+			}
+		case *pb.Push_Progress:
+			p := progressFromProto(m.Progress)
+			in.come <- message{progress: &p}
+		}
+	}
+}
+
+// take waits for a message, and takes in all that have come and are applied at once with it. What ended the stream it returns when all
+// before it has been taken.
+func (in *incoming) take(into *replication.Follower) error {
+	m := in.left
+	if in.left = nil; m == nil {
+		first := <-in.come
+		m = &first
+	}
+	for some := false; ; some = true {
+		if m.err != nil && !some {
+			return m.err
+		}
+		if m.err != nil || m.batch != nil && !into.Batch(*m.batch) {
+			in.left = m
+			return nil
+		}
+		if m.progress != nil {
+			into.Progress(*m.progress)
+		}
+		select {
+		case next := <-in.come:
+			m = &next
+		default:
+			return nil
+		}
+	}
 }
 
 // Seed is replication.Peer's.

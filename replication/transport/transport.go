@@ -23,6 +23,9 @@ const (
 	// A cut link sends no reset: without these it would be noticed after minutes.
 	keepaliveAfter   = 5 * time.Second
 	keepaliveTimeout = 5 * time.Second
+	// unheard is after what time at most a connection ends on which nothing arrives: one whose other end, or the way to it, has gone
+	// without a word.
+	unheard = 15 * time.Second
 	// maxStreams bounds the streams of one connection.
 	maxStreams = 4096
 )

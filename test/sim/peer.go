@@ -63,19 +63,45 @@ func (i *inbox) put(x any) {
 	task.Poke(i.token)
 }
 
-// take waits for the next message. Of a connection that is lost the end is heard behind what has arrived.
-func (i *inbox) take(ctx context.Context, p *proc) (any, error) {
+// wait waits for the next message. Of a connection that is lost the end is heard behind what has arrived.
+func (i *inbox) wait(ctx context.Context, p *proc) error {
 	for len(i.queue) == 0 {
 		if p.Wait(ctx, i.token, 0) == task.Ended {
-			return nil, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
+	}
+	err, _ := i.queue[0].(error)
+	return err
+}
+
+// take waits for the next message, and takes it out.
+func (i *inbox) take(ctx context.Context, p *proc) (any, error) {
+	if err := i.wait(ctx, p); err != nil {
+		return nil, err
 	}
 	x := i.queue[0]
 	i.queue = i.queue[1:]
-	if err, ok := x.(error); ok {
-		return nil, err
-	}
 	return x, nil
+}
+
+// takeAll waits for a message, and takes out all that have arrived and are applied at once with it.
+func (i *inbox) takeAll(ctx context.Context, p *proc, into *replication.Follower) error {
+	if err := i.wait(ctx, p); err != nil {
+		return err
+	}
+	for ; len(i.queue) > 0; i.queue = i.queue[1:] {
+		switch x := i.queue[0].(type) {
+		case replication.Batch:
+			if !into.Batch(x) {
+				return nil
+			}
+		case replication.Progress:
+			into.Progress(x)
+		default:
+			return nil
+		}
+	}
+	return nil
 }
 
 // open connects to one of the region's nodes and has serve run there. What it returns ends the stream.
@@ -166,25 +192,15 @@ func (p *peer) Follow(ctx context.Context, from replication.Resume, sink replica
 	defer c.lost()
 	sink = watched{sink, p.from}
 	for {
-		x, err := in.take(ctx, p.from.proc)
+		if err := in.takeAll(ctx, p.from.proc, &follower); err != nil {
+			return err
+		}
+		tell, err := follower.Apply(ctx, sink)
 		if err != nil {
 			return err
 		}
-		switch x := x.(type) {
-		case replication.Batch:
-			if err := follower.Batch(ctx, sink, x); err != nil {
-				return err
-			}
-			seq, credit := follower.Applied(), follower.Credit(window)
+		if seq, credit := follower.Applied(), follower.Credit(window); tell {
 			c.send(true, false, func() { acked(seq, credit) })
-		case replication.Progress:
-			moved, err := follower.Progress(ctx, sink, x)
-			if err != nil {
-				return err
-			}
-			if seq, credit := follower.Applied(), follower.Credit(window); moved {
-				c.send(true, false, func() { acked(seq, credit) })
-			}
 		}
 	}
 }
