@@ -115,6 +115,7 @@ type replicated struct {
 	incarnations map[string]uint16            // region -> incarnation of its replica, whose acks those are
 	settled      map[string]bool              // replication.FenceName -> this node has all that is to be had of what was given up
 	fences       []string                     // that stability counts
+	unsettled    []string                     // regions of those of which this node may not have all
 	told         map[string]crdt.HLC          // what the followers have been woken to hear of what was applied
 }
 
@@ -327,9 +328,13 @@ func (r *replicator) refreshMembers() {
 		t.stability.SetMembers(members)
 		t.members = slices.Sorted(maps.Keys(members))
 		fences := map[string]bool{}
+		t.unsettled = nil
 		for _, f := range d.Schema.Fences {
 			name := replication.FenceName(f.Region, f.Incarnation)
 			fences[name] = t.settled[name]
+			if !t.settled[name] {
+				t.unsettled = append(t.unsettled, f.Region)
+			}
 		}
 		// Who had all before a region went may not have told it yet: until it has, something of it may be on its way that had not seen all.
 		for _, name := range left(d) {

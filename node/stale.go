@@ -274,6 +274,9 @@ func (r *replicator) makeAgain(ctx context.Context, d *table.Definition, t *regi
 // whose other replicas may not decide so by themselves it returns the names, unless it is forced. It gives up one table (by name) or
 // all (""), and tells how many it has.
 func (r *replicator) GiveUp(ctx context.Context, name, tableName string, force bool) (given int, refused []string, err error) {
+	if err := r.region.CatchUp(ctx); err != nil { // of a table that this node has not heard of nothing would be said
+		return 0, nil, err
+	}
 	defs, err := r.region.Definitions()
 	if err != nil {
 		return 0, nil, err

@@ -374,10 +374,8 @@ func (c *check) own(ctx context.Context, keys []suspect) (*glance, error) {
 			g.applied[region] = 0
 		}
 		maps.Copy(g.applied, t.stability.Applied())
-		for _, f := range c.table.Schema().Fences {
-			if !t.settled[replication.FenceName(f.Region, f.Incarnation)] {
-				g.applied[f.Region] = 0 // what others have of it may still come
-			}
+		for _, region := range t.unsettled {
+			g.applied[region] = 0 // what others have of it may still come
 		}
 	}
 	c.r.mu.Unlock()
