@@ -27,8 +27,11 @@ func (r *Record) Rebase(lost Lost, stable HLC) (w Write, found []Conflict, ok bo
 	r.collect(&l.actors)
 	were := l.unseenBy(r)
 	theirs := *lost.Record
+	if !l.known() && were.root.by.Op == Delete && were.root.dot.Actor == allActors {
+		were.root = assign{} // see revive: they say that nothing was here, as far as they knew, and cannot have deleted it
+	}
 	switch f := r.seen.floor; {
-	case r.seen.IsZero() && l.known(stable):
+	case r.seen.IsZero() && l.known():
 		were.seen.Set(allActors, stable)
 		were.dead = assign{dot: Dot{stable, allActors}, by: Origin{Op: Delete}, ctx: l.lower(Vector{floor: Dot{stable, allActors}})}
 	case f.Compare(theirs.seen.floor) > 0:
@@ -77,17 +80,14 @@ type rebase struct {
 // own tells whether a write is the lost incarnation's and not had by the others.
 func (l *rebase) own(d Dot) bool { return d.Actor == l.Actor && d.HLC > l.After }
 
-// known tells whether the others have had anything of the item: then it was deleted there.
-func (l *rebase) known(stable HLC) bool {
-	if !l.Record.seen.floor.IsZero() {
-		return stable > 0
-	}
+// known tells whether the others have had anything of the item. If they have nothing now, it was deleted there.
+func (l *rebase) known() bool {
 	for a, h := range l.Record.seen.All() {
 		if !l.own(Dot{h, a}) {
-			return stable > 0
+			return true
 		}
 	}
-	return false
+	return !l.Record.seen.floor.IsZero()
 }
 
 // collect adds the actors that a record names.

@@ -196,6 +196,23 @@ func TestEditsOfALostIncarnationAreKeptThoughTheOthersHaveFolded(t *testing.T) {
 	}
 }
 
+// Regions that make an item at once know nothing of each other's, and one of them may say that there was nothing when it did: what is
+// folded away is nothing, too. That is no delete of what the other made.
+func TestAnItemThatALostIncarnationMadeAloneIsMergedWithOneMadeElsewhere(t *testing.T) {
+	add := func(dot Dot, stable HLC, n int64) *Record {
+		r := &Record{}
+		it := item.AppendItem(nil, item.NewItem(item.Field{Name: "n", Value: item.N(item.NumberFromInt(n))}))
+		change := item.Change{Kind: item.Increment, Path: []string{"n"}, Value: item.N(item.NumberFromInt(n))}
+		r.Write(Write{Dot: dot, Origin: Origin{Op: Update}, Item: it, Changes: []item.Change{change}, Stable: stable})
+		return r
+	}
+	old, here := add(Dot{100, 1 << 10}, 0, 7), add(Dot{300, 2 << 10}, 200, 8)
+	w, lost, ok := here.Rebase(Lost{old, 1 << 10, 50}, 200)
+	if n := mustDecode(item.Attr(w.Item, "n")); !ok || n.Number().String() != "15" || len(lost) > 0 || w.Op != Update || w.Changes[0].Kind != item.Increment {
+		t.Errorf("%v %v, lost %v: %+v", ok, n, lost, w)
+	}
+}
+
 // sorted returns an item with the elements of its lists in order: what is appended again comes behind what was appended meanwhile.
 func sorted(stored []byte) item.Item {
 	it, err := item.DecodeItem(stored)
