@@ -471,6 +471,11 @@ func (h *Handler) describeReplica(d *table.Definition, r *table.Replica) replica
 		WarmThroughput: describeWarm(table.Warm(there.Warm, there.Billing, there.Throughput)),
 		readOverride:   differs(d.Billing, here.Throughput, there.Throughput, here.OnDemand, there.OnDemand),
 	}
+	if r.Status == table.Stale {
+		// The service's nearest: one whose region was switched off, which is not replicated to or from, and whose items stay.
+		out.ReplicaStatus = "REGION_DISABLED"
+		out.ReplicaStatusDescription = fmt.Sprintf("The other regions have gone on without %s. It begins anew when it can be reached", r.Region)
+	}
 	if r.Status == table.CreationFailed {
 		out.ReplicaStatusDescription = fmt.Sprintf("Region %s has another table of that name", r.Region)
 	}

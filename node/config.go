@@ -46,6 +46,8 @@ type Config struct {
 	PartitionsPerTable int `yaml:"partitionsPerTable"`
 	// EnforceThroughput refuses what is beyond a table's capacity; without it capacity is a number that is shown.
 	EnforceThroughput bool `yaml:"enforceThroughput"`
+	// Retention bounds what is kept for regions that are away.
+	Retention Retention `yaml:"retention"`
 
 	// What a file cannot give:
 	FS vfs.FS `yaml:"-"` // default: the disk
@@ -237,6 +239,9 @@ func (c *Config) Validate() error {
 	if c.Auth == "on" && len(c.Credentials) == 0 && c.Keys == "" {
 		wrong("credentials: there is no key pair that could sign a request; give one, or keys, or auth: off")
 	}
+	if c.Retention.MaxBytes < 0 || c.Retention.MaxAge < 0 {
+		wrong("retention: a bound is less than 0")
+	}
 	if c.Auth == "off" && !c.Insecure && !c.isLocal() {
 		wrong("auth: off lets everybody who can connect to %s do everything; listen on this machine alone, as 127.0.0.1, or say insecure: true", c.Listen.HTTP)
 	}
@@ -328,6 +333,7 @@ func (c *Config) fillIn() {
 	if c.NodeID == 0 {
 		c.NodeID = 1
 	}
+	c.Retention.fillIn()
 	if c.Tasks == nil {
 		c.Tasks = task.Goroutines
 	}

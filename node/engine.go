@@ -100,6 +100,7 @@ func openEngine(cfg Config, archive backup.Archive) (e *Engine, err error) {
 	e.rep = newReplicator(e.region, cfg.Now, cfg.Tasks, cfg.Logger)
 	e.backups = newBackups(e.region, archive, cfg.Now, cfg.Tasks, cfg.Logger)
 	e.scrub = &scrubber{log: e.log, store: e.store, now: cfg.Now, tasks: cfg.Tasks, logger: cfg.Logger, fatal: cfg.Fatal}
+	e.rep.retention = cfg.Retention
 	e.rep.verify.every, e.rep.expire.every = cfg.VerifyEvery, cfg.ExpireEvery
 	if cfg.Sizes.SeedBytes > 0 {
 		e.rep.seedBytes = cfg.Sizes.SeedBytes

@@ -32,6 +32,9 @@ func (r *replicator) exchangeWith(ctx context.Context, p *peer) error {
 		} else if changed && err == nil {
 			r.logger.Info("replicator: a region can be reached again", "peer", p.name)
 		}
+		if (err == nil) != (p.err == nil) {
+			p.since = r.now()
+		}
 		p.err = err
 		r.mu.Unlock()
 		if err != nil {

@@ -22,6 +22,7 @@ func newMetrics(n *Node) *prometheus.Registry {
 	gauge("raftlog_segment_bytes", "Size of the Raft log on disk.", func() float64 { return float64(n.log.Metrics().SegmentBytes) })
 	gauge("state_disk_bytes", "Size of the state on disk.", func() float64 { return float64(n.store.Metrics().DiskBytes) })
 	gauge("state_memtable_bytes", "Size of the state not flushed yet.", func() float64 { return float64(n.store.Metrics().MemTableBytes) })
+	gauge("change_log_limit_bytes", "Bound on the size of the change logs: at it a region that is away is given up.", func() float64 { return float64(n.rep.retention.MaxBytes) })
 	gauge("clock_fenced", "1 while this region takes no writes because its clock is ahead of most regions'.", func() float64 {
 		if n.rep.Fenced() != nil {
 			return 1
@@ -45,6 +46,7 @@ var (
 	bytesDesc     = prometheus.NewDesc("commutator_table_bytes", "Size of a table's items in this region.", []string{"table"}, nil)
 	conflictsDesc = prometheus.NewDesc("commutator_conflicts_total", "Conflicts found when joining other regions' writes, since the start.", []string{"table", "class", "winner", "loser"}, nil)
 	keptDesc      = prometheus.NewDesc("commutator_conflict_records", "Conflict records that this region has.", []string{"table"}, nil)
+	logDesc       = prometheus.NewDesc("commutator_change_log_bytes", "Size on disk, about, of a global table's change log.", []string{"table"}, nil)
 	shedDesc      = prometheus.NewDesc("commutator_conflict_records_shed_total", "Conflicts of which this region has no record for want of room.", []string{"table"}, nil)
 	lagDesc       = prometheus.NewDesc("commutator_replication_lag_seconds", "How far this region's copy of a table is behind another's.", []string{"table", "from"}, nil)
 	pendingDesc   = prometheus.NewDesc("commutator_replication_pending", "Changes of this region that another has not acknowledged yet.", []string{"table", "to"}, nil)
@@ -59,7 +61,7 @@ var (
 
 // Describe is prometheus.Collector's.
 func (c tableCollector) Describe(descs chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{itemsDesc, bytesDesc, conflictsDesc, keptDesc, shedDesc, lagDesc, pendingDesc, seededDesc, seededOfDesc, seedRateDesc, linkDesc, offsetDesc, heldDesc, expiredDesc, refusedDesc} {
+	for _, d := range []*prometheus.Desc{itemsDesc, bytesDesc, conflictsDesc, keptDesc, shedDesc, logDesc, lagDesc, pendingDesc, seededDesc, seededOfDesc, seedRateDesc, linkDesc, offsetDesc, heldDesc, expiredDesc, refusedDesc} {
 		descs <- d
 	}
 }
@@ -80,6 +82,10 @@ func (c tableCollector) Collect(metrics chan<- prometheus.Metric) {
 		metrics <- prometheus.MustNewConstMetric(shedDesc, prometheus.CounterValue, float64(shed), name)
 		if d.TTL != "" {
 			metrics <- prometheus.MustNewConstMetric(expiredDesc, prometheus.CounterValue, float64(c.n.rep.countExpired(name).Load()), name)
+		}
+		if len(d.Replicas) > 0 {
+			size, _ := c.n.rep.kept(d.GlobalID)
+			metrics <- prometheus.MustNewConstMetric(logDesc, prometheus.GaugeValue, float64(size), name)
 		}
 		for to, n := range c.n.rep.Pending(d) {
 			metrics <- prometheus.MustNewConstMetric(pendingDesc, prometheus.GaugeValue, float64(n), name, to)

@@ -44,15 +44,16 @@ const (
 // A term begins with nothing known of the others: nothing is stable, and no change log is cut, until every member has
 // told this node.
 type replicator struct {
-	region *region.Region
-	self   string
-	now    func() time.Time
-	tasks  task.Runtime
-	logger *slog.Logger
-	wake   chan struct{}
-	begun  chan struct{} // closed when the first term begins
-	verify *verifier
-	expire expirer
+	region    *region.Region
+	self      string
+	now       func() time.Time
+	tasks     task.Runtime
+	logger    *slog.Logger
+	wake      chan struct{}
+	begun     chan struct{} // closed when the first term begins
+	verify    *verifier
+	retention Retention
+	expire    expirer
 
 	seedBytes int           // see seedPartBytes
 	seedSlots chan struct{} // has a token for each table more that may be copied now
@@ -63,8 +64,9 @@ type replicator struct {
 	mu    sync.Mutex
 	peers map[string]*peer
 	// Of the term:
-	term      uint64                 // its number; 0 while this node does not lead
-	terms     uint64                 // how many there were
+	term      uint64 // its number; 0 while this node does not lead
+	terms     uint64 // how many there were
+	begunAt   time.Time
 	tables    map[string]*replicated // by global id
 	followers map[stream]context.CancelFunc
 	jobs      map[string]bool // global ids with a seed or a removal under way
@@ -99,6 +101,7 @@ type peer struct {
 	defs     map[string]*table.Definition // its own, by global id; nil before the first exchange
 	heard    time.Time                    // of the last exchange that succeeded
 	err      error                        // of the last one, if it failed
+	since    time.Time                    // when that last changed from or to a failure
 	offset   offset                       // of its clock
 	held     int                          // its streams whose writes are held: they are stamped too far ahead
 }
@@ -206,7 +209,7 @@ func (r *replicator) lead(ctx context.Context) error {
 	defer stop()
 	r.mu.Lock()
 	r.terms++
-	r.term, r.ctx, r.running = r.terms, ctx, g
+	r.term, r.ctx, r.running, r.begunAt = r.terms, ctx, g, r.now()
 	r.tables, r.followers, r.jobs = map[string]*replicated{}, map[stream]context.CancelFunc{}, map[string]bool{}
 	for _, name := range slices.Sorted(maps.Keys(r.peers)) {
 		p := r.peers[name]
@@ -220,6 +223,7 @@ func (r *replicator) lead(ctx context.Context) error {
 	g.Go(func() error { return r.watch(ctx) })
 	g.Go(func() error { return r.tell(ctx) })
 	g.Go(func() error { return r.fold(ctx) })
+	g.Go(func() error { return r.retain(ctx) })
 	g.Go(func() error { return r.verifyAll(ctx) })
 	g.Go(func() error { return r.expireAll(ctx) })
 	g.Go(func() error {

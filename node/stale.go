@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/commutatordb/commutator/admin"
 	"github.com/commutatordb/commutator/crdt"
@@ -271,15 +272,24 @@ func (r *replicator) makeAgain(ctx context.Context, d *table.Definition, t *regi
 }
 
 // GiveUp has the regions go on without another one: nobody waits for it any more, and when it comes back it begins anew. Of tables
-// whose other replicas may not decide so by themselves it returns the names, unless it is forced. It gives up one table (by name) or
+// whose other replicas, as far as they can be reached, may not decide so by themselves it returns the names, unless it is forced. It gives up one table (by name) or
 // all (""), and tells how many it has.
 func (r *replicator) GiveUp(ctx context.Context, name, tableName string, force bool) (given int, refused []string, err error) {
+	return r.giveUp(ctx, name, tableName, force, 0)
+}
+
+// giveUp is GiveUp, where a region counts among those left that has been within reach for so long.
+func (r *replicator) giveUp(ctx context.Context, name, tableName string, force bool, steady time.Duration) (given int, refused []string, err error) {
 	if err := r.region.CatchUp(ctx); err != nil { // of a table that this node has not heard of nothing would be said
 		return 0, nil, err
 	}
 	defs, err := r.region.Definitions()
 	if err != nil {
 		return 0, nil, err
+	}
+	away := map[string]bool{}
+	for _, o := range r.Peers() {
+		away[o] = r.reachable(o) != nil || r.now().Sub(r.since(o)) < steady
 	}
 	for _, d := range defs {
 		if tableName != "" && d.Schema.Name != tableName {
@@ -292,7 +302,7 @@ func (r *replicator) GiveUp(ctx context.Context, name, tableName string, force b
 			if rep == nil || !rep.Live() || own == nil || own.Status != table.Active || n.GivenUp(r.self) || n.GlobalID != d.GlobalID {
 				return nil
 			}
-			if may = force || n.MayGiveUp(name); may {
+			if may = force || n.MayGiveUp(func(o string) bool { return o == name || o != r.self && away[o] }); may {
 				n.GiveUp(r.self, name, uint64(r.region.Stamp()))
 				did = true
 			}
@@ -311,6 +321,13 @@ func (r *replicator) GiveUp(ctx context.Context, name, tableName string, force b
 	}
 	task.Poke(r.wake)
 	return given, refused, nil
+}
+
+// since tells since when a region can be reached, or cannot.
+func (r *replicator) since(name string) time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return later(r.peers[name].since, r.begunAt)
 }
 
 // Remove is admin.Members'.

@@ -63,6 +63,21 @@ func (p *Partition) Changes(after uint64, maxBytes int) (changes []partition.Cha
 	return changes, last, state, nil
 }
 
+// LogSize returns about how many bytes on disk the partition's change log takes, and the stamp of its first entry, 0 for none.
+func (p *Partition) LogSize() (bytes uint64, oldest crdt.HLC) {
+	s, store := p.State(), p.table.region.cfg.Store
+	if s.Trimmed == s.Seq {
+		return 0, 0
+	}
+	from := keyenc.Log(nil, p.ID, s.Trimmed+1)
+	if value, err := store.Get(nil, from); err == nil {
+		if c, err := partition.DecodeChange(value); err == nil {
+			oldest = crdt.PeekDot(c.Delta).HLC
+		}
+	}
+	return store.EstimateBytes(from, keyenc.Log(nil, p.ID, s.Seq+1)), oldest
+}
+
 // Merge applies deltas or whole states of another region, in order. source says how far that brings its
 // stream ("" for none); clock, when not 0, is the other region's, above which this one's is lifted. It
 // returns once all of it is durable.

@@ -191,7 +191,8 @@ func (r *Region) Buried(globalID string) (uint64, error) {
 // seeded or let go, or a restore under way.
 func waits(d *table.Definition, region string) bool {
 	own := d.Replica(region)
-	return own != nil && own.Status == table.Creating || d.Leaving || d.Restore != nil && d.Restore.InProgress
+	// Given up while it was being filled, it is not whole.
+	return own != nil && own.Status == table.Creating || d.GivenUp(region) && d.Status == table.Creating || d.Leaving || d.Restore != nil && d.Restore.InProgress
 }
 
 // held tells whether a table that is being deleted must stay until the other replicas have heard of it.

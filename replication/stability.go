@@ -102,6 +102,18 @@ func (s *Stability) clock(region string) (crdt.HLC, bool) {
 	return least, len(s.streams[region]) > 0
 }
 
+// Reached returns how far a member has come by what was heard of it: of its own clock, and of this region's writes. It is 0 before that.
+func (s *Stability) Reached(member string) crdt.HLC {
+	at, ok := s.clock(member)
+	if !ok {
+		return 0
+	}
+	for _, id := range s.streams[member] {
+		at = min(at, s.heard[StreamName(member, 0, id)].Applied[s.own])
+	}
+	return at
+}
+
 // Stable returns the greatest time known to be stable, given this region's own clock; 0 while some member
 // has not been heard from. A region without others is stable up to its own clock.
 func (s *Stability) Stable(clock crdt.HLC) crdt.HLC {

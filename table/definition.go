@@ -297,15 +297,15 @@ func (d *Definition) GivenUp(own string) bool {
 	return r != nil && r.Incarnation > d.Incarnation
 }
 
-// MayGiveUp tells whether the regions that are left without another may go on by themselves: most of all that were not taken away, or
-// half of them with the first by name among them. So two sides that cannot reach each other never both do.
-func (d *Definition) MayGiveUp(region string) bool {
+// MayGiveUp tells whether the regions that are left without those that are away may go on by themselves: most of all that were not taken
+// away, or half of them with the first by name among them. So two sides that cannot reach each other never both do.
+func (d *Definition) MayGiveUp(away func(region string) bool) bool {
 	all, left, first := 0, 0, false
 	for _, r := range d.Replicas {
 		if r.Status == Gone || r.Status == CreationFailed {
 			continue
 		}
-		stays := r.Live() && r.Region != region
+		stays := r.Live() && !away(r.Region)
 		if all++; stays {
 			left++
 		}

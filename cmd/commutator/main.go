@@ -57,7 +57,7 @@ writes alone; what regions write at the same time is merged instead of lost.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
 		devCommand(), serverCommand(), healthcheckCommand(), certsCommand(),
-		applyCommand(), planCommand(), conflictsCommand(), statusCommand(), lagCommand(), verifyCommand(), contributorsCommand(), indexCommand(), partitionCommand(), nodeCommand(), backupCommand(), restoreCommand(),
+		applyCommand(), planCommand(), conflictsCommand(), statusCommand(), lagCommand(), regionCommand(), verifyCommand(), contributorsCommand(), indexCommand(), partitionCommand(), nodeCommand(), backupCommand(), restoreCommand(),
 	)
 	checkUsage(root)
 	return root

@@ -8,9 +8,24 @@ import (
 	"time"
 
 	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/node"
 	"github.com/commutatordb/commutator/replication"
 	"github.com/commutatordb/commutator/table"
 )
+
+// minAway is how long a region is away at least for which a seed's change logs have a bound that is soon reached.
+const (
+	minAway     = 15 * time.Second
+	retainEvery = 10 * time.Second // as package node has it
+)
+
+// retention is what nodes keep for regions that are away.
+func (w *world) retention() node.Retention {
+	if w.capped {
+		return node.Retention{MaxBytes: 1 << 10, MinAway: minAway}
+	}
+	return node.Retention{}
+}
 
 // goOnWithout has regions go on without one of them, mostly while it is cut off and its clients write there, and lets it come back: one
 // at a time, from a client's task. What it has begun it ends, after everything is mended if need be.
@@ -24,7 +39,7 @@ func (w *world) goOnWithout(until time.Duration) {
 		if asked == r {
 			continue
 		}
-		cut := w.chance(0.8)
+		cut := w.capped || w.chance(0.8)
 		set := func(on bool) {
 			for _, o := range w.regions {
 				for _, x := range r.nodes {
@@ -43,9 +58,22 @@ func (w *world) goOnWithout(until time.Duration) {
 			pause(0, 2*time.Second)
 		}
 		w.joining = r
-		w.giveUp(asked, r)
-		w.count.fault(faultGivenUp)
-		if w.chance(0.3) { // it hears of it, or of the next, while it begins anew
+		if w.capped {
+			before := w.newest(r)
+			pause(minAway+retainEvery, 2*minAway)
+			if w.newest(r) == before { // too little was written, or not flushed
+				set(false)
+				pause(minAway, minAway+time.Second)
+				if w.newest(r) == before {
+					continue
+				}
+			}
+			w.count.fault(faultLogFull)
+		} else {
+			w.giveUp(asked, r)
+			w.count.fault(faultGivenUp)
+		}
+		if !w.capped && w.chance(0.3) { // it hears of it, or of the next, while it begins anew
 			w.giveUp(asked, r)
 		}
 		pause(0, 3*time.Second)
@@ -61,6 +89,18 @@ func (w *world) goOnWithout(until time.Duration) {
 	}
 }
 
+// newest is the greatest incarnation of a region's replica that any node knows.
+func (w *world) newest(r *regionOf) (n uint16) {
+	for _, m := range w.nodes {
+		if m.engine != nil {
+			if d, err := m.engine.Region().Definition(shared); err == nil && d.Replica(r.name) != nil {
+				n = max(n, d.Replica(r.name).Incarnation)
+			}
+		}
+	}
+	return n
+}
+
 // anew tells whether every node counts a region's replica, of the incarnation that is the newest.
 func (w *world) anew(r *regionOf) bool {
 	newest := uint16(0)
@@ -69,7 +109,7 @@ func (w *world) anew(r *regionOf) bool {
 			return false
 		}
 		d, err := m.engine.Region().Definition(shared)
-		if err != nil || d.Replica(r.name).Status != table.Active || d.Replica(r.name).Incarnation < newest || newest > 0 && d.Replica(r.name).Incarnation > newest {
+		if err != nil || d.Replica(r.name) == nil || d.Replica(r.name).Status != table.Active || d.Replica(r.name).Incarnation < newest || newest > 0 && d.Replica(r.name).Incarnation > newest {
 			return false
 		}
 		newest = d.Replica(r.name).Incarnation

@@ -2,14 +2,15 @@ package sim
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
 // familyNames are the families that a seed draws one to three of.
 var familyNames = []string{"near net", "far net", "crash", "pause", "clock", "disk", "archive", "region", "members", "away"}
 
-// chaos begins to break things, until the given time. Whatever it breaks it mends, or heal does.
-func (w *world) chaos(until time.Duration) {
+// draw chooses the families.
+func (w *world) draw() {
 	n := 1 + w.rng.IntN(3)
 	for _, i := range w.rng.Perm(len(familyNames))[:n] {
 		w.families = append(w.families, familyNames[i])
@@ -17,6 +18,14 @@ func (w *world) chaos(until time.Duration) {
 	if w.cfg.Families != nil {
 		w.families = w.cfg.Families
 	}
+	// Where nothing else keeps regions from each other for long.
+	w.capped = len(w.regions) > 2 && w.chance(0.5) && slices.Contains(w.families, "away") && !slices.ContainsFunc(w.families, func(f string) bool {
+		return !slices.Contains([]string{"away", "disk", "archive"}, f)
+	})
+}
+
+// chaos begins to break things, until the given time. Whatever it breaks it mends, or heal does.
+func (w *world) chaos(until time.Duration) {
 	w.say("families %v", w.families)
 	// A little of this is always there.
 	w.net.near.late, w.net.far.late = 0.04, 0.06

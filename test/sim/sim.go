@@ -101,7 +101,11 @@ func (w *world) run() {
 		return
 	}
 	chaos := w.cfg.Chaos
-	if chaos == 0 {
+	switch {
+	case chaos != 0:
+	case w.capped:
+		chaos = w.between(2*minAway, 4*minAway)
+	default:
 		chaos = w.between(4*time.Second, 10*time.Second)
 	}
 	until := w.now + chaos

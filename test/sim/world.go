@@ -29,6 +29,7 @@ type world struct {
 
 	working        int       // tasks of clients under way
 	joining        *regionOf // is being given its replica anew
+	capped         bool      // change logs have a bound that is soon reached
 	rots           bool      // disks do, between crash and restart
 	faithless      bool      // who has promised a vote may crash
 	restored       []restored
@@ -115,6 +116,7 @@ func newWorld(seed uint64, cfg Config, out io.Writer) *world {
 		}
 		w.regions = append(w.regions, r)
 	}
+	w.draw()
 	return w
 }
 
@@ -155,7 +157,7 @@ func (m *machine) start() error {
 				w.raft(m, m.region.nodes[to-1], msg)
 			}
 		},
-		PartitionsPerTable: m.region.partitions, FS: m.disk, Archive: archive{w.objects, p}, Now: p.Now, Tasks: p, Logger: logger, VerifyEvery: verifyEvery,
+		PartitionsPerTable: m.region.partitions, FS: m.disk, Archive: archive{w.objects, p}, Now: p.Now, Tasks: p, Logger: logger, VerifyEvery: verifyEvery, Retention: w.retention(),
 		Sizes: node.Sizes{CacheBytes: 1 << 20, MemTableBytes: 4 << 20, SegmentBytes: 64 << 10, KeepEntries: 16, SeedBytes: 300, NoBackground: true},
 		Fatal: func(err error) {
 			w.say("%s ends itself: %v", m.name, err)

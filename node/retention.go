@@ -1,0 +1,125 @@
+package node
+
+import (
+	"context"
+	"time"
+
+	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/internal/task"
+)
+
+// Retention bounds the change logs that a node keeps for regions that are away. At a bound the region that is furthest behind is given
+// up, if it cannot be reached and the others may decide that by themselves: see table.Definition.MayGiveUp. Writes go on in any case.
+type Retention struct {
+	MaxBytes int64         `yaml:"maxBytes"` // of all change logs on this node's disk; default 50 GiB
+	MaxAge   time.Duration `yaml:"maxAge"`   // of a change that somebody has not got; 0: no bound
+	// MinAway is how long a region must not have been reached, to be given up; default 1 min.
+	MinAway time.Duration `yaml:"-"`
+}
+
+const (
+	defaultRetention = 50 << 30
+	defaultMinAway   = time.Minute
+	retainEvery      = 10 * time.Second
+)
+
+func (q *Retention) fillIn() {
+	if q.MaxBytes == 0 {
+		q.MaxBytes = defaultRetention
+	}
+	if q.MinAway == 0 {
+		q.MinAway = defaultMinAway
+	}
+}
+
+// retain watches the change logs, and gives a region up when they come to a bound.
+func (r *replicator) retain(ctx context.Context) error {
+	was := 0
+	for r.tasks.Wait(ctx, nil, min(retainEvery, r.retention.MinAway)) != task.Ended {
+		bytes, oldest := r.kept("")
+		age := time.Duration(0)
+		if oldest > 0 {
+			age = r.now().Sub(time.UnixMilli(oldest.Millis()))
+		}
+		full := int(100 * float64(bytes) / float64(r.retention.MaxBytes))
+		if max := r.retention.MaxAge; max > 0 && age > max {
+			full = 100
+		}
+		grade := 0
+		for _, g := range []int{50, 80, 100} {
+			if full >= g {
+				grade = g
+			}
+		}
+		name, away := "", false
+		if grade > 0 {
+			name, away = r.slowest()
+		}
+		switch {
+		case grade > was && grade >= 80:
+			r.logger.Error("replicator: the change logs come to their bound; the runbook \"A region is away for long\" says what to do", "bytes", bytes, "percent", full, "oldest", age, "waiting for", name)
+		case grade > was:
+			r.logger.Warn("replicator: the change logs grow for want of a region", "bytes", bytes, "percent", full, "oldest", age, "waiting for", name)
+		}
+		was = grade
+		if grade < 100 || !away {
+			continue
+		}
+		if _, refused, err := r.giveUp(ctx, name, "", false, r.retention.MinAway); err != nil || len(refused) > 0 {
+			r.logger.Error("replicator: the change logs are at their bound, and the region that they are kept for cannot be given up by this one", "region", name, "tables", refused, "err", err)
+		}
+	}
+	return nil
+}
+
+// kept returns about how many bytes on disk the change logs of a global table take, or ("") of all of them, and the time of the oldest
+// change in them, 0 for none.
+func (r *replicator) kept(id string) (bytes uint64, oldest crdt.HLC) {
+	for _, t := range r.region.Tables() {
+		d := t.Definition()
+		if id != "" && d.GlobalID != id || len(d.Replicas) == 0 {
+			continue
+		}
+		for _, p := range t.Partitions() {
+			n, first := p.LogSize()
+			bytes += n
+			if first > 0 && (oldest == 0 || first < oldest) {
+				oldest = first
+			}
+		}
+	}
+	return bytes, oldest
+}
+
+// slowest returns the region for which the change logs are kept, "" for none: the one that is furthest behind of those that have not told
+// that they have a log's first change. away tells that it has not been reached for long. One that can be reached is slow, or has just
+// come back: giving that up is for an operator to decide.
+func (r *replicator) slowest() (name string, away bool) {
+	begin := map[string]crdt.HLC{} // by global id
+	for _, t := range r.region.Tables() {
+		id := t.Definition().GlobalID
+		_, begin[id] = r.kept(id)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	furthest := crdt.MaxHLC
+	for id, t := range r.tables {
+		for _, region := range t.members {
+			at := t.stability.Reached(region)
+			if at < begin[id] && (at < furthest || at == furthest && region < name) {
+				name, furthest = region, at
+			}
+		}
+	}
+	if p := r.peers[name]; p != nil {
+		away = p.err != nil && r.now().Sub(later(p.heard, r.begunAt)) > r.retention.MinAway
+	}
+	return name, away
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
