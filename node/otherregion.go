@@ -94,7 +94,7 @@ func (o *otherRegion) ask(do func(*transport.Client) error) error {
 
 // decided tells whether an error is the region's own answer, which no other node of it would give otherwise.
 func decided(err error) bool {
-	for _, e := range []error{replication.ErrTruncated, replication.ErrInstance, replication.ErrAhead, replication.ErrNoTable, replication.ErrNotMember, replication.ErrRequest} {
+	for _, e := range []error{replication.ErrTruncated, replication.ErrInstance, replication.ErrAhead, replication.ErrStaleMember, replication.ErrNoTable, replication.ErrNotMember, replication.ErrRequest} {
 		if errors.Is(err, e) {
 			return true
 		}

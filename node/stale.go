@@ -349,6 +349,7 @@ func (r *replicator) Remove(ctx context.Context, name string) ([]admin.RemovedRe
 		if rep.Status == table.Stale && len(waiting) == 0 {
 			n, err := r.region.Change(ctx, d.Schema.Name, func(n *table.Definition) error {
 				if now := n.Replica(name); n.ID == d.ID && now != nil && *now == *rep {
+					now.Incarnation++ // should it have begun anew this moment, that is over, too
 					n.SetReplica(r.self, name, table.Gone, uint64(r.region.Stamp()))
 				}
 				return nil

@@ -40,7 +40,7 @@ var errorCodes = []struct {
 	{replication.ErrAhead, codes.DataLoss},
 	{replication.ErrNoTable, codes.NotFound},
 	{replication.ErrNotMember, codes.PermissionDenied},
-	{replication.ErrStaleMember, codes.DataLoss},
+	{replication.ErrStaleMember, codes.AlreadyExists},
 	{replication.ErrNotLeader, codes.Aborted}, // Unavailable is gRPC's own word for a lost connection
 	{replication.ErrRequest, codes.InvalidArgument},
 }
