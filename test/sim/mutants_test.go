@@ -29,6 +29,10 @@ var aimed = map[mutant.Name]Config{
 	mutant.VoteNotPersisted:  {Families: []string{"crash"}, Regions: 2, Nodes: 3},
 	mutant.TieByArrival:      {Families: []string{"clock"}, Regions: 2, Nodes: 1},
 	mutant.ProgressFirst:     {Families: []string{"far net"}, Regions: 2, Nodes: 1},
+	mutant.FencedTaken:       {Families: []string{"away", "far net"}, Regions: 3, Nodes: 1},
+	mutant.NotMadeAgain:      {Families: []string{"away"}, Regions: 3, Nodes: 1},
+	mutant.SettledAlone:      {Families: []string{"away", "far net"}, Regions: 3, Nodes: 1},
+	mutant.FoldUnsettled:     {Families: []string{"away", "far net"}, Regions: 3, Nodes: 1},
 	mutant.ProgressPastGap:   {Families: []string{"far net"}, Regions: 2, Nodes: 1},
 }
 
