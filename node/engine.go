@@ -154,6 +154,9 @@ func (e *Engine) Unreachable(node uint64) { e.region.Unreachable(node) }
 // Region returns the node's region.
 func (e *Engine) Region() *region.Region { return e.region }
 
+// Identity tells this node's data from what the same node had before it lost it.
+func (e *Engine) Identity() uint64 { return e.id.Instance }
+
 // Handler answers DynamoDB's API and the operator's.
 func (e *Engine) Handler() http.Handler { return e.handler }
 

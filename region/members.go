@@ -181,12 +181,11 @@ func (r *Region) wanted() (ids []uint64) {
 	return ids
 }
 
-// Holding returns, by node, in how many of the region's groups (its catalog and every open partition) it votes and how many it leads, as far
-// as this node has heard, and how many groups there are.
+// Holding returns, by node, in how many of the region's groups (its catalog and every partition) it votes and how many it leads, as far as
+// this node has heard, and how many groups there are. Of a table that is not open here it knows of no votes.
 func (r *Region) Holding() (votes, leads map[uint64]int, groups int) {
 	votes, leads = map[uint64]int{}, map[uint64]int{}
 	count := func(g *group.Group) {
-		groups++
 		voters, _ := g.Members()
 		for _, id := range voters {
 			votes[id]++
@@ -196,9 +195,14 @@ func (r *Region) Holding() (votes, leads map[uint64]int, groups int) {
 		}
 	}
 	count(r.catalogGroup)
-	for _, t := range *r.tables.Load() {
-		for _, p := range t.partitions {
-			count(p.group)
+	groups = 1
+	open := *r.tables.Load()
+	for name, d := range r.catalog.view.Load().tables {
+		groups += len(d.Partitions)
+		if t := open[name]; t != nil && t.ID == d.ID {
+			for _, p := range t.partitions {
+				count(p.group)
+			}
 		}
 	}
 	return votes, leads, groups

@@ -108,7 +108,7 @@ func Open(cfg Config) (*Region, error) {
 		cfg: cfg, several: len(cfg.Voters) > 1 || cfg.Joins || cfg.Several, opened: make(chan struct{}), changed: make(chan struct{}, 1),
 		opening: map[string]*Table{}, removed: map[uint32]bool{}, watchers: map[chan struct{}]bool{},
 		host: group.NewHost(group.Config{
-			NodeID: cfg.NodeID, Voters: cfg.Voters, Joins: cfg.Joins, Several: cfg.Several, Send: cfg.Send, Tick: cfg.Tick, KeepEntries: cfg.KeepEntries, Log: cfg.Log, Store: cfg.Store, Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Fatal: cfg.Fatal,
+			NodeID: cfg.NodeID, Voters: cfg.Voters, Joins: cfg.Joins, Several: cfg.Several, Home: catalogGroup, Send: cfg.Send, Tick: cfg.Tick, KeepEntries: cfg.KeepEntries, Log: cfg.Log, Store: cfg.Store, Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Fatal: cfg.Fatal,
 		}),
 	}
 	r.tables.Store(&map[string]*Table{})

@@ -31,6 +31,8 @@ type Config struct {
 	Voters []uint64
 	// Joins says that this node is none of those: it begins with nothing, and is taken in by those that are there.
 	Joins bool
+	// Home is the group by which nodes hear who is to hold the groups, 0 for none: it lets a node go last.
+	Home uint64
 	// Several says that groups may come to have more voters than one, though they begin with one.
 	Several bool
 	// Send takes a message to another node. It is called in the loop and must not block; what it cannot take it

@@ -70,14 +70,23 @@ func (g *Group) reconfigure(h *Host) {
 	for _, node := range slices.Concat(conf.GetVoters(), conf.GetLearners()) {
 		switch {
 		case slices.Contains(h.want, node):
-		case node == h.cfg.NodeID:
+		case node == h.cfg.NodeID: // who goes is not told of what it holds no more
 			g.handOver(h, h.want)
 			return
+		case g.ID == h.cfg.Home && h.holds(node):
 		default:
 			change(pb.ConfChangeType_ConfChangeRemoveNode, node)
 			return
 		}
 	}
+}
+
+// holds tells whether a node holds a replica of any group but Home, as far as is known here.
+func (h *Host) holds(node uint64) bool {
+	return slices.ContainsFunc(h.live, func(g *Group) bool {
+		conf := g.members.Load()
+		return g.ID != h.cfg.Home && (slices.Contains(conf.GetVoters(), node) || slices.Contains(conf.GetLearners(), node))
+	})
 }
 
 // hasCaughtUp tells whether a learner has about all that is committed.

@@ -7,7 +7,7 @@ import (
 )
 
 // familyNames are the families that a seed draws one to three of.
-var familyNames = []string{"near net", "far net", "crash", "pause", "clock", "disk", "archive", "region", "members", "away"}
+var familyNames = []string{"near net", "far net", "crash", "pause", "clock", "disk", "archive", "region", "members", "away", "nodes"}
 
 // draw chooses the families.
 func (w *world) draw() {
@@ -106,6 +106,9 @@ func (w *world) chaos(until time.Duration) {
 		case "away":
 			w.working++
 			w.clients.proc.Go(func() { w.goOnWithout(until); w.working-- })
+		case "nodes":
+			w.working++
+			w.clients.proc.Go(func() { w.replaceNodes(until); w.working-- })
 		case "members":
 			w.working++
 			w.clients.proc.Go(func() { w.changeMembers(until); w.working-- })

@@ -45,6 +45,9 @@ type regionOf struct {
 	name       string
 	nodes      []*machine
 	partitions int // of its tables
+
+	founders []uint64
+	all      map[uint64]*machine // by number, those that were let go among them
 }
 
 // machine is one node of a region: what stays when its process ends.
@@ -63,6 +66,8 @@ type machine struct {
 	drain    context.CancelFunc
 	starts   int
 	stopping bool // it takes no more requests
+	joins    bool // it is none of the region's founders
+	goes     bool // it was let go: it does not come back
 	conns    map[*conn]bool
 }
 
@@ -100,7 +105,7 @@ func newWorld(seed uint64, cfg Config, out io.Writer) *world {
 		}
 	}
 	for i := range regions {
-		r := &regionOf{index: i, name: regionNames[i], partitions: 1 + w.rng.IntN(maxPartitions)}
+		r := &regionOf{index: i, name: regionNames[i], all: map[uint64]*machine{}, partitions: 1 + w.rng.IntN(maxPartitions)}
 		w.count.Partitions[r.partitions-1]++
 		nodes := cfg.Nodes
 		if nodes == 0 {
@@ -110,9 +115,8 @@ func newWorld(seed uint64, cfg Config, out io.Writer) *world {
 			}
 		}
 		for id := range nodes {
-			m := &machine{w: w, region: r, id: uint64(id + 1), name: fmt.Sprintf("%s/%d", r.name, id+1), mem: vfs.NewCrashableMem(), conns: map[*conn]bool{}}
-			r.nodes = append(r.nodes, m)
-			w.nodes = append(w.nodes, m)
+			r.founders = append(r.founders, uint64(id+1))
+			r.add(w, uint64(id+1))
 		}
 		w.regions = append(w.regions, r)
 	}
@@ -120,8 +124,19 @@ func newWorld(seed uint64, cfg Config, out io.Writer) *world {
 	return w
 }
 
+// add gives the region another node, with an empty disk.
+func (r *regionOf) add(w *world, id uint64) *machine {
+	m := &machine{w: w, region: r, id: id, name: fmt.Sprintf("%s/%d", r.name, id), mem: vfs.NewCrashableMem(), conns: map[*conn]bool{}}
+	r.nodes, r.all[id] = append(r.nodes, m), m
+	w.nodes = append(w.nodes, m)
+	return m
+}
+
 // boot starts the node's process on what its disk holds.
 func (m *machine) boot() {
+	if m.goes {
+		return
+	}
 	if err := m.start(); err != nil {
 		m.w.violate("%s refuses its own data: %v", m.name, err)
 	}
@@ -145,16 +160,12 @@ func (m *machine) start() error {
 			return a
 		}}))
 	}
-	voters := make([]uint64, len(m.region.nodes))
-	for i, o := range m.region.nodes {
-		voters[i] = o.id
-	}
 	cfg := node.Config{
 		Region: m.region.name, Node: fmt.Sprintf("n%d", m.id), Data: dataDir, Auth: "off",
-		NodeID: m.id, Voters: voters,
+		NodeID: m.id, Voters: m.region.founders, Joins: m.joins,
 		Send: func(to uint64, msg group.Message) {
 			if !p.dead {
-				w.raft(m, m.region.nodes[to-1], msg)
+				w.raft(m, m.region.all[to], msg)
 			}
 		},
 		PartitionsPerTable: m.region.partitions, FS: m.disk, Archive: archive{w.objects, p}, Now: p.Now, Tasks: p, Logger: logger, VerifyEvery: verifyEvery, Retention: w.retention(),
