@@ -319,7 +319,8 @@ func (r *replicator) refreshMembers() {
 		members := map[string][]uint64{}
 		for _, o := range others {
 			members[o.Region] = nil
-			if t.incarnations[o.Region] != o.Incarnation {
+			if t.incarnations[o.Region] != o.Incarnation || o.Status == table.Creating {
+				// A replica that went in good order comes back as the same incarnation, and begins with less than it had.
 				t.incarnations[o.Region] = o.Incarnation
 				delete(t.acked, o.Region)
 			}
