@@ -264,10 +264,13 @@ func (w *world) checkHistory() (times map[string]crdt.Dot) {
 		if c := h.changes[dot]; w.alone(dot) {
 			w.count.Again++
 			for _, m := range c.marks {
-				if o := h.byMark[m]; o == nil || o.outcome == refused || o.outcome == rejected || times[m] != (crdt.Dot{}) {
-					w.violate("%s alone has %s, which took effect twice or not at all: %+v", c.origin.name, m, o)
+				if o := h.byMark[m]; o == nil || o.outcome == refused || o.outcome == rejected {
+					w.violate("%s alone has %s, which did not take effect: %+v", c.origin.name, m, o)
 				}
-				times[m], h.lonely[m] = dot.Dot, h.renewals[c.former]
+				// What it did again it may have had alone again, when it was given up once more.
+				if have := times[m]; have == (crdt.Dot{}) || dot.Compare(have) < 0 {
+					times[m], h.lonely[m] = dot.Dot, h.renewals[c.former]
+				}
 			}
 		}
 	}
