@@ -68,6 +68,9 @@ func (o *Operator) status(_ context.Context, _ *StatusRequest) (*Status, error) 
 		}
 		items, bytes := t.Stats()
 		ts := TableStatus{Name: d.Schema.Name, Status: d.Status, Version: d.Version, Items: items, Bytes: bytes, Partitions: len(t.Partitions())}
+		if d.GivenUp(s.Region) {
+			ts.Status = statusClosed
+		}
 		for _, n := range t.ConflictsFound() {
 			ts.Conflicts += n
 		}
@@ -86,3 +89,7 @@ func (o *Operator) status(_ context.Context, _ *StatusRequest) (*Status, error) 
 	}
 	return s, nil
 }
+
+// statusClosed is the state of a table that other regions have gone on without: it takes no writes, and begins anew or waits to be given its
+// replica again.
+const statusClosed table.Status = "CLOSED"

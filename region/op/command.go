@@ -301,12 +301,6 @@ func (d *decoder) bytes() []byte {
 	return out
 }
 
-func (d *decoder) incarnation() uint16 {
-	v := d.uvarint()
-	d.bad = d.bad || v > math.MaxUint16
-	return uint16(v)
-}
-
 func (d *decoder) deltas() (out []Delta) {
 	for n := d.uvarint(); n > 0 && !d.bad; n-- {
 		out = append(out, Delta{d.bytes(), d.bytes()})
