@@ -18,6 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
+	"github.com/commutatordb/commutator/admin"
 	"github.com/commutatordb/commutator/item"
 	"github.com/commutatordb/commutator/node"
 	"github.com/commutatordb/commutator/region"
@@ -72,7 +73,7 @@ func measureLinks(ctx context.Context, out io.Writer, dir string) (err error) {
 	for _, measure := range []struct {
 		name string
 		do   func(context.Context) error
-	}{{"replica", p.emptyReplica}, {"lag", p.lag}, {"counter", p.counter}, {"dead", p.deadPeer}, {"catchup", p.catchUp}, {"seed", p.seed}} {
+	}{{"replica", p.emptyReplica}, {"lag", p.lag}, {"counter", p.counter}, {"dead", p.deadPeer}, {"catchup", p.catchUp}, {"verify", p.verify}, {"seed", p.seed}} {
 		if *only != "" && *only != measure.name {
 			continue
 		}
@@ -461,6 +462,55 @@ func (p *pair) catchUp(ctx context.Context) error {
 	took := time.Since(begun) - idle
 	fmt.Fprintf(p.out, "catch-up behind a cut: %d writes in %s (the link took %s to come back): %.0f a second, %.0f MB/s of items; live at full load %.0f a second: %.1f times (goal: 3)\n",
 		n, took.Round(time.Millisecond), idle.Round(time.Millisecond), float64(n)/took.Seconds(), float64(grown-size)/1e6/took.Seconds(), liveRate, float64(n)/took.Seconds()/liveRate)
+	return nil
+}
+
+// verify measures the lag of a table while another one is held against the other region's copy, one pass after the other.
+func (p *pair) verify(ctx context.Context) error {
+	live, err := p.global(ctx, "live")
+	if err != nil {
+		return err
+	}
+	large, err := p.global(ctx, "compared")
+	if err != nil {
+		return err
+	}
+	n, err := fill(ctx, large[0], *catchUpSize)
+	if err != nil {
+		return err
+	}
+	for ctx.Err() == nil {
+		if items, _ := large[1].Stats(); items >= int64(n) {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	_, size := large[0].Stats()
+	for i, busy := range []bool{false, true} {
+		within, stop := context.WithTimeout(ctx, lagFor)
+		passes := make(chan int, 1)
+		go func() {
+			done := 0
+			for busy && within.Err() == nil {
+				verifier := p.dev.Nodes()[1].Verifier()
+				job, err := verifier.Verify(within, admin.VerifyRequest{TableName: "compared"})
+				for ok := err == nil; ok && job.Status == admin.JobRunning && within.Err() == nil; {
+					time.Sleep(2 * time.Millisecond)
+					job, ok = verifier.VerifyJob(job.ID)
+				}
+				if job.Status == admin.JobDone {
+					done++
+				}
+			}
+			passes <- done
+		}()
+		lags, err := seen(within, live, i*1_000_000)
+		stop()
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(p.out, "lag, with %d passes of verify over %d MB in %s: p50 %s, p99 %s of %d (goal: p99 under 200 ms)\n", <-passes, size/1e6, lagFor, quantile(lags, .5), quantile(lags, .99), len(lags))
+	}
 	return nil
 }
 
