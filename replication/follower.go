@@ -62,7 +62,7 @@ func (f *Follower) Done(b Batch) { f.applied = max(f.applied, b.Seq) }
 func (f *Follower) Batch(b Batch) bool {
 	size := b.Size()
 	switch wanted, err := f.Next(b); {
-	case f.batch != nil && (b.After != f.batch.Seq && !mutant.On(mutant.JoinPastGap) || f.size+size > JoinBytes):
+	case f.batch != nil && (b.Seq < b.After || b.After != f.batch.Seq && !mutant.On(mutant.JoinPastGap) || f.size+size > JoinBytes):
 		return false
 	case f.batch != nil:
 		f.batch.Seq, f.batch.Changes = b.Seq, append(f.batch.Changes, b.Changes...)

@@ -64,6 +64,9 @@ func TestWhatHasComeMeanwhileIsAppliedAsOne(t *testing.T) {
 	if f.Batch(numbered(16, 17)) {
 		t.Error("what comes behind a gap is joined")
 	}
+	if f.Batch(Batch{After: 15, Seq: 14}) {
+		t.Error("what goes back is joined")
+	}
 	if tell, err := f.Apply(t.Context(), s); !tell || err != nil {
 		t.Fatal(tell, err)
 	}
