@@ -53,7 +53,7 @@ var Planted = []Bug{
 	{Name: RunLeftOut, Breaks: "a page of an index ends where the first of its partitions' rows do", Check: "a page is the same over any partitions", Package: "region", Test: "TestAPageIsTheSameOverAnyPartitions"},
 	{Name: ConflictsForgotten, Breaks: "a lost write leaves no conflict record", Check: "an acknowledged write that lost is on record", Package: "region/partition", Test: "TestConflictsAreKeptWhereTheLosingWriteWasAcknowledged"},
 
-	{Name: FencedTaken, Breaks: "what an incarnation ships that was given up is still merged", Check: "what is shown is the merge of all changes"},
+	{Name: FencedTaken, Breaks: "what an incarnation ships that was given up is still merged", Check: "nothing of it is taken any more", Package: "region/partition", Test: "TestNothingIsTakenAnyMoreOfAnIncarnationThatWasGivenUp"},
 	{Name: NotMadeAgain, Breaks: "what an incarnation had written that was given up is not made again", Check: "acknowledged writes are among the changes"},
 	{Name: WholeNotRelayed, Breaks: "what came as whole states is not relayed of a region that was given up", Check: "a relay brings them", Package: "region", Test: "TestWhatCameAsAWholeStateIsRelayed"},
 

@@ -420,6 +420,31 @@ func TestMergingAgainChangesNothing(t *testing.T) {
 	}
 }
 
+func TestNothingIsTakenAnyMoreOfAnIncarnationThatWasGivenUp(t *testing.T) {
+	us, eu := newDisk(t, "us"), newDisk(t, "eu")
+	defer us.close()
+	defer eu.close()
+	us.run(alter(false), put(1000, "a", "open"))
+	late := us.shipped("us/0/5")
+	fenced := alter(false)
+	fenced.Schema.Fences = []table.Fence{{Region: "us", Incarnation: 2}}
+	eu.run(alter(false), fenced)
+	for incarnation, taken := range []bool{false, false, true, true} {
+		c := *late
+		c.Source.Incarnation = uint16(incarnation)
+		r := eu.one(&c)
+		if errors.Is(r.Err, op.ErrFenced) == taken || (eu.get("a") != "") != taken {
+			t.Errorf("of incarnation %d: %v, and %q is shown", incarnation, r.Err, eu.get("a"))
+		}
+	}
+	// Nobody else is shut out.
+	c := *late
+	c.Source.Stream = "ap/0/5"
+	if r := eu.one(&c); r.Err != nil {
+		t.Errorf("of another region: %v", r.Err)
+	}
+}
+
 func TestARottenDeltaIsRefused(t *testing.T) {
 	d := newDisk(t, "us-east-1")
 	defer d.close()
