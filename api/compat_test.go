@@ -119,6 +119,7 @@ and resource policies and deletion protection may change more than once in 15 se
 | MultiRegionConsistency STRONG, witnesses | refused with a ValidationException: writes of several regions are merged |
 | VectorIndexes, GlobalTableSourceArn at CreateTable | refused with a ValidationException |
 | conflict resolution | the tags ` + "`commutator:conflict-resolution`" + ` and ` + "`commutator:conflict-resolution:<attribute>`" + `, with the values ` + "`Merge`" + ` and ` + "`LastWriterWins`" + `, say how writes of several regions meet |
+| a replica whose region the others have gone on without | REGION_DISABLED; in that region its table takes no writes until it has begun anew |
 | TTL | what is over goes within about half a minute, instead of some days; a change is in force at once, without ENABLING and DISABLING |
 | table and index sizes and counts | as of now, where the service's are some hours old |
 | a table with an index that is being filled | UPDATING until the index is filled; the service shows it as ACTIVE before. What the service lets through meanwhile is let through |
