@@ -223,12 +223,22 @@ func TestADamagedMessageIsRefusedOrHarmless(t *testing.T) {
 	follow := func(ctx context.Context, enough func()) (outcome, string) {
 		got := &taker{enough: enough}
 		err := client.Follow(ctx, replication.Resume{Seq: 1000}, got)
-		for i, b := range got.batches {
-			if i >= len(o.batches) || !reflect.DeepEqual(b, o.batches[i]) {
+		rest := o.batches
+		for _, b := range got.batches {
+			// What came together is applied as one.
+			var want replication.Batch
+			for i := 0; len(rest) > 0 && (i == 0 || want.Seq < b.Seq); i++ {
+				if i == 0 {
+					want.After = rest[0].After
+				}
+				want.Seq, want.Changes = rest[0].Seq, append(want.Changes, rest[0].Changes...)
+				rest = rest[1:]
+			}
+			if !reflect.DeepEqual(b, want) {
 				return silent, fmt.Sprintf("applied %d to %d with %d changes", b.After, b.Seq, len(b.Changes))
 			}
 		}
-		if len(got.progress) > 0 && (len(got.batches) < len(o.batches) || !reflect.DeepEqual(got.progress, []replication.Progress{o.progress})) {
+		if len(got.progress) > 0 && (len(rest) > 0 || !reflect.DeepEqual(got.progress, []replication.Progress{o.progress})) {
 			return silent, fmt.Sprintf("%d batches and progress %+v", len(got.batches), got.progress)
 		}
 		if len(got.progress) == 0 {
