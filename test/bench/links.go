@@ -426,7 +426,7 @@ func (p *pair) catchUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	live, err := load(ctx, tables[0], 0, loaders, 0, fullFor)
+	live, err := load(ctx, tables[0], 100_000_000, loaders, 0, fullFor) // other orders than are written behind the cut
 	if err != nil {
 		return err
 	}
