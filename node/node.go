@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/commutatordb/commutator/admin"
+	"github.com/commutatordb/commutator/region"
 	"github.com/commutatordb/commutator/region/group"
 	nodes "github.com/commutatordb/commutator/region/transport"
 	"github.com/commutatordb/commutator/replication/transport"
@@ -146,6 +147,9 @@ func (n *Node) HTTPAddr() net.Addr { return n.httpListener.Addr() }
 func (n *Node) ready() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 	defer cancel()
+	if m, known := n.region.Member(n.cfg.NodeID); known && m.State != region.MemberHolds {
+		return fmt.Errorf("node %d of region %s was let go", m.ID, n.cfg.Region)
+	}
 	return n.region.Ready(ctx)
 }
 
