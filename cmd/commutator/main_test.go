@@ -39,15 +39,19 @@ type testDev struct {
 
 const east, west = "us-east-1", "eu-west-1"
 
-func startDev(t *testing.T) *testDev {
+// startDev starts a dev of these regions, by default of two.
+func startDev(t *testing.T, regions ...string) *testDev {
 	t.Helper()
+	if regions == nil {
+		regions = []string{east, west}
+	}
 	dir, err := os.MkdirTemp("", "cmt") // a socket's path must be short
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	dev, err := node.OpenDev(node.DevConfig{
-		Regions: []string{east, west}, Data: dir, InMemory: true, Credentials: []node.Credential{{AccessKey: devKey, SecretKey: devKey}},
+		Regions: regions, Data: dir, InMemory: true, Credentials: []node.Credential{{AccessKey: devKey, SecretKey: devKey}},
 	})
 	if err != nil {
 		t.Fatal(err)

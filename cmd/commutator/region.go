@@ -28,7 +28,8 @@ func regionCommand() *cobra.Command {
 	return c
 }
 
-// others returns clients of all regions that answer but one.
+// others returns clients of all regions that answer but one, which one of them must know: a name misspelt would else have nothing to do, and
+// say so with success.
 func (f *clientFlags) others(ctx context.Context, name string) (others []*client, err error) {
 	up, down, err := f.connect(ctx)
 	if err != nil {
@@ -38,7 +39,16 @@ func (f *clientFlags) others(ctx context.Context, name string) (others []*client
 	if len(others) == 0 {
 		return nil, errors.Join(fmt.Errorf("only %s itself answers: give the --endpoint of another region", name), down)
 	}
-	return others, nil
+	for _, c := range others {
+		var s admin.Status
+		if err := c.operator(ctx, "Status", admin.StatusRequest{}, &s); err != nil {
+			return nil, err
+		}
+		if slices.ContainsFunc(s.Links, func(l admin.Link) bool { return l.Region == name }) || slices.ContainsFunc(s.Tables, func(t admin.TableStatus) bool { return statusIn(t, name) != "" }) {
+			return others, nil
+		}
+	}
+	return nil, fmt.Errorf("no region that answers knows one called %s, and no table has a replica there", name)
 }
 
 func regionStaleCommand() *cobra.Command {
@@ -180,7 +190,7 @@ func (f *clientFlags) eachTable(c *cobra.Command, name string, wants func(admin.
 		return err
 	}
 	said, asked := map[string]string{}, map[string]bool{}
-	return poll(c.Context(), func(ctx context.Context) (bool, error) {
+	err = poll(c.Context(), func(ctx context.Context) (bool, error) {
 		done := true
 		for _, from := range others {
 			var s admin.Status
@@ -213,4 +223,8 @@ func (f *clientFlags) eachTable(c *cobra.Command, name string, wants func(admin.
 		}
 		return done, nil
 	})
+	if err == nil && len(said) == 0 {
+		fmt.Fprintln(c.OutOrStdout(), "no table needs that")
+	}
+	return err
 }
