@@ -25,6 +25,11 @@ type far struct {
 	got    []group.Message
 	refuse error
 	news   chan struct{}
+	asked  chan struct{} // gets a token for each stream that begins
+}
+
+func newFar(refuse error) *far {
+	return &far{refuse: refuse, news: make(chan struct{}, 1), asked: make(chan struct{}, 1000)}
 }
 
 func (f *far) receive(_ uint64, ms ...group.Message) {
@@ -66,6 +71,7 @@ func (f *far) serve(t *testing.T, address string) (at string, stop func()) {
 	s := grpc.NewServer(grpc.MaxRecvMsgSize(4 << 20))
 	Register(s, Receiver{
 		Admit: func(_ context.Context, h Hello) (Hello, error) {
+			f.asked <- struct{}{}
 			if f.refuse == nil && (h != Hello{"us-east-1", 1, 2, 11, "a", "x:1", true}) {
 				return h, fmt.Errorf("%+v", h)
 			}
@@ -80,16 +86,28 @@ func (f *far) serve(t *testing.T, address string) (at string, stop func()) {
 	return l.Addr().String(), stop
 }
 
-type lostCount struct {
-	mu sync.Mutex
-	n  int
+// lost gets a token each time that messages may have been lost.
+type lost chan struct{}
+
+func newLost() lost { return make(lost, 1000) }
+
+func (l lost) Unreachable(uint64) { l <- struct{}{} }
+
+// await takes so many tokens.
+func await(t *testing.T, tokens <-chan struct{}, n int) {
+	t.Helper()
+	late := time.After(20 * time.Second)
+	for range n {
+		select {
+		case <-tokens:
+		case <-late:
+			t.Fatal("what is awaited has not come within 20 s")
+		}
+	}
 }
 
-func (l *lostCount) Unreachable(uint64) { l.mu.Lock(); l.n++; l.mu.Unlock() }
-func (l *lostCount) count() int         { l.mu.Lock(); defer l.mu.Unlock(); return l.n }
-
 // begin returns a link to an address, which runs until the test ends.
-func begin(t *testing.T, address string, accept func(Hello) error, lost *lostCount, log *bytes.Buffer) *Link {
+func begin(t *testing.T, address string, accept func(Hello) error, lost lost, log *bytes.Buffer) *Link {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -122,9 +140,9 @@ func message(id uint64, size int) group.Message {
 }
 
 func TestMessagesArriveInOrderAndWholeWhateverTheirSize(t *testing.T) {
-	f := &far{news: make(chan struct{}, 1)}
+	f := newFar(nil)
 	at, _ := f.serve(t, "127.0.0.1:0")
-	l := begin(t, at, nil, &lostCount{}, nil)
+	l := begin(t, at, nil, newLost(), nil)
 	sizes := []int{0, 10, maxFrame - 1000, maxFrame, maxFrame + 1, 5*maxFrame + 7, 3}
 	for i, size := range sizes {
 		l.Send(message(uint64(i+1), size))
@@ -139,9 +157,9 @@ func TestMessagesArriveInOrderAndWholeWhateverTheirSize(t *testing.T) {
 }
 
 func TestASnapshotDoesNotHoldUpWhatElseThereIs(t *testing.T) {
-	f := &far{news: make(chan struct{}, 1)}
+	f := newFar(nil)
 	at, _ := f.serve(t, "127.0.0.1:0")
-	l := begin(t, at, nil, &lostCount{}, nil)
+	l := begin(t, at, nil, newLost(), nil)
 	large := group.Message{Group: 9, Raft: &pb.Message{Type: pb.MsgSnap.Enum(), To: new(uint64(2)), From: new(uint64(1)), Snapshot: &pb.Snapshot{Data: make([]byte, 40<<20)}}}
 	l.Send(large)
 	for i := range 10 {
@@ -154,33 +172,28 @@ func TestASnapshotDoesNotHoldUpWhatElseThereIs(t *testing.T) {
 }
 
 func TestAfterABreakWhatIsNewArrivesAndNothingTwice(t *testing.T) {
-	f, lost := &far{news: make(chan struct{}, 1)}, &lostCount{}
+	f, lost := newFar(nil), newLost()
 	at, stop := f.serve(t, "127.0.0.1:0")
 	l := begin(t, at, nil, lost, nil)
+	await(t, f.asked, 2) // one for messages, one for snapshots
 	l.Send(message(1, 10))
 	f.await(t, 1)
 	stop()
-	for lost.count() == 0 {
-		l.Send(message(2, 10)) // may be lost
-		time.Sleep(time.Millisecond)
-	}
+	await(t, lost, 2)
+	l.Send(message(2, 10)) // which may be lost
 	f.serve(t, at)
-	for id := uint64(3); ; id++ {
-		l.Send(message(id, 10))
-		f.mu.Lock()
-		n := len(f.got)
-		last := f.got[n-1].Group
-		f.mu.Unlock()
-		if last > 2 {
+	await(t, f.asked, 2)
+	l.Send(message(3, 10))
+	for n := 2; ; n++ {
+		if got := f.await(t, n); got[len(got)-1].Group == 3 {
 			break
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
 	seen := map[uint64]int{}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, m := range f.got {
-		if seen[m.Group]++; seen[m.Group] > 1 && m.Group != 2 {
+		if seen[m.Group]++; seen[m.Group] > 1 {
 			t.Errorf("message %d came %d times", m.Group, seen[m.Group])
 		}
 	}
@@ -195,15 +208,12 @@ func TestWhoIsRefusedSaysWhyAndSendsNothing(t *testing.T) {
 		"by this one":       {accept: func(h Hello) error { return errors.New("not that disk") }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f, lost := &far{news: make(chan struct{}, 1), refuse: c.refuse}, &lostCount{}
+			f, lost := newFar(c.refuse), newLost()
 			at, _ := f.serve(t, "127.0.0.1:0")
 			var log bytes.Buffer
 			t.Run("link", func(t *testing.T) {
-				l := begin(t, at, c.accept, lost, &log)
-				for lost.count() < 2 {
-					l.Send(message(1, 10))
-					time.Sleep(time.Millisecond)
-				}
+				begin(t, at, c.accept, lost, &log).Send(message(1, 10))
+				await(t, lost, 4) // both streams, and both again
 			})
 			if len(f.got) > 0 || !strings.Contains(log.String(), "not that disk") {
 				t.Errorf("%d messages came; the log says %q", len(f.got), log.String())
@@ -213,12 +223,12 @@ func TestWhoIsRefusedSaysWhyAndSendsNothing(t *testing.T) {
 }
 
 func TestAQueueIsBounded(t *testing.T) {
-	lost := &lostCount{}
+	lost := newLost()
 	l := NewLink(LinkConfig{To: 2, Unreachable: lost.Unreachable})
 	for i := range 100 {
 		l.Send(message(uint64(i+1), 1<<20))
 	}
-	if l.live.bytes > maxQueued || lost.count() != 100-len(l.live.messages) || lost.count() == 0 {
-		t.Errorf("%d messages of %d bytes wait; %d were said to be lost", len(l.live.messages), l.live.bytes, lost.count())
+	if l.live.bytes > maxQueued || len(lost) != 100-len(l.live.messages) || len(lost) == 0 {
+		t.Errorf("%d messages of %d bytes wait; %d were said to be lost", len(l.live.messages), l.live.bytes, len(lost))
 	}
 }
