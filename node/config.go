@@ -57,11 +57,9 @@ type Config struct {
 	Lenient bool `yaml:"-"`
 	// NodeID is this node's number in its region, and Voters are those of all its nodes; see region.Config. Default:
 	// 1, alone.
-	NodeID uint64   `yaml:"-"`
-	Voters []uint64 `yaml:"-"`
-	// Joins says that this node is none of those, and Several that there may be more than one; see region.Config.
-	Joins   bool `yaml:"-"`
-	Several bool `yaml:"-"`
+	NodeID  uint64   `yaml:"-"`
+	Voters  []uint64 `yaml:"-"`
+	Several bool     `yaml:"-"` // see region.Config
 	// Send takes a message to another node of the region. Set if there are several.
 	Send func(to uint64, m group.Message) `yaml:"-"`
 	Tick time.Duration                    `yaml:"-"` // of the region's groups; see group.Config
@@ -323,7 +321,7 @@ func (c *Config) fillIn() {
 		c.Now = time.Now
 	}
 	if m := c.member(c.Node); m != nil {
-		c.NodeID, c.Voters, c.Joins, c.Several = m.ID, nil, m.Joins, true
+		c.NodeID, c.Voters, c.Several = m.ID, nil, true
 		for _, m := range c.Nodes {
 			if !m.Joins {
 				c.Voters = append(c.Voters, m.ID)

@@ -92,7 +92,7 @@ func openEngine(cfg Config, archive backup.Archive) (e *Engine, err error) {
 	e.region, err = region.Open(region.Config{
 		Name: cfg.Region, Instance: e.id.Instance, Actor: crdt.NewActor(cfg.Region, e.id.Incarnation),
 		NodeID: cfg.NodeID, NodeInstance: e.id.Instance, NodeName: cfg.Node, NodeAddress: cfg.Advertise.GRPC,
-		Voters: cfg.Voters, Joins: cfg.Joins, Several: cfg.Several, Send: cfg.Send, Tick: cfg.Tick, KeepEntries: cfg.Sizes.KeepEntries, Partitions: cfg.PartitionsPerTable, Log: e.log, Store: e.store, Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Fatal: cfg.Fatal,
+		Voters: cfg.Voters, Several: cfg.Several, Send: cfg.Send, Tick: cfg.Tick, KeepEntries: cfg.Sizes.KeepEntries, Partitions: cfg.PartitionsPerTable, Log: e.log, Store: e.store, Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Fatal: cfg.Fatal,
 	})
 	if err != nil {
 		return e, err

@@ -225,11 +225,17 @@ func (l *links) close() error {
 	return errors.Join(errs...)
 }
 
+// joins tells whether this node is none of those that the region began with.
+func (n *Node) joins() bool {
+	m := n.cfg.member(n.cfg.Node)
+	return m != nil && m.Joins
+}
+
 // hello is what this node says of itself to another of the region.
 func (n *Node) hello(to uint64) nodes.Hello {
 	return nodes.Hello{
 		Region: n.cfg.Region, From: n.cfg.NodeID, To: to, Instance: n.id.Instance,
-		Name: n.cfg.Node, Address: n.advertisedGRPC(), Joins: n.cfg.Joins,
+		Name: n.cfg.Node, Address: n.advertisedGRPC(), Joins: n.joins(),
 	}
 }
 
@@ -274,7 +280,7 @@ func (n *Node) admit(ctx context.Context, h nodes.Hello) (nodes.Hello, error) {
 	case known && m.Name != h.Name, configured != nil && configured.ID != h.From:
 		return nodes.Hello{}, fmt.Errorf("node %d of region %s is not %s", h.From, n.cfg.Region, h.Name)
 	case known, configured != nil && !configured.Joins:
-	case n.cfg.Joins && !in:
+	case n.joins() && !in:
 		// Who is being taken in does not know yet whom the region has, and must be able to answer.
 		if err := n.links.add(h.From, h.Name, h.Address); err != nil {
 			return nodes.Hello{}, err

@@ -77,12 +77,13 @@ func (o *otherRegion) close() error {
 }
 
 // ask has the region's node that answers for it asked, as far as is known. Where that one does not, the next call asks another.
-func (o *otherRegion) ask(do func(*transport.Client) error) error {
+func (o *otherRegion) ask(ctx context.Context, do func(*transport.Client) error) error {
 	o.mu.Lock()
 	n := o.nodes[o.at%len(o.nodes)]
 	o.mu.Unlock()
 	err := do(n.client)
-	if err != nil && !decided(err) {
+	// Who gives up asking says nothing of who was asked; a time that has run out does.
+	if err != nil && !decided(err) && !errors.Is(context.Cause(ctx), context.Canceled) {
 		o.mu.Lock()
 		if len(o.nodes) > 0 && o.nodes[o.at%len(o.nodes)] == n {
 			o.at++
@@ -108,7 +109,7 @@ func (o *otherRegion) Exchange(ctx context.Context, ours replication.Tables) (th
 	n := len(o.nodes)
 	o.mu.Unlock()
 	for range n {
-		err = o.ask(func(c *transport.Client) (err error) {
+		err = o.ask(ctx, func(c *transport.Client) (err error) {
 			theirs, err = c.Exchange(ctx, ours)
 			return err
 		})
@@ -121,7 +122,7 @@ func (o *otherRegion) Exchange(ctx context.Context, ours replication.Tables) (th
 
 // Beat is replication.Peer's.
 func (o *otherRegion) Beat(ctx context.Context, region string) (b replication.Beat, err error) {
-	err = o.ask(func(c *transport.Client) (err error) {
+	err = o.ask(ctx, func(c *transport.Client) (err error) {
 		b, err = c.Beat(ctx, region)
 		return err
 	})
@@ -130,32 +131,32 @@ func (o *otherRegion) Beat(ctx context.Context, region string) (b replication.Be
 
 // Follow is replication.Peer's.
 func (o *otherRegion) Follow(ctx context.Context, from replication.Resume, sink replication.Sink) error {
-	return o.ask(func(c *transport.Client) error { return c.Follow(ctx, from, sink) })
+	return o.ask(ctx, func(c *transport.Client) error { return c.Follow(ctx, from, sink) })
 }
 
 // Seed is replication.Peer's.
 func (o *otherRegion) Seed(ctx context.Context, q replication.SeedRequest, receive func(replication.SeedPart) error) error {
-	return o.ask(func(c *transport.Client) error { return c.Seed(ctx, q, receive) })
+	return o.ask(ctx, func(c *transport.Client) error { return c.Seed(ctx, q, receive) })
 }
 
 // Relay is replication.Peer's.
 func (o *otherRegion) Relay(ctx context.Context, q replication.RelayRequest, receive func(replication.SeedPart) error) error {
-	return o.ask(func(c *transport.Client) error { return c.Relay(ctx, q, receive) })
+	return o.ask(ctx, func(c *transport.Client) error { return c.Relay(ctx, q, receive) })
 }
 
 // Digest is replication.Copy's.
 func (o *otherRegion) Digest(ctx context.Context, q replication.DigestRequest, receive func(replication.DigestPart) error) error {
-	return o.ask(func(c *transport.Client) error { return c.Digest(ctx, q, receive) })
+	return o.ask(ctx, func(c *transport.Client) error { return c.Digest(ctx, q, receive) })
 }
 
 // List is replication.Copy's.
 func (o *otherRegion) List(ctx context.Context, q replication.ListRequest, receive func([]replication.Entry) error) error {
-	return o.ask(func(c *transport.Client) error { return c.List(ctx, q, receive) })
+	return o.ask(ctx, func(c *transport.Client) error { return c.List(ctx, q, receive) })
 }
 
 // Fetch is replication.Copy's.
 func (o *otherRegion) Fetch(ctx context.Context, q replication.FetchRequest, receive func(replication.SeedPart) error) error {
-	return o.ask(func(c *transport.Client) error { return c.Fetch(ctx, q, receive) })
+	return o.ask(ctx, func(c *transport.Client) error { return c.Fetch(ctx, q, receive) })
 }
 
 // otherNodeAt makes a node of another region known to the replicator, or says where it is from now on. key tells it from others of

@@ -71,10 +71,6 @@ func (r *Region) Member(id uint64) (m Member, ok bool) {
 	return n.Member, ok
 }
 
-func (r *Region) setMember(ctx context.Context, m Member, expect uint64) error {
-	return r.setRow(ctx, rowNode+strconv.FormatUint(m.ID, 10), m, expect)
-}
-
 // changeMember writes what change makes of a node's row, again when somebody else wrote it meanwhile. nil leaves it as it is.
 func (r *Region) changeMember(ctx context.Context, id uint64, change func(have Member, ok bool) (*Member, error)) error {
 	for {
@@ -83,8 +79,7 @@ func (r *Region) changeMember(ctx context.Context, id uint64, change func(have M
 		if m == nil || err != nil {
 			return err
 		}
-		m.ID = id
-		err = r.setMember(ctx, *m, have.revision)
+		err = r.setRow(ctx, rowNode+strconv.FormatUint(id, 10), *m, have.revision)
 		var stale *op.Stale
 		if !errors.As(err, &stale) {
 			return err

@@ -43,9 +43,8 @@ type Config struct {
 	NodeName, NodeAddress string
 	// Voters are the nodes that the region began with; nil: this one alone. They are the same at all of them.
 	Voters []uint64
-	// Joins says that this node is none of those: see TakeIn.
-	Joins bool
-	// Several says that there may be more nodes than one, though the region began with one.
+	// Several says that there may be more nodes than one, which there are if the region began with more. A node that is none of Voters
+	// joins: see TakeIn.
 	Several bool
 	// Send takes a message to another of them; see group.Config. Set if there are several.
 	Send        func(to uint64, m group.Message)
@@ -105,10 +104,10 @@ func Open(cfg Config) (*Region, error) {
 	}
 	cfg.Partitions = max(cfg.Partitions, 1)
 	r := &Region{
-		cfg: cfg, several: len(cfg.Voters) > 1 || cfg.Joins || cfg.Several, opened: make(chan struct{}), changed: make(chan struct{}, 1),
+		cfg: cfg, several: cfg.Several || len(cfg.Voters) > 1, opened: make(chan struct{}), changed: make(chan struct{}, 1),
 		opening: map[string]*Table{}, removed: map[uint32]bool{}, watchers: map[chan struct{}]bool{},
 		host: group.NewHost(group.Config{
-			NodeID: cfg.NodeID, Voters: cfg.Voters, Joins: cfg.Joins, Several: cfg.Several, Home: catalogGroup, Send: cfg.Send, Tick: cfg.Tick, KeepEntries: cfg.KeepEntries, Log: cfg.Log, Store: cfg.Store, Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Fatal: cfg.Fatal,
+			NodeID: cfg.NodeID, Voters: cfg.Voters, Several: cfg.Several, Home: catalogGroup, Send: cfg.Send, Tick: cfg.Tick, KeepEntries: cfg.KeepEntries, Log: cfg.Log, Store: cfg.Store, Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Fatal: cfg.Fatal,
 		}),
 	}
 	r.tables.Store(&map[string]*Table{})

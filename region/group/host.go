@@ -29,11 +29,10 @@ type Config struct {
 	NodeID uint64 // of this node in its groups; from 1
 	// Voters are the nodes that a group begins with, unless Open says otherwise: the same at all of them. nil: this node alone.
 	Voters []uint64
-	// Joins says that this node is none of those: it begins with nothing, and is taken in by those that are there.
-	Joins bool
 	// Home is the group by which nodes hear who is to hold the groups, 0 for none: it lets a node go last.
 	Home uint64
-	// Several says that groups may come to have more voters than one, though they begin with one.
+	// Several says that groups may have more voters than one, which they do if they begin with more. A node that is none of Voters begins
+	// with nothing, and is taken in by those that are there.
 	Several bool
 	// Send takes a message to another node. It is called in the loop and must not block; what it cannot take it
 	// drops, and says so by Host.Unreachable. The message is not to be changed. Set if there are several voters.
@@ -123,6 +122,7 @@ func NewHost(cfg Config) *Host {
 		cfg.Voters = []uint64{cfg.NodeID}
 	}
 	cfg.Voters = slices.Compact(slices.Sorted(slices.Values(cfg.Voters)))
+	cfg.Several = cfg.Several || len(cfg.Voters) > 1
 	if cfg.Tick == 0 {
 		cfg.Tick = defaultTick
 	}
@@ -133,16 +133,13 @@ func NewHost(cfg Config) *Host {
 		cfg: cfg, groups: map[uint64]*Group{}, wake: make(chan struct{}, 1),
 		batch: cfg.Log.NewBatch(), state: cfg.Store.NewBatch(), keep: cfg.KeepEntries,
 	}
-	if h.several() {
+	if h.cfg.Several {
 		var base [8]byte
 		rand.Read(base[:]) // never fails
 		h.nonce = binary.BigEndian.Uint64(base[:])
 	}
 	return h
 }
-
-// several tells whether groups may have more voters than one.
-func (h *Host) several() bool { return len(h.cfg.Voters) > 1 || h.cfg.Joins || h.cfg.Several }
 
 // next returns a number that no other start of any node uses, but by a chance of 1 in 2^64.
 func (h *Host) next() uint64 {
@@ -203,7 +200,7 @@ func (h *Host) Open(id uint64, m Machine, founders []uint64, after func()) (*Gro
 		begun = true
 	}
 	g := &Group{
-		ID: id, host: h, several: h.several(), ready: make(chan struct{}), machine: m, after: after, applied: m.Applied(), heard: map[uint64]uint64{},
+		ID: id, host: h, several: h.cfg.Several, ready: make(chan struct{}), machine: m, after: after, applied: m.Applied(), heard: map[uint64]uint64{},
 	}
 	if begun {
 		g.applied = max(g.applied, 1)
@@ -306,7 +303,7 @@ func (h *Host) forget(id uint64) {
 		h.fatal(fmt.Errorf("group %d: remove: %w", id, err))
 		return
 	}
-	if h.several() {
+	if h.cfg.Several {
 		h.state.Delete(storage.InstalledKey(id))
 		if err := h.cfg.Store.Commit(h.state); err != nil {
 			h.fatal(fmt.Errorf("group %d: remove: %w", id, err))
@@ -316,7 +313,7 @@ func (h *Host) forget(id uint64) {
 
 // Run carries the groups until ctx ends, and then answers whatever is left with ErrClosed.
 func (h *Host) Run(ctx context.Context) error {
-	if !h.several() {
+	if !h.cfg.Several {
 		return h.loop(ctx)
 	}
 	g, ctx := task.NewGroup(ctx, h.cfg.Tasks)

@@ -195,7 +195,7 @@ func (r *replica) open() error {
 		return err
 	}
 	r.host = NewHost(Config{
-		NodeID: r.id, Voters: n.voters[:len(n.voters)-n.joins], Joins: int(r.id) > len(n.voters)-n.joins, Log: r.log, Store: r.store, Now: func() time.Time { return time.UnixMilli(1000) },
+		NodeID: r.id, Voters: n.voters[:len(n.voters)-n.joins], Several: true, Log: r.log, Store: r.store, Now: func() time.Time { return time.UnixMilli(1000) },
 		Send: func(to uint64, m Message) {
 			if !r.dead() {
 				n.send(r.id, to, m)

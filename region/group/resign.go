@@ -13,7 +13,7 @@ import (
 // Resign hands every group that this node leads to another node, and returns once it leads none, or ctx has ended: what clients want of the
 // groups then need not wait for an election. Nothing keeps it from leading again later.
 func (h *Host) Resign(ctx context.Context) error {
-	if !h.several() {
+	if !h.cfg.Several {
 		return nil
 	}
 	for {

@@ -28,33 +28,42 @@ const (
 	pages      = 2000
 )
 
-// measureDev measures, with an unmodified SDK, after what time a write is to be seen in the other regions, how long a page of a Query
-// takes, and what three idle regions with ten tables cost.
-func measureDev(ctx context.Context, out io.Writer, dir string) (err error) {
-	regions := []string{"us-east-1", "eu-west-1", "ap-northeast-1"}
-	begun := time.Now()
-	d, err := node.OpenDev(node.DevConfig{Regions: regions, Data: dir, Partitions: []int{*partitions}, Credentials: []node.Credential{{AccessKey: accessKey, SecretKey: secretKey}}})
+// startDev starts a dev and an SDK client for each of its regions. stop ends it; ctx ends it, too.
+func startDev(ctx context.Context, regions []string, dir string) (d *node.Dev, clients []*dynamodb.Client, stop func() error, err error) {
+	d, err = node.OpenDev(node.DevConfig{Regions: regions, Data: dir, Partitions: []int{*partitions}, Credentials: []node.Credential{{AccessKey: accessKey, SecretKey: secretKey}}})
 	if err != nil {
-		return err
+		return nil, nil, nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() { done <- d.Run(ctx) }()
-	defer func() {
+	stop = func() error {
 		cancel()
-		err = errors.Join(err, <-done, d.Close())
-	}()
-	if err := d.Ready(ctx); err != nil {
-		return err
+		return errors.Join(<-done, d.Close())
 	}
-	fmt.Fprintf(out, "dev: three regions ready after %s\n", time.Since(begun).Round(time.Millisecond))
-	var clients []*dynamodb.Client
+	if err := d.Ready(ctx); err != nil {
+		return nil, nil, nil, errors.Join(err, stop())
+	}
 	for _, n := range d.Nodes() {
 		clients = append(clients, dynamodb.New(dynamodb.Options{
 			Region: n.Region().Name(), BaseEndpoint: aws.String("http://" + n.HTTPAddr().String()),
 			Credentials: credentials.NewStaticCredentialsProvider(accessKey, secretKey, ""),
 		}))
 	}
+	return d, clients, stop, nil
+}
+
+// measureDev measures, with an unmodified SDK, after what time a write is to be seen in the other regions, how long a page of a Query
+// takes, and what three idle regions with ten tables cost.
+func measureDev(ctx context.Context, out io.Writer, dir string) (err error) {
+	regions := []string{"us-east-1", "eu-west-1", "ap-northeast-1"}
+	begun := time.Now()
+	_, clients, stop, err := startDev(ctx, regions, dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
+	fmt.Fprintf(out, "dev: three regions ready after %s\n", time.Since(begun).Round(time.Millisecond))
 	for i := range idleTables {
 		if err := globalTable(ctx, clients, regions, fmt.Sprintf("table-%d", i)); err != nil {
 			return err

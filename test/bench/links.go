@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
@@ -49,27 +48,12 @@ type pair struct {
 
 // measureLinks measures, between two regions, all that links are for.
 func measureLinks(ctx context.Context, out io.Writer, dir string) (err error) {
-	d, err := node.OpenDev(node.DevConfig{Regions: []string{near, far}, Data: dir, Partitions: []int{*partitions}, Credentials: []node.Credential{{AccessKey: accessKey, SecretKey: secretKey}}})
+	d, clients, stop, err := startDev(ctx, []string{near, far}, dir)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	done := make(chan error, 1)
-	go func() { done <- d.Run(ctx) }()
-	defer func() {
-		cancel()
-		err = errors.Join(err, <-done, d.Close())
-	}()
-	if err := d.Ready(ctx); err != nil {
-		return err
-	}
-	p := &pair{out: out, dir: dir, dev: d}
-	for _, n := range d.Nodes() {
-		p.clients = append(p.clients, dynamodb.New(dynamodb.Options{
-			Region: n.Region().Name(), BaseEndpoint: aws.String("http://" + n.HTTPAddr().String()),
-			Credentials: credentials.NewStaticCredentialsProvider(accessKey, secretKey, ""),
-		}))
-	}
+	defer func() { err = errors.Join(err, stop()) }()
+	p := &pair{out: out, dir: dir, dev: d, clients: clients}
 	for _, measure := range []struct {
 		name string
 		do   func(context.Context) error

@@ -20,8 +20,9 @@ var _ replication.Peer = (*peer)(nil)
 
 func (p *peer) node() *machine { return p.to.nodes[p.at%len(p.to.nodes)] }
 
-func (p *peer) turn(err error) {
-	if err != nil && !errors.Is(err, replication.ErrTruncated) {
+// turn has the next node asked from now on, unless that was for nothing: see node's otherRegion.
+func (p *peer) turn(ctx context.Context, err error) {
+	if err != nil && !errors.Is(context.Cause(ctx), context.Canceled) && !errors.Is(err, replication.ErrTruncated) {
 		p.at++
 	}
 }
@@ -34,7 +35,7 @@ func (p *peer) Exchange(ctx context.Context, ours replication.Tables) (replicati
 		theirs, err = to.engine.Source().Exchange(ctx, ours)
 		return err
 	})
-	p.turn(err)
+	p.turn(ctx, err)
 	if err != nil {
 		return replication.Tables{}, err
 	}
@@ -48,7 +49,7 @@ func (p *peer) Beat(ctx context.Context, region string) (b replication.Beat, err
 		b, err = to.engine.Source().Beat(ctx, region)
 		return err
 	})
-	p.turn(err)
+	p.turn(ctx, err)
 	return b, err
 }
 
@@ -136,7 +137,7 @@ var errEnd = errors.New("sim: the stream has ended")
 
 // Follow is replication.Peer's; the loops of both ends are those of replication/transport, without a wire.
 func (p *peer) Follow(ctx context.Context, from replication.Resume, sink replication.Sink) (err error) {
-	defer func() { p.turn(err) }()
+	defer func() { p.turn(ctx, err) }()
 	w := p.from.w
 	var kick chan struct{}
 	var acked func(seq, credit uint64)
@@ -279,7 +280,7 @@ func (p *peer) Fetch(ctx context.Context, q replication.FetchRequest, receive fu
 
 // receiveAll hands the parts of an answer to receive. One that ends before its last part is an error.
 func receiveAll[P any](ctx context.Context, p *peer, serve func(context.Context, replication.Source, func(P) error) error, last func(P) bool, receive func(P) error) (err error) {
-	defer func() { p.turn(err) }()
+	defer func() { p.turn(ctx, err) }()
 	c, in := p.open(func(c *conn, in *inbox, to *machine) error {
 		return serve(c.ctx, to.engine.Source(), func(part P) error {
 			c.send(false, false, func() { in.put(part) })

@@ -162,7 +162,7 @@ func (m *machine) start() error {
 	}
 	cfg := node.Config{
 		Region: m.region.name, Node: fmt.Sprintf("n%d", m.id), Data: dataDir, Auth: "off",
-		NodeID: m.id, Voters: m.region.founders, Joins: m.joins,
+		NodeID: m.id, Voters: m.region.founders, Several: m.joins,
 		Send: func(to uint64, msg group.Message) {
 			if !p.dead {
 				w.raft(m, m.region.all[to], msg)
