@@ -76,7 +76,7 @@ var Planted = []Bug{
 	{Name: AckTooFar, Breaks: "an acknowledgement counts for one change more", Check: "no region has to be seeded again"},
 	{Name: TrimUnacked, Breaks: "the change log is cut without waiting for acknowledgements", Check: "no region has to be seeded again"},
 	{Name: SettledAlone, Breaks: "a region settles what was given up without asking the others for what they have of it", Check: "regions come to be equal"},
-	{Name: LeftForgotten, Breaks: "a region that is gone counts no more as soon as one region knows", Check: "all regions show the same"},
+	{Name: LeftForgotten, Breaks: "a region that is gone counts no more as soon as one region knows", Check: "a region counts until the others know that it went", Package: "node", Test: "TestARegionThatWentCountsUntilTheOthersKnow"},
 	{Name: FoldUnsettled, Breaks: "regions fold past one that they go on without before each has what any has of its writes", Check: "what is shown is the merge of all changes"},
 	{Name: FutureApplied, Breaks: "writes stamped in the future are merged at once", Check: "nothing is merged that is stamped too far ahead"},
 	{Name: WireSumIgnored, Breaks: "the checksum of a message between regions is not checked", Check: "flipped bits on the wire are found", Package: "test/rot", Test: "TestADamagedMessageIsRefusedOrHarmless"},

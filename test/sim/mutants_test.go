@@ -19,7 +19,6 @@ import (
 
 // aimed are the bugs that the seeds as they are drawn take long to come across: with these choices they do sooner.
 var aimed = map[mutant.Name]Config{
-	mutant.LeftForgotten:     {Families: []string{"members", "pause"}, Regions: 3},
 	mutant.StaleLeader:       {Families: []string{"pause"}, Regions: 2, Nodes: 3, Think: 60 * time.Millisecond, HomeKeys: 1},
 	mutant.ReadBeforeApply:   {Families: []string{"near net"}, Regions: 2, Nodes: 3, Think: 60 * time.Millisecond, HomeKeys: 1, Clients: 4},
 	mutant.SendBeforeLog:     {Families: []string{"crash"}, Regions: 2, Nodes: 3},
