@@ -26,6 +26,7 @@ type VerifyRequest struct {
 	TableName string
 	Deep      bool // compare whole items, instead of sums of them
 	Repair    bool // merge what is lacking here
+	BringBack bool // merge what is Gone here, too: whoever asks knows that it was lost, and not deleted
 }
 
 // DescribeVerifyRequest asks how a job goes; the answer is a VerifyJob.
@@ -78,10 +79,10 @@ type DifferenceReason string
 const (
 	// Behind: the peer has writes that this region lacks. Merging its state brings them.
 	Behind DifferenceReason = "BEHIND"
-	// Gone: the peer shows an item from before what this region has folded away, and this region has none. Either it
-	// was lost here, or its delete was lost there.
+	// Gone: the peer shows an item, and this region has none, nor a trace of one. Either it was lost here, or it was deleted so long ago
+	// that no trace is left of that, and its delete was lost there.
 	Gone DifferenceReason = "GONE"
-	// Unlike: both have seen the same writes and show something else.
+	// Unlike: both have seen the same writes and show something else, and merging does not make them alike.
 	Unlike DifferenceReason = "UNLIKE"
 )
 

@@ -141,10 +141,11 @@ func (r *replicator) Fetch(ctx context.Context, q replication.FetchRequest, send
 		var part replication.SeedPart
 		size, all := 0, 0
 		for _, key := range q.Keys {
-			stored, err := s.get(key)
+			held, err := s.get(key)
 			if err != nil {
 				return err
 			}
+			stored := held.Shown()
 			part.Items = append(part.Items, replication.Change{Key: key, Delta: stored})
 			size += len(key) + len(stored)
 			if all += len(key) + len(stored); all >= fetchBytes {
@@ -195,15 +196,14 @@ func (s *still) close() {
 	}
 }
 
-// clock is up to when all of this region's writes are in it, and stable up to when it may have been folded.
-func (s *still) clock() (clock, stable crdt.HLC) {
+// clock is up to when all of this region's writes are in it.
+func (s *still) clock() (clock crdt.HLC) {
 	for i, p := range s.parts {
 		if i == 0 || p.State.Clock < clock {
 			clock = p.State.Clock
 		}
-		stable = max(stable, p.State.Stable)
 	}
-	return clock, stable
+	return clock
 }
 
 // of returns the number of the partition that holds a key.
@@ -215,7 +215,7 @@ func (s *still) of(key []byte) int {
 	return max(i, 0)
 }
 
-func (s *still) get(key []byte) ([]byte, error) { return s.parts[s.of(key)].Get(key) }
+func (s *still) get(key []byte) (region.Held, error) { return s.parts[s.of(key)].Get(key) }
 
 // reader goes through visible items in order of their keys.
 type reader struct {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/commutatordb/commutator/crdt"
 	"github.com/commutatordb/commutator/internal/mutant"
@@ -22,8 +23,13 @@ import (
 // folds only if there is no member that was not counted. One that joins later is seeded later, with all that was
 // stable, and stamps whatever it writes above it: that stays true however late the command takes effect.
 func (r *replicator) fold(ctx context.Context) error {
+	var forgot time.Time
 	for r.tasks.Wait(ctx, nil, foldEvery) != task.Ended {
 		var work []folding
+		forget := r.now().Sub(forgot) >= r.retention.Traces/30
+		if forget {
+			forgot = r.now()
+		}
 		for _, t := range r.region.Tables() {
 			d := t.Definition()
 			if len(d.Others(r.self)) > 0 {
@@ -49,6 +55,12 @@ func (r *replicator) fold(ctx context.Context) error {
 			}
 			if err := f.p.Fold(ctx, f.stable, f.trim); err != nil && ctx.Err() == nil {
 				r.logger.Debug("replicator: fold", "table", d.Schema.Name, "err", err)
+			}
+			if !forget || len(f.members) == 0 {
+				continue
+			}
+			if err := f.p.Forget(ctx, crdt.At(forgot.Add(-r.retention.Traces).UnixMilli(), 0)); err != nil && ctx.Err() == nil {
+				r.logger.Debug("replicator: forget", "table", d.Schema.Name, "err", err)
 			}
 		}
 	}

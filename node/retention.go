@@ -13,6 +13,8 @@ import (
 type Retention struct {
 	MaxBytes int64         `yaml:"maxBytes"` // of all change logs on this node's disk; default 50 GiB
 	MaxAge   time.Duration `yaml:"maxAge"`   // of a change that somebody has not got; 0: no bound
+	// Traces is how long a trace is kept of an item that was deleted and folded away; default 30 days.
+	Traces time.Duration `yaml:"-"`
 	// MinAway is how long a region must not have been reached, to be given up; default 1 min.
 	MinAway time.Duration `yaml:"-"`
 }
@@ -20,12 +22,16 @@ type Retention struct {
 const (
 	defaultRetention = 50 << 30
 	defaultMinAway   = time.Minute
+	defaultTraces    = 30 * 24 * time.Hour
 	retainEvery      = 10 * time.Second
 )
 
 func (q *Retention) fillIn() {
 	if q.MaxBytes == 0 {
 		q.MaxBytes = defaultRetention
+	}
+	if q.Traces == 0 {
+		q.Traces = defaultTraces
 	}
 	if q.MinAway == 0 {
 		q.MinAway = defaultMinAway

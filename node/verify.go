@@ -50,9 +50,9 @@ type check struct {
 	// incarnation is of the peer's replica.
 	incarnation uint16
 
-	deep, repair bool
-	pace         func(ctx context.Context, bytes uint64) error // nil: as fast as it goes
-	note         func(admin.Verified)                          // hears how far it is; nil: nobody
+	deep, repair, bringBack bool
+	pace                    func(ctx context.Context, bytes uint64) error // nil: as fast as it goes
+	note                    func(admin.Verified)                          // hears how far it is; nil: nobody
 
 	out      admin.Verified
 	suspects []suspect
@@ -281,7 +281,7 @@ func (c *check) look(ctx context.Context, group []suspect, pause time.Duration, 
 		if err != nil {
 			return 0, err
 		}
-		s.here, s.there = crdt.PeekDot(second.records[i]), crdt.PeekDot(theirs[i])
+		s.here, s.there = crdt.PeekDot(second.held[i].Record), crdt.PeekDot(theirs[i])
 		if again, merge := c.decide(&s, found, settled); again {
 			if merge {
 				repairs = append(repairs, op.Delta{Key: s.key, State: theirs[i]})
@@ -293,7 +293,7 @@ func (c *check) look(ctx context.Context, group []suspect, pause time.Duration, 
 		// What comes of an incarnation that was given up meanwhile is refused as on its stream.
 		c.r.order.giveWay(ctx, repair)
 		c.r.order.begin(repair)
-		err = c.table.Merge(ctx, op.Cursor{Stream: c.peer, Incarnation: c.incarnation, Part: true}, 0, repairs)
+		err = c.table.Mend(ctx, op.Cursor{Stream: c.peer, Incarnation: c.incarnation, Part: true}, repairs)
 		c.r.order.end(repair)
 	}
 	return len(group), err
@@ -322,7 +322,7 @@ func (c *check) decide(s *suspect, found region.Difference, settled bool) (again
 		c.out.Different++
 		c.tell(s)
 	}
-	if c.repair && found == region.Behind && !s.repaired {
+	if (c.repair && found == region.Behind || c.bringBack && found == region.Gone) && !s.repaired {
 		s.repaired = true
 		return true, true
 	}
@@ -352,17 +352,16 @@ func (c *check) dot(d crdt.Dot) string {
 
 // glance is what this region holds of some keys.
 type glance struct {
-	records [][]byte
+	held    []region.Held
 	applied map[string]crdt.HLC // by region, this one among them: all its writes up to here have been applied
-	stable  crdt.HLC            // nothing newer has been folded away
 }
 
 type glanceAt struct {
 	*glance
-	record []byte
+	region.Held
 }
 
-func (g *glance) at(i int) glanceAt { return glanceAt{g, g.records[i]} }
+func (g *glance) at(i int) glanceAt { return glanceAt{g, g.held[i]} }
 
 // own looks at what this region holds of some keys.
 func (c *check) own(ctx context.Context, keys []suspect) (*glance, error) {
@@ -384,13 +383,13 @@ func (c *check) own(ctx context.Context, keys []suspect) (*glance, error) {
 		return nil, err
 	}
 	defer s.close()
-	g.applied[c.r.self], g.stable = s.clock()
+	g.applied[c.r.self] = s.clock()
 	for i := range keys {
-		record, err := s.get(keys[i].key)
+		held, err := s.get(keys[i].key)
 		if err != nil {
 			return nil, err
 		}
-		g.records = append(g.records, record)
+		g.held = append(g.held, held)
 	}
 	return g, nil
 }
@@ -405,18 +404,18 @@ func (c *check) judge(key table.Key, theirs []byte, before, after glanceAt) (fou
 		return 0, false, fmt.Errorf("verify: region %s: record of %x: %w", c.peer, []byte(key), err)
 	}
 	at := after
-	if after.record == nil {
+	if after.Record == nil {
 		if _, there := state.Visible(); !there {
 			return region.Same, true, nil
 		}
-		if at = before; before.record != nil {
+		if at = before; before.Record != nil {
 			return 0, false, nil
 		}
 	}
 	if !replication.Reach(at.applied, state.Seen()) {
 		return 0, false, nil
 	}
-	found, err = region.Compare(c.table.Schema(), key, at.record, theirs, at.stable)
+	found, err = region.Compare(c.table.Schema(), key, at.Held, theirs)
 	return found, true, err
 }
 
@@ -456,7 +455,7 @@ func (p pair) compare(o pair) int {
 // compare holds one table against one peer's.
 func (r *replicator) compare(ctx context.Context, p pair, q admin.VerifyRequest, pace func(context.Context, uint64) error, note func(admin.Verified)) admin.Verified {
 	d := p.table.Definition()
-	c := &check{r: r, table: p.table, id: d.GlobalID, peer: p.peer, deep: q.Deep, repair: q.Repair, pace: pace, note: note}
+	c := &check{r: r, table: p.table, id: d.GlobalID, peer: p.peer, deep: q.Deep, repair: q.Repair, bringBack: q.BringBack, pace: pace, note: note}
 	c.out = admin.Verified{TableName: d.Schema.Name, Region: r.self, Peer: p.peer}
 	err := r.reachable(p.peer)
 	if err == nil {

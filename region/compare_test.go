@@ -51,7 +51,7 @@ func TestACopyIsHeldAgainstAnothers(t *testing.T) {
 	}
 	for name, d := range map[string]struct {
 		own, theirs []byte
-		stable      crdt.HLC
+		stable      crdt.HLC // what is older is also older than traces are kept, but where it is said
 		want        Difference
 	}{
 		"both the same":                             {copyOf(0, 0, 1), copyOf(0, 0, 1), 0, Same},
@@ -68,20 +68,41 @@ func TestACopyIsHeldAgainstAnothers(t *testing.T) {
 		"an older write is missing there":           {copyOf(0, 0, 1, 2, 3), copyOf(0, 0, 1, 3), 0, Same},
 		"nothing here":                              {nil, copyOf(0, 0, 1), 19, Behind},
 		"nothing here, or folded away":              {nil, copyOf(20, 0, 1), 20, Gone},
-		"a write is missing beneath its writer's":   {copyOf(0, 0, 1, 2, 3), copyOf(0, 0, 2, 3), 0, Unlike},
+		"a write is missing there, beneath another": {copyOf(0, 0, 1, 2, 3), copyOf(0, 0, 2, 3), 0, Same},
+		"a write is missing here, beneath another":  {copyOf(0, 0, 2, 3), copyOf(0, 0, 1, 2, 3), 0, Behind},
 		"one lacks a write, both have folded":       {copyOf(40, 0, 1, 2, 3), copyOf(40, 0, 2, 3), 40, Unlike},
 		"one lacks a write, the other has folded":   {copyOf(0, 0, 1, 2, 3), copyOf(40, 0, 2, 3), 0, Unlike},
 		"the other lacks one, and has folded older": {copyOf(0, 0, 1, 2, 3), copyOf(30, 0, 2), 0, Unlike},
 	} {
-		got, err := Compare(schema, key, d.own, d.theirs, d.stable)
+		got, err := Compare(schema, key, Held{Record: d.own, Stable: d.stable, Traced: d.stable}, d.theirs)
 		if err != nil || got != d.want {
 			t.Errorf("%s: got %d, %v, want %d", name, got, err, d.want)
 		}
 	}
-	if _, err := Compare(schema, key, nil, deltas[0].Append(nil), 0); err == nil {
+	for name, d := range map[string]struct {
+		own    Held
+		theirs []byte
+		want   Difference
+	}{
+		"lost here":                            {Held{Stable: 40, Traced: 19}, copyOf(20, 0, 1), Behind},
+		"lost here, and older than traces are": {Held{Stable: 40, Traced: 20}, copyOf(20, 0, 1), Gone},
+		"lost here, deleted before":            {Held{Stable: 40, Deleted: crdt.Dot{HLC: 5, Actor: east}}, copyOf(20, 0, 1), Behind},
+		"deleted here":                         {Held{Stable: 60, Deleted: crdt.Dot{HLC: 50, Actor: east}}, copyOf(40, 0, 1, 2, 3), Same},
+		"deleted here, and traces go":          {Held{Stable: 60, Traced: 45, Deleted: crdt.Dot{HLC: 50, Actor: east}}, copyOf(40, 0, 1, 2, 3), Same},
+		"deleted there":                        {Held{Record: copyOf(40, 0, 1, 2, 3), Stable: 60}, crdt.AppendDeleted(nil, crdt.Dot{HLC: 50, Actor: east}), Behind},
+		"deleted there, not folded here":       {Held{Record: copyOf(0, 0, 1, 2)}, crdt.AppendDeleted(nil, crdt.Dot{HLC: 50, Actor: east}), Behind},
+		"deleted there long ago":               {Held{Record: copyOf(0, 0, 1, 2)}, crdt.AppendDeleted(nil, crdt.Dot{HLC: 5, Actor: east}), Same},
+		"deleted on both sides":                {Held{Record: copyOf(0, 0, 1, 2, 3, 4)}, crdt.AppendDeleted(nil, crdt.Dot{HLC: 50, Actor: east}), Same},
+	} {
+		got, err := Compare(schema, key, d.own, d.theirs)
+		if err != nil || got != d.want {
+			t.Errorf("%s: got %d, %v, want %d", name, got, err, d.want)
+		}
+	}
+	if _, err := Compare(schema, key, Held{}, deltas[0].Append(nil)); err == nil {
 		t.Error("a delta is taken for a state")
 	}
-	if _, err := Compare(schema, key, copyOf(0, 0), []byte("rot"), 0); err == nil {
+	if _, err := Compare(schema, key, Held{Record: copyOf(0, 0)}, []byte("rot")); err == nil {
 		t.Error("rot is taken for a state")
 	}
 }

@@ -86,6 +86,16 @@ func (p *Partition) LogSize() (bytes uint64, oldest crdt.HLC) {
 // others are durable. (That goes for a place, too.) So a batch costs one command for each partition that it touches,
 // and a crash in between leaves the stream where it was.
 func (t *Table) Merge(ctx context.Context, source op.Cursor, clock crdt.HLC, deltas []op.Delta) error {
+	return t.merge(ctx, op.Merge, source, clock, deltas)
+}
+
+// Mend merges whole states of another region's that hold what was lost here: what Compare says is Behind, or what an operator says to be
+// lost that is Gone.
+func (t *Table) Mend(ctx context.Context, source op.Cursor, states []op.Delta) error {
+	return t.merge(ctx, op.Mend, source, 0, states)
+}
+
+func (t *Table) merge(ctx context.Context, kind op.Kind, source op.Cursor, clock crdt.HLC, deltas []op.Delta) error {
 	by := map[*Partition][]op.Delta{}
 	for _, d := range deltas {
 		p := t.PartitionOf(d.Key)
@@ -105,7 +115,7 @@ func (t *Table) Merge(ctx context.Context, source op.Cursor, clock crdt.HLC, del
 		early = source
 	}
 	merge := func(ctx context.Context, p *Partition, source op.Cursor) error {
-		result, err := p.group.Propose(ctx, &op.Command{Kind: op.Merge, Observe: clock, Deltas: by[p], Source: source})
+		result, err := p.group.Propose(ctx, &op.Command{Kind: kind, Observe: clock, Deltas: by[p], Source: source})
 		if err = errors.Join(err, result.Err); err == nil {
 			t.conflicts.add(result.Conflicts)
 		}
@@ -218,11 +228,25 @@ func (t *Table) Stable(ctx context.Context, stable crdt.HLC) error {
 			}
 			more = result.More
 		}
-		return nil
+		return p.Forget(ctx, stable) // it may have been deleted where it was copied from
 	})
 }
 
-// foldPerStep is how many change-log entries one command looks at.
+// Forget lets the traces go of items that were deleted up to a time, or takes over that there may be none of such, and does nothing when
+// that is so already.
+func (p *Partition) Forget(ctx context.Context, upTo crdt.HLC) error {
+	c := &op.Command{Kind: op.Forget, Stable: upTo, Limit: foldPerStep}
+	for more := upTo > p.State().Traced; more; more = c.Key != nil {
+		result, err := p.group.Propose(ctx, c)
+		if err = errors.Join(err, result.Err); err != nil {
+			return err
+		}
+		c.Key = result.Next
+	}
+	return nil
+}
+
+// foldPerStep is how many change-log entries, or traces, one command looks at.
 const foldPerStep = 2048
 
 func (p *Partition) foldable(s partition.State, stable crdt.HLC) (bool, error) {

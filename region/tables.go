@@ -506,8 +506,9 @@ func (r *Region) removeData(ctx context.Context, t *Table, id uint32, of []table
 func (r *Region) removeRows(tables []uint32, partitions []uint64) error {
 	b := r.cfg.Store.NewBatch()
 	for _, id := range tables {
-		prefix := recordsOf(id)
-		b.DeleteRange(prefix, keyenc.End(prefix))
+		for _, rows := range []func(uint32) []byte{recordsOf, tracesOf} {
+			b.DeleteRange(rows(id), keyenc.End(rows(id)))
+		}
 	}
 	for _, kind := range rowsOfPartitions {
 		for _, id := range partitions {
@@ -528,6 +529,7 @@ func (r *Region) removeRows(tables []uint32, partitions []uint64) error {
 // The prefixes of all rows that belong to a table, and to a partition.
 var (
 	recordsOf        = func(table uint32) []byte { return keyenc.Record(nil, table, nil) }
+	tracesOf         = func(table uint32) []byte { return keyenc.Trace(nil, table, nil) }
 	rowsOfPartitions = []func(partition uint64) []byte{
 		func(id uint64) []byte { return keyenc.Indexes(nil, id) },
 		func(id uint64) []byte { return keyenc.LogOf(nil, id) },

@@ -28,15 +28,18 @@ it all that the other has, and does it show the same? Reads and writes go on mea
 its way is waited for. Digests of ranges of keys are compared first, and what differs is then looked at
 key by key; --deep compares every item whole, byte by byte, which takes the whole table over the wire.
 
-An item may be BEHIND (writes are missing here, and --repair merges them in), GONE (there is none here;
-the other's is from before what was folded away here, so either it was lost here or its delete was lost
-there) or UNLIKE (both have seen the same writes and show something else). Merging cannot tell who is
-right about the last two: write the item again, or delete it, in the region that is.
+An item may be BEHIND (writes, a delete or the whole item are missing here, and --repair merges them in),
+GONE (there is none here; the other's is older than the traces that are kept of deletes, some 30 days, so
+either it was lost here or its delete was lost there) or UNLIKE (both have seen the same writes, show
+something else, and would not be alike if they were merged). Merging cannot tell who is right about the
+last two. If you know that nothing of it was deleted, --bring-back takes what is GONE from the others.
+Otherwise write the item again, or delete it, in the region that is right.
 
 The exit code is 1 if anything is different, or could not be settled, or not every region was asked.`,
 		Example: `  commutator verify
   commutator verify orders --deep
-  commutator verify orders --repair -o json`,
+  commutator verify orders --repair -o json
+  commutator verify orders --repair --bring-back --region eu-west-1`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if limit < 0 {
@@ -63,6 +66,7 @@ The exit code is 1 if anything is different, or could not be settled, or not eve
 	f = addClientFlags(c)
 	c.Flags().BoolVar(&q.Deep, "deep", false, "compare every item whole")
 	c.Flags().BoolVar(&q.Repair, "repair", false, "merge what a region lacks")
+	c.Flags().BoolVar(&q.BringBack, "bring-back", false, "merge what is GONE from a region, too: it was lost there, and not deleted")
 	c.Flags().IntVar(&limit, "limit", 20, "how many keys of each row to show, at most")
 	addOutputFlag(c)
 	return c

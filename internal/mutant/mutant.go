@@ -56,6 +56,8 @@ const (
 	FencedTaken        Name = "fenced-taken"
 	NotMadeAgain       Name = "not-made-again"
 	WholeNotRelayed    Name = "whole-not-relayed"
+	NoTrace            Name = "no-trace"
+	TraceIgnored       Name = "trace-ignored"
 )
 
 // In crdt.

@@ -57,6 +57,9 @@ var Planted = []Bug{
 	{Name: NotMadeAgain, Breaks: "what an incarnation had written that was given up is not made again", Check: "acknowledged writes are among the changes"},
 	{Name: WholeNotRelayed, Breaks: "what came as whole states is not relayed of a region that was given up", Check: "a relay brings them", Package: "region", Test: "TestWhatCameAsAWholeStateIsRelayed"},
 
+	{Name: NoTrace, Breaks: "an item that is folded away leaves no trace", Check: "a delete that one region has lost is told from an item that another has", Package: "region/partition", Test: "TestADeletedItemThatAnotherStillHasDoesNotComeBack"},
+	{Name: TraceIgnored, Breaks: "the trace of a deleted item is not looked at when another region still has it", Check: "likewise", Package: "region/partition", Test: "TestADeletedItemThatAnotherStillHasDoesNotComeBack"},
+
 	{Name: TieByArrival, Breaks: "of writes with one time, the first to arrive wins", Check: "regions come to be equal"},
 	{Name: OlderWins, Breaks: "of two writes that had not seen each other the one that is here already wins, not the later", Check: "regions come to be equal"},
 	{Name: CountTwice, Breaks: "a fold takes up a counter's sum and keeps it too", Check: "counters add up"},

@@ -143,7 +143,7 @@ func (h *Host) stamp(ps []*proposal) {
 	now := h.hlc()
 	for _, p := range ps {
 		switch p.cmd.Kind {
-		case op.Put, op.Update, op.Delete, op.Expire, op.Restore, op.Merge:
+		case op.Put, op.Update, op.Delete, op.Expire, op.Restore, op.Merge, op.Mend:
 			p.cmd.HLC = now
 			op.SetHLC(command(p.data), now)
 		}

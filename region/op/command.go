@@ -33,6 +33,8 @@ const (
 	Catalog Kind = 9  // a row of the region's catalog is written
 	Reindex Kind = 10 // rows of a new index are written for the items from Key on
 	Rebase  Kind = 12 // Deltas hold records that an incarnation of this region left which was given up: its own writes are made again
+	Mend    Kind = 14 // Deltas are whole states that hold what was lost here
+	Forget  Kind = 13 // traces of items that were deleted up to Stable go, and others may never have been kept
 	Held    Kind = 11 // Deltas of another region are held for being stamped too far ahead: it is noted
 )
 
@@ -43,20 +45,20 @@ type Command struct {
 	// HLC is what the leader proposes; applying fixes it to max(proposed, last+1).
 	HLC crdt.HLC
 
-	Key       table.Key       // Put, Update, Delete, Expire
+	Key       table.Key       // Put, Update, Delete, Expire; Reindex, Forget: where to go on
 	Item      []byte          // Put: stored form
 	Update    *expr.Update    // Update
 	Condition *expr.Condition // Put, Update, Delete: nil for none
 
-	Deltas  []Delta  // Merge, Restore, Held, Rebase
-	Source  Cursor   // Merge
+	Deltas  []Delta  // Merge, Mend, Restore, Held, Rebase
+	Source  Cursor   // Merge, Mend
 	Observe crdt.HLC // Merge: the origin's clock, above which this one's is lifted; 0 for none
 
 	Lost crdt.Dot // Rebase: who wrote, and up to when the others have it
 
-	Stable crdt.HLC // Fold: everything up to here is stable
+	Stable crdt.HLC // Fold: everything up to here is stable; Forget
 	Trim   uint64   // Fold: change-log entries up to here are needed by nobody
-	Limit  int      // Fold, Reindex: how many change-log entries or items to look at, at most
+	Limit  int      // Fold, Reindex, Forget: how many change-log entries, items or traces to look at, at most
 
 	Index uint32 // Reindex
 
@@ -73,7 +75,7 @@ type Command struct {
 // Delta is what one write, or one whole item, adds to a partition.
 type Delta struct {
 	Key   table.Key
-	State []byte // a crdt.Record's encoding (Merge, Held, Rebase), or an item's stored form (Restore)
+	State []byte // a crdt.Record's encoding (Merge, Mend, Held, Rebase), or an item's stored form (Restore)
 }
 
 // Cursor is how far one stream of another region's change log has been applied.
@@ -96,7 +98,7 @@ type Cursor struct {
 
 // Alone tells whether the command must find everything before it in the store: it reads more than the
 // records of its own keys.
-func (c *Command) Alone() bool { return c.Kind == Fold || c.Kind == Reindex }
+func (c *Command) Alone() bool { return c.Kind == Fold || c.Kind == Reindex || c.Kind == Forget }
 
 // Bytes of a command:
 //
@@ -104,11 +106,12 @@ func (c *Command) Alone() bool { return c.Kind == Fold || c.Kind == Reindex }
 //	  Put              condition, key, item to the end
 //	  Update           condition, key, update
 //	  Delete, Expire   condition, key
-//	  Merge, Restore, Held   stream, seq, place, clock, 2 * incarnation + 1 for a part, observe, count, (key, state)...
+//	  Merge, Mend, Restore, Held   stream, seq, place, clock, 2 * incarnation + 1 for a part, observe, count, (key, state)...
 //	  Rebase           clock, actor, count, (key, state)...
 //	  Fold             stable (8), trim, limit
 //	  Alter            schema as JSON to the end, behind 1 and its revision if it has one
 //	  Reindex          key, index, limit
+//	  Forget           stable (8), key, limit
 //	  Catalog          name, expect, 0 or (1 and value to the end)
 //	condition = 0, or 1 and the stored condition
 //
@@ -136,7 +139,7 @@ func (c *Command) Append(dst []byte) []byte {
 		case Update:
 			dst = c.Update.Append(dst)
 		}
-	case Merge, Restore, Held:
+	case Merge, Mend, Restore, Held:
 		dst = appendBytes(dst, []byte(c.Source.Stream))
 		dst = binary.AppendUvarint(dst, c.Source.Seq)
 		dst = appendBytes(dst, c.Source.Place)
@@ -157,6 +160,9 @@ func (c *Command) Append(dst []byte) []byte {
 	case Reindex:
 		dst = appendBytes(dst, c.Key)
 		dst = binary.AppendUvarint(binary.AppendUvarint(dst, uint64(c.Index)), uint64(c.Limit))
+	case Forget:
+		dst = binary.BigEndian.AppendUint64(dst, uint64(c.Stable))
+		dst = binary.AppendUvarint(appendBytes(dst, c.Key), uint64(c.Limit))
 	case Alter:
 		schema, err := json.Marshal(c.Schema)
 		if err != nil {
@@ -214,7 +220,7 @@ func Decode(b []byte) (*Command, error) {
 				d.bad = true
 			}
 		}
-	case Merge, Restore, Held:
+	case Merge, Mend, Restore, Held:
 		c.Source = Cursor{Stream: string(d.bytes()), Seq: d.uvarint()}
 		if place := d.bytes(); len(place) > 0 {
 			c.Source.Place = place
@@ -238,6 +244,13 @@ func Decode(b []byte) (*Command, error) {
 		c.Stable = crdt.HLC(binary.BigEndian.Uint64(d.b))
 		d.b = d.b[8:]
 		c.Trim, c.Limit = d.uvarint(), int(d.uvarint())
+	case Forget:
+		if len(d.b) < 8 {
+			return nil, ErrEncoding
+		}
+		c.Stable = crdt.HLC(binary.BigEndian.Uint64(d.b))
+		d.b = d.b[8:]
+		c.Key, c.Limit = d.bytes(), int(d.uvarint())
 	case Reindex:
 		c.Key = d.bytes()
 		index := d.uvarint()

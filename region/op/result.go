@@ -19,7 +19,7 @@ type Result struct {
 	Applied   int       // Merge: deltas that were new
 	Conflicts []Loss    // Merge: conflicts found
 	More      bool      // Fold: there is more to fold at this stable time
-	Next      table.Key // Reindex: where to go on, nil at the end
+	Next      table.Key // Reindex, Forget: where to go on, nil at the end
 	Revision  uint64    // Catalog: the row's new revision
 }
 

@@ -14,7 +14,8 @@ import (
 )
 
 // merge joins another region's deltas, whole states among them, into the records here. Applying a delta
-// twice, or late, changes nothing. The stream's cursor moves in the same batch.
+// twice, or late, changes nothing. The stream's cursor moves in the same batch. To mend is the same with whole states that hold what was
+// lost here: what would be a repetition, or folded away, is looked at.
 func (m *Machine) merge(c *op.Command, b *storage.Batch) op.Result {
 	var result op.Result
 	if origin, _, _ := strings.Cut(c.Source.Stream, "/"); len(c.Deltas) > 0 && m.schema.Fenced(origin, c.Source.Incarnation) && !mutant.On(mutant.FencedTaken) {
@@ -35,15 +36,18 @@ func (m *Machine) merge(c *op.Command, b *storage.Batch) op.Result {
 		}
 		m.observe(d.Newest().HLC)
 		e := m.load(c.Deltas[i].Key)
-		if (e.stored == nil || d.IsDelta()) && d.Stale(m.state.Stable) && !mutant.On(mutant.MergeStale) {
+		if (e.stored == nil || d.IsDelta()) && d.Stale(m.state.Stable) && (c.Kind != op.Mend || m.deleted(e.key, d)) && !mutant.On(mutant.MergeStale) {
 			continue // folded away here, or a delta that was here long ago: MERGE.md, "Stable, and folding"
 		}
 		r := m.open(e)
-		if seen := r.Seen(); seen.Contains(d.Seen()) {
+		shownKey := func() []byte { return m.keyItem(e.key) }
+		var conflicts []crdt.Conflict
+		if seen := r.Seen(); !seen.Contains(d.Seen()) {
+			conflicts = r.Join(d)
+		} else if c.Kind != op.Mend || !r.Mend(d, m.schema.Hash.Name, shownKey) {
 			continue // a repetition
 		}
-		conflicts := r.Join(d)
-		r.ShowKey(m.schema.Hash.Name, func() []byte { return m.keyItem(e.key) })
+		r.ShowKey(m.schema.Hash.Name, shownKey)
 		log := c.Deltas[i].State
 		if !d.IsDelta() {
 			log = log[:recordOverhead] // it is in the record, and would be as much again
@@ -180,8 +184,10 @@ func (m *Machine) fold(c *op.Command, b *storage.Batch) op.Result {
 		if r.IsFolded() || r.Newest().HLC > m.state.Stable {
 			continue // nothing to do, or a later entry of the log does it
 		}
+		newest := r.Newest()
 		if gone := r.Fold(m.state.Stable); gone {
 			m.set(e, nil, b)
+			m.leaveTrace(e.key, newest, b)
 		} else {
 			m.set(e, r.Append(nil), b)
 		}

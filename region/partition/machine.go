@@ -38,13 +38,19 @@ type Config struct {
 }
 
 // records returns the range of the partition's records, [from, to).
-func (c *Config) records() (from, to []byte) {
+func (c *Config) records() (from, to []byte) { return c.share(keyenc.Record) }
+
+// traces returns the range of the traces of its deleted items.
+func (c *Config) traces() (from, to []byte) { return c.share(keyenc.Trace) }
+
+// share returns the partition's range of rows that stand by the table and the item's key.
+func (c *Config) share(row func(dst []byte, table uint32, key []byte) []byte) (from, to []byte) {
 	if c.End == nil {
-		to = keyenc.End(keyenc.Record(nil, c.Table, nil))
+		to = keyenc.End(row(nil, c.Table, nil))
 	} else {
-		to = keyenc.Record(nil, c.Table, c.End)
+		to = row(nil, c.Table, c.End)
 	}
-	return keyenc.Record(nil, c.Table, c.Start), to
+	return row(nil, c.Table, c.Start), to
 }
 
 // holds tells whether a key is the partition's.
@@ -67,8 +73,8 @@ type Machine struct {
 	shares  map[string]crdt.HLC // stream -> its newest write of which this partition alone may have its share
 	places  map[string]bool     // streams whose partition is being copied: see op.Cursor
 
-	// written holds, by record key, the records that this run of commands has put in the batch and that
-	// the store does not show yet; nil for one deleted.
+	// written holds, by their keys in the store, the records and traces that this run of commands has put in the
+	// batch and that the store does not show yet; nil for one deleted.
 	written map[string][]byte
 
 	kept map[string]bool // the keys of conflict records that this run has put in the batch
@@ -87,6 +93,8 @@ type State struct {
 	Stable  crdt.HLC // everything up to here is stable (MERGE.md)
 	Items   int64    // visible items
 	Bytes   int64    // their sizes, by item.Item.Size
+	// Traced: of every item whose delete is later than this and was folded away here, there is a trace. See trace.go.
+	Traced  crdt.HLC
 	Indexes []IndexState
 
 	// Of the conflict records, which stand beside the items:
@@ -169,7 +177,8 @@ func (m *Machine) Reload() error {
 // Ranges returns the ranges of keys, [from, to), that hold the machine's whole state, and nothing else.
 func (m *Machine) Ranges() [][2][]byte {
 	from, to := m.cfg.records()
-	out := [][2][]byte{{from, to}}
+	traces, end := m.cfg.traces()
+	out := [][2][]byte{{from, to}, {traces, end}}
 	for _, prefix := range [][]byte{
 		keyenc.Meta(nil, m.cfg.ID, ""), keyenc.LogOf(nil, m.cfg.ID), keyenc.Indexes(nil, m.cfg.ID), keyenc.Conflicts(nil, m.cfg.ID),
 	} {
@@ -248,7 +257,7 @@ func (m *Machine) Apply(index uint64, c *op.Command, b *storage.Batch) op.Result
 		return m.update(c, b)
 	case op.Delete, op.Expire:
 		return m.delete(c, b)
-	case op.Merge:
+	case op.Merge, op.Mend:
 		return m.merge(c, b)
 	case op.Restore:
 		return m.restore(c, b)
@@ -262,6 +271,8 @@ func (m *Machine) Apply(index uint64, c *op.Command, b *storage.Batch) op.Result
 		return m.alter(c, b)
 	case op.Reindex:
 		return m.reindex(c, b)
+	case op.Forget:
+		return m.forget(c, b)
 	}
 	return op.Result{Err: fmt.Errorf("partition %d: %w: kind %d", m.cfg.ID, op.ErrEncoding, c.Kind)}
 }
@@ -292,6 +303,9 @@ func (m *Machine) alter(c *op.Command, b *storage.Batch) op.Result {
 			b.DeleteRange(prefix, keyenc.End(prefix))
 		}
 	}
+	if m.schema.Solo && !c.Schema.Solo {
+		m.state.Traced = max(m.state.Traced, m.state.Clock) // what a region deletes alone leaves nothing
+	}
 	m.countAnew(c.Schema)
 	m.follow(c.Schema)
 	value, err := json.Marshal(c.Schema)
@@ -308,12 +322,17 @@ func (m *Machine) alter(c *op.Command, b *storage.Batch) op.Result {
 // record returns the stored record of an item, nil for none.
 func (m *Machine) record(key table.Key) []byte {
 	m.scratch = keyenc.Record(m.scratch[:0], m.cfg.Table, key)
-	if r, ok := m.written[string(m.scratch)]; ok && !mutant.On(mutant.ReadPastRun) {
+	return m.row(m.scratch)
+}
+
+// row returns what stands at a key, as the commands before left it; nil for nothing.
+func (m *Machine) row(at []byte) []byte {
+	if r, ok := m.written[string(at)]; ok && !mutant.On(mutant.ReadPastRun) {
 		return r
 	}
-	r, err := m.cfg.Store.Get(nil, m.scratch)
+	r, err := m.cfg.Store.Get(nil, at)
 	if err != nil && !errors.Is(err, storage.ErrNotFound) {
-		panic(fmt.Sprintf("partition %d: read %x: %v", m.cfg.ID, m.scratch, err))
+		panic(fmt.Sprintf("partition %d: read %x: %v", m.cfg.ID, at, err))
 	}
 	return r
 }
@@ -330,16 +349,16 @@ func (m *Machine) stamp(proposed crdt.HLC) crdt.Dot {
 // observe lifts the clock over a stamp received.
 func (m *Machine) observe(h crdt.HLC) { m.state.Clock = max(m.state.Clock, h) }
 
-const stateSize = 12 * 8 // without indexes
+const stateSize = 13 * 8 // without indexes
 
-// encode draws the state: twelve big-endian words, in the order of the struct, and its indexes.
+// encode draws the state: thirteen big-endian words, in the order of the struct, and its indexes.
 func (s State) encode() []byte {
 	if mutant.On(mutant.AppliedOneTooLow) {
 		s.Applied--
 	}
 	b := make([]byte, 0, stateSize)
 	for _, v := range [...]uint64{s.Applied, uint64(s.Clock), s.Seq, s.Folded, s.Trimmed, uint64(s.Stable), uint64(s.Items), uint64(s.Bytes),
-		s.Conflicts, s.ConflictBytes, s.Shed, uint64(s.Oldest)} {
+		s.Conflicts, s.ConflictBytes, s.Shed, uint64(s.Oldest), uint64(s.Traced)} {
 		b = binary.BigEndian.AppendUint64(b, v)
 	}
 	for i := range s.Indexes {
@@ -356,7 +375,7 @@ func decodeState(b []byte) (State, error) {
 	s := State{
 		Applied: word(0), Clock: crdt.HLC(word(1)), Seq: word(2), Folded: word(3), Trimmed: word(4),
 		Stable: crdt.HLC(word(5)), Items: int64(word(6)), Bytes: int64(word(7)),
-		Conflicts: word(8), ConflictBytes: word(9), Shed: word(10), Oldest: crdt.HLC(word(11)),
+		Conflicts: word(8), ConflictBytes: word(9), Shed: word(10), Oldest: crdt.HLC(word(11)), Traced: crdt.HLC(word(12)),
 	}
 	for rest := b[stateSize:]; len(rest) > 0; {
 		var x IndexState

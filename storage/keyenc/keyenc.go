@@ -4,6 +4,7 @@
 // All integers are big-endian, so that rows of one table or partition are neighbours in order:
 //
 //	'R' table(4) key                      record of an item            key: table.Key
+//	'D' table(4) key                         trace of an item that was deleted and folded away
 //	'I' partition(8) index(4) key         row of a secondary index     of a partition's items; key: table.Key of the index
 //	'L' partition(8) seq(8)               change-log entry
 //	'P' partition(8) name                 a partition's own state      name: see Meta...
@@ -16,6 +17,7 @@ import "encoding/binary"
 
 const (
 	tagRecord   = 'R'
+	tagTrace    = 'D'
 	tagIndex    = 'I'
 	tagLog      = 'L'
 	tagMeta     = 'P'
@@ -32,6 +34,15 @@ func Record(dst []byte, table uint32, key []byte) []byte {
 
 // RecordKey returns the item's key within a record's key.
 func RecordKey(b []byte) []byte { return b[5:] }
+
+// Trace appends the key of what is left of an item that was deleted and folded away.
+func Trace(dst []byte, table uint32, key []byte) []byte {
+	dst = binary.BigEndian.AppendUint32(append(dst, tagTrace), table)
+	return append(dst, key...)
+}
+
+// TraceKey returns the item's key within a trace's key.
+func TraceKey(b []byte) []byte { return b[5:] }
 
 // Index appends the key of the row that an item of a partition has in an index.
 func Index(dst []byte, partition uint64, index uint32, key []byte) []byte {

@@ -15,6 +15,7 @@ func TestRowsOfOneKindSortByTheirParts(t *testing.T) {
 		p, q := uint32(a>>32), uint32(b>>32)
 		for name, c := range map[string][3]int{
 			"records":   {bytes.Compare(Record(nil, p, x), Record(nil, q, y)), cmp.Compare(p, q), bytes.Compare(x, y)},
+			"traces":    {bytes.Compare(Trace(nil, p, x), Trace(nil, q, y)), cmp.Compare(p, q), bytes.Compare(x, y)},
 			"rows":      {bytes.Compare(Index(nil, 7, p, x), Index(nil, 7, q, y)), cmp.Compare(p, q), bytes.Compare(x, y)},
 			"entries":   {bytes.Compare(Log(nil, 7, a), Log(nil, 7, b)), cmp.Compare(a, b), 0},
 			"logs":      {bytes.Compare(Log(nil, a, 1), Log(nil, b, 2)), cmp.Compare(a, b), -1},
@@ -34,6 +35,9 @@ func TestPartsComeBackFromTheirKeys(t *testing.T) {
 		n, key := rapid.Uint64().Draw(t, "n"), rapid.SliceOf(rapid.Byte()).Draw(t, "key")
 		if got := RecordKey(Record(nil, uint32(n), key)); !bytes.Equal(got, key) {
 			t.Fatalf("record: %x, want %x", got, key)
+		}
+		if got := TraceKey(Trace(nil, uint32(n), key)); !bytes.Equal(got, key) {
+			t.Fatalf("trace: %x, want %x", got, key)
 		}
 		if got := IndexKey(Index(nil, 1, uint32(n), key)); !bytes.Equal(got, key) {
 			t.Fatalf("index: %x, want %x", got, key)

@@ -21,10 +21,11 @@ const (
 
 // retention is what nodes keep for regions that are away.
 func (w *world) retention() node.Retention {
+	q := node.Retention{Traces: 5 * time.Second}
 	if w.capped {
-		return node.Retention{MaxBytes: 1 << 10, MinAway: minAway}
+		q.MaxBytes, q.MinAway = 1<<10, minAway
 	}
-	return node.Retention{}
+	return q
 }
 
 // goOnWithout has regions go on without one of them, mostly while it is cut off and its clients write there, and lets it come back: one
