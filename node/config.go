@@ -48,6 +48,9 @@ type Config struct {
 	EnforceThroughput bool `yaml:"enforceThroughput"`
 	// Retention bounds what is kept for regions that are away.
 	Retention Retention `yaml:"retention"`
+	// SnapshotRate is how many bytes of snapshots the node sends in a second to others of its region that lack what the log has no more; default:
+	// 64 MiB.
+	SnapshotRate int64 `yaml:"snapshotBytesPerSecond"`
 
 	// What a file cannot give:
 	FS vfs.FS `yaml:"-"` // default: the disk
@@ -78,12 +81,14 @@ type Config struct {
 
 // Sizes are for simulation and tests, which want little of everything. Zero values mean the defaults.
 type Sizes struct {
-	CacheBytes    int64
-	MemTableBytes uint64
-	SegmentBytes  int64
-	KeepEntries   uint64 // see group.Config
-	SeedBytes     int    // of one part of a seed
-	NoBackground  bool   // housekeeping of log and store happens in the call that makes it necessary, or never
+	CacheBytes       int64
+	MemTableBytes    uint64
+	SegmentBytes     int64
+	KeepEntries      uint64 // see group.Config
+	SeedBytes        int    // of one part of a seed
+	PieceBytes       int    // of a snapshot; see group.Config
+	ImportTableBytes int64  // see storage.Options
+	NoBackground     bool   // housekeeping of log and store happens in the call that makes it necessary, or never
 }
 
 // Listen says where a node listens, as host:port. "" is nowhere, except for HTTP, which must be given.
@@ -239,6 +244,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Retention.MaxBytes < 0 || c.Retention.MaxAge < 0 {
 		wrong("retention: a bound is less than 0")
+	}
+	if c.SnapshotRate < 0 || c.SnapshotRate > 0 && c.SnapshotRate < 1<<20 {
+		wrong("snapshotBytesPerSecond: %d is less than 1 MiB", c.SnapshotRate)
 	}
 	if c.Auth == "off" && !c.Insecure && !c.isLocal() {
 		wrong("auth: off lets everybody who can connect to %s do everything; listen on this machine alone, as 127.0.0.1, or say insecure: true", c.Listen.HTTP)

@@ -79,7 +79,7 @@ func openEngine(cfg Config, archive backup.Archive) (e *Engine, err error) {
 	}
 	e.store, err = storage.Open(storage.Options{
 		FS: cfg.FS, Dir: cfg.FS.PathJoin(cfg.Data, stateDir), Logger: cfg.Logger, Fatal: cfg.Fatal,
-		CacheBytes: cfg.Sizes.CacheBytes, MemTableBytes: cfg.Sizes.MemTableBytes, NoBackground: cfg.Sizes.NoBackground,
+		CacheBytes: cfg.Sizes.CacheBytes, MemTableBytes: cfg.Sizes.MemTableBytes, ImportTableBytes: cfg.Sizes.ImportTableBytes, NoBackground: cfg.Sizes.NoBackground,
 		Flushed: func() {
 			if e.region != nil {
 				e.region.Flushed()
@@ -92,7 +92,7 @@ func openEngine(cfg Config, archive backup.Archive) (e *Engine, err error) {
 	e.region, err = region.Open(region.Config{
 		Name: cfg.Region, Instance: e.id.Instance, Actor: crdt.NewActor(cfg.Region, e.id.Incarnation),
 		NodeID: cfg.NodeID, NodeInstance: e.id.Instance, NodeName: cfg.Node, NodeAddress: cfg.Advertise.GRPC,
-		Voters: cfg.Voters, Several: cfg.Several, Send: cfg.Send, Tick: cfg.Tick, KeepEntries: cfg.Sizes.KeepEntries, Partitions: cfg.PartitionsPerTable, Log: e.log, Store: e.store, Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Fatal: cfg.Fatal,
+		Voters: cfg.Voters, Several: cfg.Several, Send: cfg.Send, Tick: cfg.Tick, KeepEntries: cfg.Sizes.KeepEntries, ShipRate: cfg.SnapshotRate, PieceBytes: cfg.Sizes.PieceBytes, Partitions: cfg.PartitionsPerTable, Log: e.log, Store: e.store, Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Fatal: cfg.Fatal,
 	})
 	if err != nil {
 		return e, err

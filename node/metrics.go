@@ -22,6 +22,10 @@ func newMetrics(n *Node) *prometheus.Registry {
 	gauge("raftlog_segment_bytes", "Size of the Raft log on disk.", func() float64 { return float64(n.log.Metrics().SegmentBytes) })
 	gauge("state_disk_bytes", "Size of the state on disk.", func() float64 { return float64(n.store.Metrics().DiskBytes) })
 	gauge("state_memtable_bytes", "Size of the state not flushed yet.", func() float64 { return float64(n.store.Metrics().MemTableBytes) })
+	gauge("snapshots_sending", "Snapshots of partitions that are on their way to other nodes of the region.", func() float64 { return float64(n.region.Snapshots().Sending) })
+	gauge("snapshots_coming", "Snapshots of partitions that are coming from other nodes of the region.", func() float64 { return float64(n.region.Snapshots().Coming) })
+	counter("snapshot_sent_bytes_total", "Bytes of snapshots sent to other nodes of the region, since the start.", func() float64 { return float64(n.region.Snapshots().SentBytes) })
+	counter("snapshot_received_bytes_total", "Bytes of snapshots taken from other nodes of the region, since the start.", func() float64 { return float64(n.region.Snapshots().TakenBytes) })
 	gauge("change_log_limit_bytes", "Bound on the size of the change logs: at it a region that is away is given up.", func() float64 { return float64(n.rep.retention.MaxBytes) })
 	gauge("clock_fenced", "1 while this region takes no writes because its clock is ahead of most regions'.", func() float64 {
 		if n.rep.Fenced() != nil {

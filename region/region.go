@@ -50,6 +50,8 @@ type Config struct {
 	Send        func(to uint64, m group.Message)
 	Tick        time.Duration // see group.Config
 	KeepEntries uint64        // see group.Config
+	ShipRate    int64         // likewise
+	PieceBytes  int           // likewise
 	Partitions  int           // of each table that is created here; 0: one
 	Log         *raftlog.Log
 	Store       *storage.Store
@@ -107,7 +109,7 @@ func Open(cfg Config) (*Region, error) {
 		cfg: cfg, several: cfg.Several || len(cfg.Voters) > 1, opened: make(chan struct{}), changed: make(chan struct{}, 1),
 		opening: map[string]*Table{}, removed: map[uint32]bool{}, watchers: map[chan struct{}]bool{},
 		host: group.NewHost(group.Config{
-			NodeID: cfg.NodeID, Voters: cfg.Voters, Several: cfg.Several, Home: catalogGroup, Send: cfg.Send, Tick: cfg.Tick, KeepEntries: cfg.KeepEntries, Log: cfg.Log, Store: cfg.Store, Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Fatal: cfg.Fatal,
+			NodeID: cfg.NodeID, Voters: cfg.Voters, Several: cfg.Several, Home: catalogGroup, Send: cfg.Send, Tick: cfg.Tick, KeepEntries: cfg.KeepEntries, ShipRate: cfg.ShipRate, PieceBytes: cfg.PieceBytes, Log: cfg.Log, Store: cfg.Store, Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Fatal: cfg.Fatal,
 		}),
 	}
 	r.tables.Store(&map[string]*Table{})
@@ -137,6 +139,9 @@ func (r *Region) Receive(from uint64, ms ...group.Message) { r.host.Receive(from
 
 // Unreachable says that messages to another node of the region may have been lost.
 func (r *Region) Unreachable(node uint64) { r.host.Unreachable(node) }
+
+// Snapshots tells what this node sends and takes of snapshots.
+func (r *Region) Snapshots() group.Snapshots { return r.host.Snapshots() }
 
 // Resign hands what this node leads to other nodes of the region, before it stops. It ends with ctx.
 func (r *Region) Resign(ctx context.Context) error { return r.host.Resign(ctx) }

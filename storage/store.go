@@ -13,6 +13,7 @@ package storage
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -37,6 +38,8 @@ type Options struct {
 	// MemTableBytes is the size at which state is flushed; default 64 MiB. The Raft log is kept, and
 	// replayed after a crash, from the last flush on.
 	MemTableBytes uint64
+	// ImportTableBytes is about how large a table of an Import becomes; default 32 MiB.
+	ImportTableBytes int64
 	// NoBackground leaves compaction to Compact, for simulation.
 	NoBackground bool
 	Logger       *slog.Logger
@@ -73,6 +76,9 @@ type Store struct {
 	db      *pebble.DB
 	witness *witness
 	flushed func() // called by Flush; nil when Pebble calls it
+
+	tableOptions     *pebble.Options // of tables that an Import writes
+	importTableBytes int64
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -141,7 +147,8 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	s := &Store{db: db, witness: w}
+	opts.EnsureDefaults()
+	s := &Store{db: db, witness: w, tableOptions: opts, importTableBytes: cmp.Or(o.ImportTableBytes, importTableBytes)}
 	if o.NoBackground {
 		s.flushed = o.Flushed
 	}

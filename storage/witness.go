@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"io"
 	iofs "io/fs"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -87,6 +88,7 @@ type witness struct {
 	now, next fileSum            // MANIFESTs; next.number is 0 for none
 	marked    uint64             // the MANIFEST that the marker names, when that may not be durable yet
 	tables    map[uint64]fileSum // Invariant: holds every table that an edit in a MANIFEST names
+	staged    map[string]fileSum // tables beside the store, by path, that may get a number
 	changed   bool               // tables has some that WITNESS has not
 	saved     fileSum            // WITNESS itself; its number is 0 for none
 }
@@ -94,7 +96,7 @@ type witness struct {
 // openWitness compares the directory with its witness. Nothing is changed. It returns a *CorruptionError when
 // something that was durable is not there as it was.
 func openWitness(fs vfs.FS, dir string) (*witness, error) {
-	w := &witness{FS: fs, dir: dir, tables: map[uint64]fileSum{}}
+	w := &witness{FS: fs, dir: dir, tables: map[uint64]fileSum{}, staged: map[string]fileSum{}}
 	names, err := fs.List(dir)
 	if errors.Is(err, iofs.ErrNotExist) {
 		return w, nil
@@ -341,6 +343,40 @@ func (w *witness) Remove(path string) error {
 		w.mu.Unlock()
 	}
 	return err
+}
+
+// Link is vfs.FS's. Pebble links a table of an Import to take it in.
+func (w *witness) Link(from, to string) error {
+	number, ok := numberOf(w.FS.PathBase(to), "", tableSuffix)
+	if !ok {
+		return w.FS.Link(from, to)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	at, ok := w.staged[from]
+	if !ok {
+		return fmt.Errorf("storage: witness: %s is no table of an import", from)
+	}
+	if err := w.FS.Link(from, to); err != nil {
+		return err // Pebble copies it, by Create
+	}
+	at.number = number
+	w.tables[number], w.changed = at, true
+	return nil
+}
+
+// stage notes what a table of an Import holds.
+func (w *witness) stage(path string, sum fileSum) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.staged[path] = sum
+}
+
+// unstage forgets the tables of an Import.
+func (w *witness) unstage(dir string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	maps.DeleteFunc(w.staged, func(path string, _ fileSum) bool { return w.FS.PathDir(path) == dir })
 }
 
 // OpenDir is vfs.FS's.

@@ -8,17 +8,19 @@ type Name string
 
 // In region/group.
 const (
-	AckBeforeCommit   Name = "ack-before-commit"
-	AckUnknown        Name = "ack-unknown"
-	ProposeTwice      Name = "propose-twice"
-	ProposalTwice     Name = "proposal-twice"
-	SendBeforeLog     Name = "send-before-log"
-	StaleLeader       Name = "stale-leader"
-	ReadBeforeApply   Name = "read-before-apply"
-	TruncateApplied   Name = "truncate-applied"
-	MembersForgotten  Name = "members-forgotten"
-	SnapshotNoFlush   Name = "snapshot-no-flush"
-	SnapshotKeepsRows Name = "snapshot-keeps-rows"
+	AckBeforeCommit      Name = "ack-before-commit"
+	AckUnknown           Name = "ack-unknown"
+	ProposeTwice         Name = "propose-twice"
+	ProposalTwice        Name = "proposal-twice"
+	SendBeforeLog        Name = "send-before-log"
+	StaleLeader          Name = "stale-leader"
+	ReadBeforeApply      Name = "read-before-apply"
+	TruncateApplied      Name = "truncate-applied"
+	MembersForgotten     Name = "members-forgotten"
+	SnapshotKeepsRows    Name = "snapshot-keeps-rows"
+	SnapshotPieceMissing Name = "snapshot-piece-missing"
+	SnapshotsMixed       Name = "snapshots-mixed"
+	SnapshotPastGap      Name = "snapshot-past-gap"
 )
 
 // In storage and storage/raftlog.

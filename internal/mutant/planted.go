@@ -22,8 +22,10 @@ var Planted = []Bug{
 	{Name: ReadBeforeApply, Breaks: "a strong read does not wait until as much is applied as was committed", Check: "registers are linearizable"},
 	{Name: TruncateApplied, Breaks: "the log is cut to what is applied, durable or not", Check: "a node opens its own data"},
 	{Name: MembersForgotten, Breaks: "that a change of a group's members is committed is not durable when it takes effect", Check: "two of four nodes elect nobody", Package: "region/group", Test: "TestTwoOfFourDoNotElectAfterACrashThoughTheyBeganAsTwoOfThree"},
-	{Name: SnapshotNoFlush, Breaks: "a snapshot is installed without a flush of the store", Check: "a node opens its own data"},
 	{Name: SnapshotKeepsRows, Breaks: "a snapshot is installed over the old rows", Check: "a region's replicas are equal, row by row"},
+	{Name: SnapshotPieceMissing, Breaks: "a snapshot's last piece is taken though one before it has not come", Check: "a follower ends with the names of the leader", Package: "region/group", Test: "TestASnapshotArrivesWholeWhateverHappensOnTheWay"},
+	{Name: SnapshotsMixed, Breaks: "a snapshot goes on where another had stopped", Check: "a follower ends with the names of the leader", Package: "region/group", Test: "TestASnapshotArrivesWholeWhateverHappensOnTheWay"},
+	{Name: SnapshotPastGap, Breaks: "a piece of a snapshot is taken wherever it stands", Check: "a follower ends with the names of the leader", Package: "region/group", Test: "TestASnapshotArrivesWholeWhateverHappensOnTheWay"},
 
 	{Name: SkipSync, Breaks: "the log is not synced", Check: "acknowledged writes are among the changes"},
 	{Name: VoteNotPersisted, Breaks: "a node forgets whom it voted for", Check: "a term has one leader"},

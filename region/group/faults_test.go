@@ -139,7 +139,13 @@ func (c *chaos) act() {
 				r.spare = vfs.CrashCloneCfg{UnsyncedDataPercent: rng.IntN(3) * 50, RNG: rand.New(rand.NewPCG(rng.Uint64(), 1))}
 				r.dieAt = r.ops + 1 + rng.IntN(2+58*rng.IntN(2))
 			}
-			if r.step(); r.down {
+			if rng.IntN(3) == 0 {
+				r.carry()
+			} else {
+				r.step()
+			}
+			r.dieAt = 0
+			if r.down {
 				c.calls = slices.DeleteFunc(c.calls, func(k call) bool { return k.at == r })
 				return
 			}
@@ -248,7 +254,7 @@ func runChaos(t *testing.T, seed uint64, joins, steps int) uint64 {
 	for _, r := range c.nodes {
 		c.look(r)
 		g := r.groups[0]
-		if r.host.waiting != 0 || r.host.bytes != 0 || r.host.reading != 0 || len(g.queue) != 0 || len(g.sent.byNonce) != 0 || len(g.reads.come)+len(g.reads.asked) != 0 || len(g.pending) != 0 || g.arrived != nil {
+		if r.host.waiting != 0 || r.host.bytes != 0 || r.host.reading != 0 || len(g.queue) != 0 || len(g.sent.byNonce) != 0 || len(g.reads.come)+len(g.reads.asked) != 0 || len(g.ships)+len(r.host.ships) != 0 || g.arrived != nil {
 			c.failf("node %d: left: %d commands of %d bytes, %d reads", r.id, r.host.waiting, r.host.bytes, r.host.reading)
 		}
 	}

@@ -63,6 +63,7 @@ type Group struct {
 	host    *Host
 	several bool // it may have more than one voter
 	members atomic.Pointer[pb.ConfState]
+	ranges  [][2][]byte // the machine's
 
 	ready  chan struct{} // one voter: closed once this replica has applied all that was committed before
 	gone   atomic.Bool
@@ -84,7 +85,7 @@ type Group struct {
 	changing uint64            // the tick until which a change of the members is waited for
 	leading  bool              // raft's state is leader
 	term     uint64            // as of the last change that raft told of
-	pending  []pendingSnapshot // sent to followers that have not answered
+	ships    []*shipment       // snapshots on their way to followers
 	arrived  []arrived         // snapshots received, for raft to take or leave
 	heard    map[uint64]uint64 // by node: the tick at which it was heard of last
 }
@@ -118,7 +119,7 @@ func (s logStorage) InitialState() (*pb.HardState, *pb.ConfState, error) {
 	return hs, s.g.members.Load(), err
 }
 
-// Snapshot names the present state; what is in it is filled in when it is sent (snapshot.go).
+// Snapshot names the present state; what is in it goes another way (ship.go).
 func (s logStorage) Snapshot() (*pb.Snapshot, error) {
 	m, err := s.g.metadata()
 	if err != nil {
@@ -186,7 +187,7 @@ func (g *Group) tick(h *Host) {
 	g.node.Tick()
 	g.expire(h)
 	g.reads.tick(h)
-	g.snapshotsLost(h)
+	g.followShips(h)
 	g.reconfigure(h)
 	h.mark(g)
 }

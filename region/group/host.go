@@ -11,6 +11,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/raft/v3"
@@ -34,7 +35,7 @@ type Config struct {
 	// Several says that groups may have more voters than one, which they do if they begin with more. A node that is none of Voters begins
 	// with nothing, and is taken in by those that are there.
 	Several bool
-	// Send takes a message to another node. It is called in the loop and must not block; what it cannot take it
+	// Send takes a message to another node. It is called in the loop and beside it, and must not block; what it cannot take it
 	// drops, and says so by Host.Unreachable. The message is not to be changed. Set if there are several voters.
 	Send func(to uint64, m Message)
 	// Tick is how often the groups' time passes, if there are several voters; default 100 ms. A follower that has
@@ -43,11 +44,15 @@ type Config struct {
 	// KeepEntries bounds how many entries a leader keeps for followers that lag; default 4096. What they lack beyond it, a
 	// snapshot brings.
 	KeepEntries uint64
-	Log         *raftlog.Log
-	Store       *storage.Store
-	Now         func() time.Time
-	Tasks       task.Runtime // nil: goroutines
-	Logger      *slog.Logger // nil discards
+	// ShipRate is how many bytes of snapshots this node sends in a second, all together; default 64 MiB. PieceBytes is about how many rows' bytes
+	// travel at a time; default 1 MiB.
+	ShipRate   int64
+	PieceBytes int
+	Log        *raftlog.Log
+	Store      *storage.Store
+	Now        func() time.Time
+	Tasks      task.Runtime // nil: goroutines
+	Logger     *slog.Logger // nil discards
 	// Fatal is called when the log or the store can no longer be trusted: the process must end, and
 	// start again from what is durable. Default: panic.
 	Fatal func(error)
@@ -76,21 +81,36 @@ const (
 type Host struct {
 	cfg Config
 
-	mu      sync.Mutex
-	inbox   []*proposal
-	calls   []func() // to run in the loop
-	waiting int      // commands submitted and not answered yet
-	bytes   int      // their size
-	closed  bool
-	pool    []*proposal
-	groups  map[uint64]*Group
-	mail    []Message // received
-	mailed  int       // about how many bytes they take
-	readbox []*read
-	reading int  // reads submitted and not answered yet
-	ticked  bool // time is to pass
+	mu        sync.Mutex
+	inbox     []*proposal
+	calls     []func() // to run in the loop
+	waiting   int      // commands submitted and not answered yet
+	bytes     int      // their size
+	closed    bool
+	pool      []*proposal
+	groups    map[uint64]*Group
+	mail      []Message // received
+	mailed    int       // about how many bytes they take
+	readbox   []*read
+	reading   int         // reads submitted and not answered yet
+	ticked    bool        // time is to pass
+	time      uint64      // ticks, also those that the loop was too slow for
+	ships     []*shipment // on their way
+	taking    bool        // snapshots are coming, or something is left of some
+	freight   []Message   // received, for Carry
+	freighted int         // about how many bytes they take
+	allowance int64       // how many bytes of snapshots may be sent until the next tick
 
-	wake chan struct{} // gets a token when there is something to do
+	wake     chan struct{} // gets a token when there is something to do
+	carry    chan struct{} // likewise, for Carry
+	shipTick int64         // by how much each tick lifts allowance
+	shipLog  int64         // see maxShipLog
+
+	shippedBytes, takenBytes atomic.Int64
+	coming                   atomic.Int64 // snapshots
+
+	intakes map[uint64]*intake // Carry's, by group
+	swept   bool               // Carry's: what an earlier start had left of snapshots is gone
 
 	// Of the loop alone:
 	live     []*Group // by id
@@ -129,7 +149,9 @@ func NewHost(cfg Config) *Host {
 	if cfg.KeepEntries == 0 {
 		cfg.KeepEntries = defaultKeepEntries
 	}
+	cfg.ShipRate, cfg.PieceBytes = cmp.Or(cfg.ShipRate, defaultShipRate), cmp.Or(cfg.PieceBytes, defaultPiece)
 	h := &Host{
+		carry: make(chan struct{}, 1), shipTick: int64(float64(cfg.ShipRate) * cfg.Tick.Seconds()), shipLog: maxShipLog, intakes: map[uint64]*intake{}, taking: cfg.Several,
 		cfg: cfg, groups: map[uint64]*Group{}, wake: make(chan struct{}, 1),
 		batch: cfg.Log.NewBatch(), state: cfg.Store.NewBatch(), keep: cfg.KeepEntries,
 	}
@@ -200,7 +222,7 @@ func (h *Host) Open(id uint64, m Machine, founders []uint64, after func()) (*Gro
 		begun = true
 	}
 	g := &Group{
-		ID: id, host: h, several: h.cfg.Several, ready: make(chan struct{}), machine: m, after: after, applied: m.Applied(), heard: map[uint64]uint64{},
+		ID: id, host: h, several: h.cfg.Several, ready: make(chan struct{}), machine: m, after: after, applied: m.Applied(), ranges: m.Ranges(), heard: map[uint64]uint64{},
 	}
 	if begun {
 		g.applied = max(g.applied, 1)
@@ -318,6 +340,14 @@ func (h *Host) Run(ctx context.Context) error {
 	}
 	g, ctx := task.NewGroup(ctx, h.cfg.Tasks)
 	g.Go(func() error { return h.loop(ctx) })
+	g.Go(func() error {
+		defer h.endCarry()
+		for h.cfg.Tasks.Wait(ctx, h.carry, 0) != task.Ended {
+			for h.Carry() && ctx.Err() == nil {
+			}
+		}
+		return nil
+	})
 	g.Go(func() error {
 		for h.cfg.Tasks.Wait(ctx, nil, h.cfg.Tick) != task.Ended {
 			h.Tick()

@@ -134,13 +134,20 @@ func (r *replica) dead() bool {
 // step lets the node work, and ends it if the power failed meanwhile.
 func (r *replica) step() {
 	r.host.Step()
+	r.ended()
+}
+
+// carry lets the node move snapshots, likewise.
+func (r *replica) carry() {
+	r.host.Carry()
+	r.ended()
+}
+
+func (r *replica) ended() {
 	if r.dead() {
 		r.shut()
 		r.fs = r.after
 	}
-	r.mu.Lock()
-	r.after, r.dieAt = nil, 0
-	r.mu.Unlock()
 }
 
 // network is the nodes, and the messages on their way between them.
@@ -185,17 +192,18 @@ func newGrowing(t *testing.T, founders, joins, groups int) *network {
 
 func (r *replica) open() error {
 	n := r.net
+	r.after = nil
 	var err error
 	fs := errorfs.Wrap(r.fs, r)
 	if r.log, err = raftlog.Open(raftlog.Options{FS: fs, Dir: "log", Salt: r.id, NoBackground: true, SegmentBytes: 64 << 10}); err != nil {
 		return err
 	}
-	r.store, err = storage.Open(storage.Options{FS: fs, Dir: "state", CacheBytes: 1 << 20, MemTableBytes: 1 << 20, NoBackground: true})
+	r.store, err = storage.Open(storage.Options{FS: fs, Dir: "state", CacheBytes: 1 << 20, MemTableBytes: 1 << 20, NoBackground: true, ImportTableBytes: 200})
 	if err != nil {
 		return err
 	}
 	r.host = NewHost(Config{
-		NodeID: r.id, Voters: n.voters[:len(n.voters)-n.joins], Several: true, Log: r.log, Store: r.store, Now: func() time.Time { return time.UnixMilli(1000) },
+		NodeID: r.id, Voters: n.voters[:len(n.voters)-n.joins], Several: true, PieceBytes: 60, Log: r.log, Store: r.store, Now: func() time.Time { return time.UnixMilli(1000) },
 		Send: func(to uint64, m Message) {
 			if !r.dead() {
 				n.send(r.id, to, m)
@@ -231,6 +239,9 @@ func (r *replica) shut() {
 	r.down = true
 	r.store.CloseWithoutFlush()
 	r.log.Close()
+	r.mu.Lock()
+	r.dieAt = 0
+	r.mu.Unlock()
 }
 
 func (n *network) close() {
@@ -279,6 +290,9 @@ func (n *network) settle(ticks int) {
 			for _, r := range n.nodes {
 				if !r.down && !r.paused {
 					r.step()
+				}
+				if !r.down && !r.paused {
+					r.carry()
 				}
 			}
 			if len(n.flying) == 0 {

@@ -34,7 +34,7 @@ func (m Message) Once() bool {
 	return m.Raft.GetType() == pb.MsgProp && !mutant.On(mutant.ProposalTwice)
 }
 
-// Bulk tells that the message is a snapshot, which may be large.
+// Bulk tells that the message is a piece of a snapshot: many of them may be on their way.
 func (m Message) Bulk() bool { return m.Raft.GetType() == pb.MsgSnap }
 
 // Append appends the message's bytes:
@@ -78,6 +78,8 @@ func (h *Host) Receive(from uint64, ms ...Message) {
 		case h.closed || len(h.mail) >= maxMail || h.mailed >= maxMailBytes:
 			return
 		case m.Raft.GetTo() != h.cfg.NodeID || from == h.cfg.NodeID:
+		case isFreight(m.Raft):
+			h.receiveFreightLocked(m)
 		case raft.IsLocalMsg(m.Raft.GetType()):
 		default:
 			h.mail = append(h.mail, m)
@@ -93,6 +95,11 @@ func (h *Host) Tick() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.ticked = true
+	h.time++
+	h.allowance = min(h.allowance+h.shipTick, h.shipTick+int64(h.cfg.PieceBytes))
+	if len(h.ships) > 0 || h.taking {
+		h.carryOn()
+	}
 	h.signal()
 }
 
@@ -107,7 +114,6 @@ func (h *Host) Unreachable(node uint64) {
 		for _, g := range h.live {
 			if g.leading {
 				g.node.ReportUnreachable(node)
-				g.snapshotLost(node)
 				h.mark(g)
 			}
 		}
@@ -124,13 +130,6 @@ func (h *Host) deliver(mail []Message) {
 		}
 		g := h.live[i]
 		rm := m.Raft
-		if rm.GetType() == pb.MsgSnap {
-			var err error
-			if rm, err = g.arrive(rm); err != nil {
-				h.cfg.Logger.Error("group: a snapshot is not whole", "group", g.ID, "from", rm.GetFrom(), "err", err)
-				continue
-			}
-		}
 		g.heard[rm.GetFrom()] = h.ticks
 		// Raft refuses what comes from nobody it knows, and proposals while nobody leads: both are lost.
 		if err := g.node.Step(rm); err != nil && !errors.Is(err, raft.ErrProposalDropped) {
@@ -151,7 +150,8 @@ func (h *Host) send(todo []work, first bool) {
 			if early := t == pb.MsgApp || t == pb.MsgHeartbeat || mutant.On(mutant.SendBeforeLog); early != first {
 				continue
 			}
-			if t == pb.MsgSnap && !w.g.fill(h, m) {
+			if t == pb.MsgSnap {
+				w.g.ship(h, m)
 				continue
 			}
 			h.cfg.Send(m.GetTo(), Message{w.g.ID, m})

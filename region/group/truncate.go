@@ -75,6 +75,9 @@ func (g *Group) unneeded(durable uint64, h *Host) uint64 {
 		return min(durable, g.applied-min(g.applied, h.keep/slackShare))
 	}
 	to := durable
+	if index, ok := g.kept(h); ok {
+		to = min(to, index)
+	}
 	g.node.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
 		if id == h.cfg.NodeID || h.ticks-g.heard[id] > activeTicks {
 			return

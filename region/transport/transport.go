@@ -1,5 +1,5 @@
 // Package transport carries messages of Raft groups between the nodes of one region over gRPC: one stream each way between two
-// nodes for all their groups, and one beside it for snapshots, which may be large.
+// nodes for all their groups, and one beside it for the pieces of snapshots.
 //
 // It owns frames, queues and their bounds, and who may speak to whom. What the messages mean it leaves to region/group, connections
 // and certificates to whoever gives it a connection.
@@ -28,8 +28,8 @@ const (
 	// maxQueued bounds the bytes that wait for a link, and maxMessages how many messages: what comes then is dropped, as a network may.
 	maxQueued   = 64 << 20
 	maxMessages = 16384
-	// maxMessage bounds one message: a snapshot of a partition.
-	maxMessage = 1 << 30
+	// maxMessage bounds one message: a large command, some megabytes.
+	maxMessage = 64 << 20
 )
 
 // Hello is what a node says of itself when a stream begins.

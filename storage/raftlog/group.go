@@ -71,6 +71,13 @@ func (g *Group) InitialState() (*pb.HardState, *pb.ConfState, error) {
 	return hs, pb.EnsureConfState(cs), nil
 }
 
+// Bytes is how much of segments the group's entries take.
+func (g *Group) Bytes() int64 {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.bytes
+}
+
 // FirstIndex is the index after the last truncated one.
 func (g *Group) FirstIndex() (uint64, error) {
 	g.mu.RLock()

@@ -23,7 +23,6 @@ var aimed = map[mutant.Name]Config{
 	mutant.ReadBeforeApply:   {Families: []string{"near net"}, Regions: 2, Nodes: 3, Think: 60 * time.Millisecond, HomeKeys: 1, Clients: 4},
 	mutant.SendBeforeLog:     {Families: []string{"crash"}, Regions: 2, Nodes: 3},
 	mutant.TruncateApplied:   {Families: []string{"crash"}, Regions: 2, Nodes: 3},
-	mutant.SnapshotNoFlush:   {Families: []string{"crash", "near net"}, Regions: 2, Nodes: 3},
 	mutant.SnapshotKeepsRows: {Families: []string{"crash", "near net"}, Regions: 2, Nodes: 3},
 	mutant.VoteNotPersisted:  {Families: []string{"crash"}, Regions: 2, Nodes: 3},
 	mutant.TieByArrival:      {Families: []string{"clock"}, Regions: 2, Nodes: 1},

@@ -169,7 +169,7 @@ func (m *machine) start() error {
 			}
 		},
 		PartitionsPerTable: m.region.partitions, FS: m.disk, Archive: archive{w.objects, p}, Now: p.Now, Tasks: p, Logger: logger, VerifyEvery: verifyEvery, Retention: w.retention(),
-		Sizes: node.Sizes{CacheBytes: 1 << 20, MemTableBytes: 4 << 20, SegmentBytes: 64 << 10, KeepEntries: 16, SeedBytes: 300, NoBackground: true},
+		Sizes: node.Sizes{CacheBytes: 1 << 20, MemTableBytes: 4 << 20, SegmentBytes: 64 << 10, KeepEntries: 16, SeedBytes: 300, PieceBytes: 400, ImportTableBytes: 1500, NoBackground: true},
 		Fatal: func(err error) {
 			w.say("%s ends itself: %v", m.name, err)
 			if w.calm {
