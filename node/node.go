@@ -144,8 +144,11 @@ func listen(l net.Listener, address string) (net.Listener, error) {
 // HTTPAddr is where DynamoDB's API is served.
 func (n *Node) HTTPAddr() net.Addr { return n.httpListener.Addr() }
 
+// readyWithin is how long /readyz may take: a node of several asks the others how far it should be, which takes as long as a strong read.
+const readyWithin = 500 * time.Millisecond
+
 func (n *Node) ready() error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), readyWithin)
 	defer cancel()
 	if m, known := n.region.Member(n.cfg.NodeID); known && m.State != region.MemberHolds {
 		return fmt.Errorf("node %d of region %s was let go", m.ID, n.cfg.Region)

@@ -11,6 +11,7 @@ const (
 	AckBeforeCommit      Name = "ack-before-commit"
 	AckUnknown           Name = "ack-unknown"
 	ProposeTwice         Name = "propose-twice"
+	LateApplied          Name = "late-applied"
 	ProposalTwice        Name = "proposal-twice"
 	SendBeforeLog        Name = "send-before-log"
 	StaleLeader          Name = "stale-leader"

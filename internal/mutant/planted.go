@@ -16,6 +16,7 @@ var Planted = []Bug{
 	{Name: AckBeforeCommit, Breaks: "a proposal is answered when its node has written its log, before a quorum has the entry", Check: "acknowledged writes are among the changes; conditions hold"},
 	{Name: AckUnknown, Breaks: "a proposal of which nothing is heard is answered as done", Check: "acknowledged writes are among the changes; registers are linearizable"},
 	{Name: ProposeTwice, Breaks: "proposals under way are proposed anew when another node leads", Check: "nothing takes effect twice"},
+	{Name: LateApplied, Breaks: "an entry has its effect in a later term than the one it was proposed for", Check: "nothing takes effect twice", Package: "region/group", Test: "TestAProposalUnderWayIsCarriedOutOnceByTheNextLeader"},
 	{Name: ProposalTwice, Breaks: "a proposal handed to the leader may be delivered twice", Check: "nothing takes effect twice"},
 	{Name: SendBeforeLog, Breaks: "promises to other nodes are sent before the log is durable", Check: "Raft: no committed entry is missing"},
 	{Name: StaleLeader, Breaks: "who believes to lead answers strong reads without asking", Check: "registers are linearizable"},

@@ -75,6 +75,7 @@ type Group struct {
 	machine  Machine
 	after    func()            // called after each run that the store shows, and when another replica leads
 	applied  uint64            // index of the last entry applied; the store shows it between two rounds
+	passed   uint64            // several voters: the term of the last entry applied since the start
 	queue    []*proposal       // to be proposed
 	waiting  []*proposal       // one voter: proposed; Invariant: index rises, and is 0 in those not numbered yet
 	sent     sent              // several voters: proposed
@@ -139,9 +140,8 @@ func (g *Group) lead(h *Host, rd raft.Ready) {
 		g.set(rd.SoftState.Lead, g.leads.Load() && g.leading)
 		if g.several && rd.SoftState.Lead != raft.None {
 			if mutant.On(mutant.ProposeTwice) {
-				g.queue = append(g.queue, g.sent.all(nil)...)
+				g.again(h, g.sent.all(nil))
 			}
-			g.sent.hurry(h.ticks + hurryTicks)
 			g.reads.lost()
 			h.mark(g)
 			g.propose(h)

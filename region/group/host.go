@@ -535,6 +535,9 @@ func (h *Host) ready() bool {
 	for _, w := range todo {
 		w.g.reads.serve(h)
 		w.g.lead(h, w.rd)
+		if w.g.several {
+			w.g.propose(h)
+		}
 	}
 	return !h.broken
 }
@@ -547,8 +550,17 @@ func (h *Host) apply(g *Group, entries []*pb.Entry) {
 		}
 		g.applied = e.GetIndex()
 		p := g.take(e)
+		if late := late(e); g.several && (late && p != nil || e.GetTerm() > g.passed) {
+			g.passed = e.GetTerm()
+			lost := g.sent.before(g.passed)
+			if late && p != nil {
+				lost, p = append(lost, p), nil
+			}
+			g.again(h, lost)
+		}
 		var cmd *op.Command
 		switch {
+		case late(e):
 		case e.GetType() != pb.EntryNormal:
 			if err := g.changeMembers(h, e); err != nil {
 				h.fatal(fmt.Errorf("group %d: entry %d: %w", g.ID, e.GetIndex(), err))

@@ -19,22 +19,24 @@ import (
 
 // A group of one voter knows its entries by their indexes: nobody else proposes. In a group of several, whoever
 // leads numbers the proposals of all, so an entry carries a nonce by which its proposer knows it when it is
-// applied there.
+// applied there, and the term that it is proposed for.
 //
 // Bytes of an entry:
 //
 //	a command (its first byte is its op.Kind), or
-//	nonceMark (1), nonce (8, big-endian), a command
+//	nonceMark (1), nonce (8, big-endian), term (8, big-endian), a command
 //
-// At most once: a proposal is handed to raft once. Raft passes it on to the leader in a MsgProp, which whoever
-// carries messages may lose, but must not deliver twice (Message.Once). A proposal of which nothing is heard is not
-// proposed again, but answered ErrUnknown. It is kept back and offered again only while raft says that it has not
-// taken it (ErrProposalDropped: nothing was appended or sent).
+// At most once: in one term a proposal is handed to raft once. Raft passes it on to the leader in a MsgProp, which whoever
+// carries messages may lose, but must not deliver twice (Message.Once). An entry of another term than the one it was proposed for
+// has no effect, at any replica. So once its proposer has applied an entry of a later term, and not it, a proposal never will
+// have an effect, and is proposed again: a new leader costs its clients an election, and no answer. While the term goes on, a proposal
+// of which nothing is heard is not proposed again, but answered ErrUnknown. It is kept back and offered again only while raft says that
+// it has not taken it (ErrProposalDropped: nothing was appended or sent).
 
 const (
 	// nonceMark is no op.Kind.
-	nonceMark  = 0xFF
-	nonceBytes = 1 + 8
+	nonceMark = 0xFF
+	headBytes = 1 + 8 + 8
 )
 
 const (
@@ -44,8 +46,7 @@ const (
 	leaderTicks = 100
 	// unknownTicks is how long it is waited for the entry of a proposal that raft has taken.
 	unknownTicks = 100
-	// hurryTicks is that time once another replica leads: an entry that it has is committed at once, and one that it
-	// has not, hardly ever.
+	// hurryTicks is that time for a proposal whose entry a snapshot may have covered.
 	hurryTicks = 20
 )
 
@@ -55,9 +56,11 @@ type proposal struct {
 	cmd   *op.Command
 	data  []byte // of the entry
 	index uint64 // of its entry, once proposed (one voter)
-	term  uint64
+	term  uint64 // of its entry; (several voters) the one that it is proposed for
 	nonce uint64 // (several voters)
 	until uint64 // tick at which it is no longer waited for (several voters)
+	// covered says that a snapshot may have brought its effect.
+	covered bool
 	// ended is set by a caller that waits no longer.
 	ended  atomic.Bool
 	result op.Result
@@ -94,16 +97,16 @@ func (h *Host) newProposal(g *Group, c *op.Command) *proposal {
 		p = &proposal{done: make(chan struct{}, 1)}
 	}
 	p.group, p.cmd = g, c
-	p.data = make([]byte, 0, len(c.Item)+len(c.Key)+64+nonceBytes)
+	p.data = make([]byte, 0, len(c.Item)+len(c.Key)+64+headBytes)
 	if g.several {
-		p.data = append(p.data, nonceMark, 0, 0, 0, 0, 0, 0, 0, 0)
+		p.data = append(p.data, nonceMark, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 	}
 	p.data = c.Append(p.data)
 	return p
 }
 
 func (h *Host) recycle(p *proposal) {
-	p.group, p.cmd, p.data, p.index, p.term, p.nonce, p.until = nil, nil, nil, 0, 0, 0, 0
+	p.group, p.cmd, p.data, p.index, p.term, p.nonce, p.until, p.covered = nil, nil, nil, 0, 0, 0, 0, false
 	p.result, p.err = op.Result{}, nil
 	h.mu.Lock()
 	if len(h.pool) < maxPooled {
@@ -132,10 +135,16 @@ func (h *Host) submit(p *proposal) error {
 
 // command returns the command of an entry's bytes.
 func command(data []byte) []byte {
-	if len(data) >= nonceBytes && data[0] == nonceMark {
-		return data[nonceBytes:]
+	if len(data) >= headBytes && data[0] == nonceMark {
+		return data[headBytes:]
 	}
 	return data
+}
+
+// late tells whether an entry is of another term than the one it was proposed for.
+func late(e *pb.Entry) bool {
+	data := e.GetData()
+	return len(data) >= headBytes && data[0] == nonceMark && binary.BigEndian.Uint64(data[9:]) != e.GetTerm() && !mutant.On(mutant.LateApplied)
 }
 
 // stamp writes the present into a command that is stamped when it is proposed.
@@ -205,9 +214,11 @@ func (g *Group) proposeSeveral(h *Host) {
 		}
 		chunk := g.queue[:n]
 		h.stamp(chunk)
+		term := g.node.BasicStatus().HardState.GetTerm()
 		for _, p := range chunk {
-			p.nonce = h.next()
+			p.nonce, p.term = h.next(), term
 			binary.BigEndian.PutUint64(p.data[1:], p.nonce)
+			binary.BigEndian.PutUint64(p.data[9:], p.term)
 		}
 		if err := g.step(h, chunk); err != nil {
 			if !errors.Is(err, raft.ErrProposalDropped) {
@@ -221,6 +232,16 @@ func (g *Group) proposeSeveral(h *Host) {
 		}
 		g.queue = slices.Delete(g.queue, 0, n)
 	}
+}
+
+// again queues proposals once more, before those that came later: none of them has had an effect, or ever will.
+func (g *Group) again(h *Host, ps []*proposal) {
+	for _, p := range ps {
+		p.data = bytes.Clone(p.data) // raft may still hold the old ones
+		p.until = h.ticks + leaderTicks
+	}
+	g.queue = slices.Insert(g.queue, 0, ps...)
+	h.mark(g)
 }
 
 // expire answers what has waited too long. Only a group of several voters is ticked.
@@ -301,7 +322,7 @@ func (s *sent) add(p *proposal) {
 // next to impossible; then the bytes tell them apart.
 func (s *sent) take(e *pb.Entry) *proposal {
 	data := e.GetData()
-	if len(data) < nonceBytes || data[0] != nonceMark {
+	if len(data) < headBytes || data[0] != nonceMark {
 		return nil
 	}
 	nonce := binary.BigEndian.Uint64(data[1:])
@@ -313,13 +334,24 @@ func (s *sent) take(e *pb.Entry) *proposal {
 	return p
 }
 
-// hurry lets nothing be waited for beyond the tick.
-func (s *sent) hurry(until uint64) {
+// covered notes that a snapshot may hold the effects of what was sent, of which nothing is waited for beyond the tick.
+func (s *sent) covered(until uint64) {
 	for _, n := range s.order {
 		if p := s.byNonce[n]; p != nil {
-			p.until = min(p.until, until)
+			p.covered, p.until = true, min(p.until, until)
 		}
 	}
+}
+
+// before takes out what was proposed for an earlier term, and what no snapshot may hold.
+func (s *sent) before(term uint64) (ps []*proposal) {
+	for _, n := range s.order {
+		if p := s.byNonce[n]; p != nil && p.term < term && !p.covered {
+			delete(s.byNonce, n)
+			ps = append(ps, p)
+		}
+	}
+	return ps
 }
 
 // expire takes out what is no longer to be waited for.

@@ -123,7 +123,7 @@ func (h *Host) reload(g *Group, meta *pb.SnapshotMetadata) {
 	g.applied = meta.GetIndex()
 	g.members.Store(meta.GetConfState())
 	// What became of proposals whose entries it covers is not known here.
-	g.sent.hurry(h.ticks + hurryTicks)
+	g.sent.covered(h.ticks + hurryTicks)
 	if g.after != nil {
 		g.after()
 	}

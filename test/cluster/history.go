@@ -22,6 +22,8 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
+const tableName = "registers"
+
 // kind is what a client asks for. All of them are one item's, and strong.
 type kind int
 

@@ -16,8 +16,7 @@ import (
 )
 
 const (
-	tableName = "registers"
-	clients   = 48
+	clients = 48
 	// wanted is how many operations a history has.
 	wanted, wantedShort = 200_000, 10_000
 	// limit bounds all of it.

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -120,14 +121,16 @@ func (r *region) ready(id int) {
 	r.t.Helper()
 	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) { // it shows from outside alone
 		a, err := http.Get("http://" + r.address(id, 9000) + "/readyz")
+		var why []byte
 		if err == nil {
+			why, err = io.ReadAll(a.Body)
 			a.Body.Close()
 			if a.StatusCode == http.StatusOK {
 				return
 			}
 		}
 		if time.Now().After(end) {
-			r.t.Fatalf("node %d is not ready after 30 s: %v", id, err)
+			r.t.Fatalf("node %d is not ready after 30 s: %s, %v", id, why, err)
 		}
 	}
 }
