@@ -4,7 +4,6 @@ package cluster
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -174,14 +173,6 @@ func (r *region) around(id int, do func(from, to int)) {
 			do(p.id, id)
 		}
 	}
-}
-
-// command runs the program as an operator does, against a node.
-func (r *region) command(ctx context.Context, id int, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, r.program, append(args, "--endpoint", r.endpoint(id))...)
-	cmd.Env = append(os.Environ(), "AWS_ACCESS_KEY_ID=any", "AWS_SECRET_ACCESS_KEY=any", "AWS_REGION="+regionName)
-	out, err := cmd.CombinedOutput()
-	return string(out), err
 }
 
 // stop ends all, and shows the last lines of each if the test has failed.
