@@ -64,8 +64,8 @@ type RemovedRegion struct {
 // RemovedReplica is one table's replica that is taken away.
 type RemovedReplica struct {
 	TableName string
-	Status    table.Status // STALE until the regions left have all that any has of what was written there, then GONE
-	Waiting   []string     `json:",omitempty"` // regions that have not told that they have all
+	Status    table.Status // GONE; or what another region says against it
+	Waiting   []string     `json:",omitempty"` // regions that have not told that they have all that any has of what was written there
 }
 
 func (o *Operator) removeRegion(ctx context.Context, q *RemoveRegionRequest) (*RemovedRegion, error) {
@@ -75,7 +75,7 @@ func (o *Operator) removeRegion(ctx context.Context, q *RemoveRegionRequest) (*R
 	replicas, err := o.Members.Remove(ctx, q.Region)
 	out := &RemovedRegion{Region: q.Region, Replicas: replicas, Done: true}
 	for _, r := range replicas {
-		out.Done = out.Done && r.Status == table.Gone
+		out.Done = out.Done && r.Status == table.Gone && len(r.Waiting) == 0
 	}
 	return out, err
 }

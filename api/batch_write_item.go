@@ -44,7 +44,7 @@ func batchWriteItem(q *request, ctx context.Context) error {
 	if err := q.resolveBatchWrite(ctx, writes); err != nil {
 		return err
 	}
-	if why := q.h.cfg.Fenced(); why != nil {
+	if why := q.h.cfg.Fenced(ctx); why != nil {
 		return errFenced(q.h.cfg.Region.Name(), why)
 	}
 	var wg sync.WaitGroup

@@ -77,8 +77,8 @@ type Config struct {
 	// AnswerRefusedAtOnce answers signatures that are refused without holding any back: see refusals.
 	AnswerRefusedAtOnce bool
 
-	// Fenced tells why this region takes no writes of items, if so; nil: it always does.
-	Fenced func() error
+	// Fenced tells why this region takes no writes of items, if so, and waits while that is being found out; nil: it always does.
+	Fenced func(ctx context.Context) error
 
 	// Operator answers requests whose target begins with Commutator_ (op is what follows), after their
 	// signature was verified. nil refuses them. An error is answered as a ValidationException with its
@@ -118,7 +118,7 @@ func New(cfg Config) *Handler {
 		cfg.Replica = func(context.Context, string, string) *table.Definition { return nil }
 	}
 	if cfg.Fenced == nil {
-		cfg.Fenced = func() error { return nil }
+		cfg.Fenced = func(context.Context) error { return nil }
 	}
 	if cfg.Overloaded == nil {
 		cfg.Overloaded = func(error) bool { return false }

@@ -121,7 +121,7 @@ func (q *request) write(ctx context.Context, t *region.Table, c *op.Command, key
 
 // carryOut has the table write, if there is capacity for it, and turns what the command was refused for into an answer.
 func (q *request) carryOut(ctx context.Context, t *region.Table, c *op.Command, used *usage, keyed []byte) (op.Result, error) {
-	if why := q.h.cfg.Fenced(); why != nil {
+	if why := q.h.cfg.Fenced(ctx); why != nil {
 		return op.Result{}, errFenced(q.h.cfg.Region.Name(), why)
 	}
 	if err := used.throttleWrite(c, keyed); err != nil {

@@ -31,6 +31,7 @@ func (r *replicator) Beat(ctx context.Context, member string) (replication.Beat,
 	if _, err := r.current(ctx); err != nil {
 		return b, err
 	}
+	r.comes(member)
 	b.Instance = r.region.Instance()
 	for _, t := range r.region.Tables() {
 		d := t.Definition()

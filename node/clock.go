@@ -1,10 +1,13 @@
 package node
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/commutatordb/commutator/internal/task"
 )
 
 // How far clocks of regions may be apart. Source: REPLICATION.md §2. One that is further ahead than the last of these has its writes
@@ -101,8 +104,12 @@ func (r *replicator) fence() *fence {
 	return f
 }
 
-// Fenced is api.Config's: why this region takes no writes, if so.
-func (r *replicator) Fenced() error {
+// Fenced is api.Config's: why this region takes no writes, if so. It waits until the region has asked the others whether its disk is what
+// they know of it.
+func (r *replicator) Fenced(ctx context.Context) error {
+	if r.tasks.Wait(ctx, r.asked, 0) == task.Ended {
+		return context.Cause(ctx)
+	}
 	f := r.fencedBy.Load()
 	if f == nil {
 		return nil

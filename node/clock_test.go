@@ -61,7 +61,7 @@ func TestARegionAheadOfMostTakesNoWritesUntilItIsNot(t *testing.T) {
 		for i, p := range peers {
 			r.noteOffset(p, offset{by: c.offsets[i], within: 100 * time.Millisecond, at: now})
 		}
-		if err := r.Fenced(); (err != nil) != c.fenced {
+		if err := r.Fenced(t.Context()); (err != nil) != c.fenced {
 			t.Errorf("%s: %v", name, err)
 		}
 		if len(peers) == 0 {
@@ -70,7 +70,7 @@ func TestARegionAheadOfMostTakesNoWritesUntilItIsNot(t *testing.T) {
 		// A peer that has come near ends it, and so does silence, which tells nothing.
 		later := now.Add(2 * offsetGood)
 		r.now = func() time.Time { return later }
-		if r.noteOffset(peers[0], offset{by: near, within: 0, at: later}); r.Fenced() != nil {
+		if r.noteOffset(peers[0], offset{by: near, within: 0, at: later}); r.Fenced(t.Context()) != nil {
 			t.Errorf("%s: still fenced when the others have not been heard from", name)
 		}
 	}

@@ -37,6 +37,7 @@ func (r *replicator) exchangeWith(ctx context.Context, p *peer) error {
 		}
 		p.err = err
 		r.mu.Unlock()
+		task.Poke(r.answered)
 		if err != nil {
 			beats = 0
 			r.tasks.Wait(ctx, nil, retryAfter)
@@ -63,6 +64,10 @@ func (r *replicator) exchange(ctx context.Context, p *peer) error {
 	if err != nil {
 		return err
 	}
+	r.mu.Lock()
+	words := p.words
+	ours.Ask = !p.compared
+	r.mu.Unlock()
 	sent := r.now()
 	theirs, err := p.client.Exchange(ctx, ours)
 	if err != nil {
@@ -79,7 +84,12 @@ func (r *replicator) exchange(ctx context.Context, p *peer) error {
 	r.mu.Lock()
 	p.heard = r.now()
 	r.mu.Unlock()
-	if !r.heard(p, theirs, defs) {
+	if ours.Ask {
+		if err := r.compared(ctx, p, theirs); err != nil {
+			return err
+		}
+	}
+	if !r.heard(p, theirs, defs, words) {
 		return nil
 	}
 	_, err = r.take(ctx, defs)
@@ -87,13 +97,15 @@ func (r *replicator) exchange(ctx context.Context, p *peer) error {
 }
 
 // heard takes note of what a region says of itself, and tells whether that is its newest word: one that was long on its way, or
-// sent twice, may come behind a newer one.
-func (r *replicator) heard(p *peer, theirs replication.Tables, defs map[string]*table.Definition) bool {
+// sent twice, may come behind a newer one. An answer to what was asked when so many words had been taken is newer than those, whatever
+// its revision: a region on an old disk has an old catalog.
+func (r *replicator) heard(p *peer, theirs replication.Tables, defs map[string]*table.Definition, words int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if p.defs != nil && p.instance == theirs.Instance && theirs.Revision < p.revision {
+	if p.defs != nil && p.instance == theirs.Instance && theirs.Revision < p.revision && words != p.words {
 		return false
 	}
+	p.words++
 	p.instance, p.revision, p.defs = theirs.Instance, theirs.Revision, defs
 	return true
 }
@@ -139,12 +151,13 @@ func (r *replicator) Exchange(ctx context.Context, theirs replication.Tables) (r
 	if err != nil {
 		return replication.Tables{}, err
 	}
+	r.comes(theirs.Region)
 	defs, err := decodeDefinitions(theirs)
 	if err != nil {
 		return replication.Tables{}, err
 	}
 	var refused []*table.Definition
-	if p := r.peer(theirs.Region); p == nil || r.over(term) || r.heard(p, theirs, defs) {
+	if p := r.peer(theirs.Region); p == nil || r.over(term) || r.heard(p, theirs, defs, -1) {
 		if refused, err = r.take(ctx, defs); err != nil {
 			return replication.Tables{}, err
 		}
@@ -161,6 +174,9 @@ func (r *replicator) Exchange(ctx context.Context, theirs replication.Tables) (r
 		return replication.Tables{}, replication.ErrNotLeader
 	}
 	answer, err := r.ours(refused...)
+	if theirs.Ask {
+		answer.Had, answer.Begins = r.had(theirs, defs)
+	}
 	answer.ReceivedAt, answer.AnsweredAt = received.UnixNano(), r.now().UnixNano()
 	return answer, err
 }

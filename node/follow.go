@@ -24,7 +24,7 @@ func (r *replicator) follow(ctx context.Context, p *peer, s stream, name string)
 			break
 		}
 		if errors.Is(err, replication.ErrAhead) {
-			r.logger.Error("replicator: a region has lost changes that are here; it is not followed", "peer", p.name, "table", name, "partition", s.partition)
+			r.logger.Error("replicator: a region has lost changes that are here; it is not followed until it has begun anew", "peer", p.name, "table", name, "partition", s.partition)
 		}
 		if errors.Is(err, replication.ErrInstance) || errors.Is(err, replication.ErrStaleMember) || errors.Is(err, replication.ErrNoTable) {
 			task.Poke(p.wake) // what is known of the peer is out of date
@@ -45,14 +45,13 @@ func (r *replicator) followOnce(ctx context.Context, p *peer, s stream, name str
 		return err
 	}
 	streamName := replication.StreamName(s.peer, s.instance, s.partition)
-	from := replication.Resume{Region: r.self, Table: s.table, Instance: s.instance, Partition: s.partition, Seq: t.Cursor(streamName), Incarnation: t.Definition().Incarnation}
+	from := replication.Resume{Region: r.self, Table: s.table, Instance: s.instance, Partition: s.partition, Seq: t.Cursor(streamName), Clock: t.Clock(streamName), Incarnation: t.Definition().Incarnation}
 	if mutant.On(mutant.ResumeTooFar) {
 		from.Seq++
 	}
 	err = p.client.Follow(ctx, from, &sink{r: r, t: t, s: s, stream: streamName})
 	if errors.Is(err, replication.ErrTruncated) {
-		r.logger.Warn("replicator: fallen behind the peer's change log; seeding again", "from", p.name, "table", name)
-		return r.seed(ctx, p, s.table, t)
+		return r.lost(ctx, t.Definition(), fmt.Sprintf("region %s keeps what this one has not had, and its change log begins behind that", p.name))
 	}
 	return err
 }

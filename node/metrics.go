@@ -28,7 +28,7 @@ func newMetrics(n *Node) *prometheus.Registry {
 	counter("snapshot_received_bytes_total", "Bytes of snapshots taken from other nodes of the region, since the start.", func() float64 { return float64(n.region.Snapshots().TakenBytes) })
 	gauge("change_log_limit_bytes", "Bound on the size of the change logs: at it a region that is away is given up.", func() float64 { return float64(n.rep.retention.MaxBytes) })
 	gauge("clock_fenced", "1 while this region takes no writes because its clock is ahead of most regions'.", func() float64 {
-		if n.rep.Fenced() != nil {
+		if n.rep.fencedBy.Load() != nil {
 			return 1
 		}
 		return 0

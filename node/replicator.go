@@ -51,6 +51,8 @@ type replicator struct {
 	logger    *slog.Logger
 	wake      chan struct{}
 	begun     chan struct{} // closed when the first term begins
+	asked     chan struct{} // closed when the other regions need not be asked any more what they have of this one: see oldDisk
+	answered  chan struct{} // has a token when one of them has answered, or not
 	verify    *verifier
 	retention Retention
 	expire    expirer
@@ -101,6 +103,9 @@ type peer struct {
 	defs     map[string]*table.Definition // its own, by global id; nil before the first exchange
 	heard    time.Time                    // of the last exchange that succeeded
 	err      error                        // of the last one, if it failed
+	came     time.Time                    // when it last asked something of this one
+	words    int                          // taken
+	compared bool                         // it has told what it has of this region since the start
 	since    time.Time                    // when that last changed from or to a failure
 	offset   offset                       // of its clock
 	held     int                          // its streams whose writes are held: they are stamped too far ahead
@@ -129,9 +134,12 @@ func newReplicator(r *region.Region, now func() time.Time, tasks task.Runtime, l
 	}
 	rep := &replicator{
 		region: r, self: self, now: now, tasks: tasks, logger: logger,
-		peers: map[string]*peer{}, tables: map[string]*replicated{}, wake: make(chan struct{}, 1), begun: make(chan struct{}), verify: newVerifier(),
+		peers: map[string]*peer{}, tables: map[string]*replicated{}, wake: make(chan struct{}, 1), begun: make(chan struct{}), asked: make(chan struct{}), answered: make(chan struct{}, 1), verify: newVerifier(),
 		expire:    expirer{every: expireEvery, expired: map[string]*atomic.Int64{}},
 		seedBytes: seedPartBytes, seedSlots: make(chan struct{}, maxSeeds), seeds: map[string]*seeding{}, order: order{tasks: tasks},
+	}
+	if r == nil || !r.Alone() || mutant.On(mutant.WriteUnasked) {
+		close(rep.asked) // what one node has lost the others have
 	}
 	for range maxSeeds {
 		rep.seedSlots <- struct{}{}
@@ -213,12 +221,16 @@ func (r *replicator) lead(ctx context.Context) error {
 	r.tables, r.followers, r.jobs = map[string]*replicated{}, map[stream]context.CancelFunc{}, map[string]bool{}
 	for _, name := range slices.Sorted(maps.Keys(r.peers)) {
 		p := r.peers[name]
-		p.instance, p.defs, p.heard, p.err, p.held = 0, nil, time.Time{}, nil, 0
+		p.instance, p.defs, p.heard, p.came, p.err, p.held = 0, nil, time.Time{}, time.Time{}, nil, 0
+		p.compared = false
 		g.Go(func() error { return r.exchangeWith(ctx, p) })
 	}
 	r.mu.Unlock()
 	if r.terms == 1 {
 		close(r.begun)
+		if r.region.Alone() && !mutant.On(mutant.WriteUnasked) {
+			g.Go(func() error { return r.ask(ctx) })
+		}
 	}
 	g.Go(func() error { return r.watch(ctx) })
 	g.Go(func() error { return r.tell(ctx) })
@@ -288,6 +300,15 @@ func (r *replicator) tell(ctx context.Context) error {
 		task.Poke(r.wake)
 	}
 	return nil
+}
+
+// comes notes that another region asks something of this one.
+func (r *replicator) comes(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p := r.peers[name]; p != nil {
+		p.came = r.now()
+	}
 }
 
 func (r *replicator) peer(name string) *peer {

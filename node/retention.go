@@ -9,7 +9,8 @@ import (
 )
 
 // Retention bounds the change logs that a node keeps for regions that are away. At a bound the region that is furthest behind is given
-// up, if it cannot be reached and the others may decide that by themselves: see table.Definition.MayGiveUp. Writes go on in any case.
+// up, if it cannot be reached and the others may decide that by themselves: see table.Definition.MayGiveUp. One that can be reached, and
+// is slow, is waited for until the bound is exceeded by a quarter. Writes go on in any case.
 type Retention struct {
 	MaxBytes int64         `yaml:"maxBytes"` // of all change logs on this node's disk; default 50 GiB
 	MaxAge   time.Duration `yaml:"maxAge"`   // of a change that somebody has not got; 0: no bound
@@ -47,16 +48,7 @@ func (r *replicator) retain(ctx context.Context) error {
 		if oldest > 0 {
 			age = r.now().Sub(time.UnixMilli(oldest.Millis()))
 		}
-		full := int(100 * float64(bytes) / float64(r.retention.MaxBytes))
-		if max := r.retention.MaxAge; max > 0 && age > max {
-			full = 100
-		}
-		grade := 0
-		for _, g := range []int{50, 80, 100} {
-			if full >= g {
-				grade = g
-			}
-		}
+		full, grade := r.retention.full(bytes, age)
 		name, away := "", false
 		if grade > 0 {
 			name, away = r.slowest()
@@ -68,7 +60,7 @@ func (r *replicator) retain(ctx context.Context) error {
 			r.logger.Warn("replicator: the change logs grow for want of a region", "bytes", bytes, "percent", full, "oldest", age, "waiting for", name)
 		}
 		was = grade
-		if grade < 100 || !away {
+		if grade < 100 || !away && grade < slowLimit {
 			continue
 		}
 		if _, refused, err := r.giveUp(ctx, name, "", false, r.retention.MinAway); err != nil || len(refused) > 0 {
@@ -76,6 +68,23 @@ func (r *replicator) retain(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// slowLimit is how full change logs are, in percent of their bound, when a region is given up that can be reached.
+const slowLimit = 125
+
+// full returns how full change logs are, in percent of their bounds, and the greatest of the marks that this is at or beyond.
+func (q *Retention) full(bytes uint64, age time.Duration) (percent, mark int) {
+	percent = int(100 * float64(bytes) / float64(q.MaxBytes))
+	if q.MaxAge > 0 && age >= q.MaxAge {
+		percent = max(percent, int(100*float64(age)/float64(q.MaxAge)))
+	}
+	for _, m := range []int{50, 80, 100, slowLimit} {
+		if percent >= m {
+			mark = m
+		}
+	}
+	return percent, mark
 }
 
 // kept returns about how many bytes on disk the change logs of a global table take, or ("") of all of them, and the time of the oldest
@@ -98,8 +107,8 @@ func (r *replicator) kept(id string) (bytes uint64, oldest crdt.HLC) {
 }
 
 // slowest returns the region for which the change logs are kept, "" for none: the one that is furthest behind of those that have not told
-// that they have a log's first change. away tells that it has not been reached for long. One that can be reached is slow, or has just
-// come back: giving that up is for an operator to decide.
+// that they have a log's first change. away tells that it has neither been reached for long nor has asked for anything. One that
+// can be reached is slow, or has just come back.
 func (r *replicator) slowest() (name string, away bool) {
 	begin := map[string]crdt.HLC{} // by global id
 	for _, t := range r.region.Tables() {
@@ -118,7 +127,7 @@ func (r *replicator) slowest() (name string, away bool) {
 		}
 	}
 	if p := r.peers[name]; p != nil {
-		away = p.err != nil && r.now().Sub(later(p.heard, r.begunAt)) > r.retention.MinAway
+		away = p.err != nil && r.now().Sub(later(later(p.heard, p.came), r.begunAt)) > r.retention.MinAway
 	}
 	return name, away
 }

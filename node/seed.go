@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/commutatordb/commutator/admin"
+	"github.com/commutatordb/commutator/crdt"
 	"github.com/commutatordb/commutator/internal/mutant"
 	"github.com/commutatordb/commutator/internal/task"
 	"github.com/commutatordb/commutator/region"
@@ -54,14 +55,14 @@ func (r *replicator) seed(ctx context.Context, p *peer, id string, t *region.Tab
 	defer r.showSeed(id, nil)
 	show := &seeding{from: p.name, begun: r.now(), parts: map[string]replication.Place{}}
 	var origin *replication.Origin
-	seqs := map[string]uint64{} // of the source's own partitions
+	seqs, clocks := map[string]uint64{}, map[string]crdt.HLC{} // of the source's own partitions
 	for _, part := range theirs.Partitions {
 		stream := replication.StreamName(p.name, instance, part.ID)
 		place, err := r.seedPart(ctx, p, replication.SeedRequest{Region: r.self, Table: id, Instance: instance, Partition: part.ID}, stream, t, show)
 		if err != nil {
 			return fmt.Errorf("seed from %s: %w", p.name, err)
 		}
-		seqs[stream] = place.Origin.Seq
+		seqs[stream], clocks[stream] = place.Origin.Seq, place.Origin.Clocks[stream]
 		if origin == nil {
 			origin = place.Origin
 			continue
@@ -87,8 +88,11 @@ func (r *replicator) seed(ctx context.Context, p *peer, id string, t *region.Tab
 	}
 	// All is here: now, and not before, the cursors are true.
 	maps.Copy(seqs, origin.Cursors)
+	for stream := range origin.Cursors {
+		clocks[stream] = origin.Clocks[stream]
+	}
 	for _, stream := range slices.Sorted(maps.Keys(seqs)) {
-		if err := t.Merge(ctx, op.Cursor{Stream: stream, Seq: seqs[stream], Clock: origin.Clocks[stream]}, 0, nil); err != nil {
+		if err := t.Merge(ctx, op.Cursor{Stream: stream, Seq: seqs[stream], Clock: clocks[stream]}, 0, nil); err != nil {
 			return fmt.Errorf("seed from %s: %w", p.name, err)
 		}
 	}
@@ -224,7 +228,8 @@ func (r *replicator) Seed(ctx context.Context, q replication.SeedRequest, send f
 		return replication.ErrNoTable // not a global one yet: writes do not wait for each other to be seen
 	}
 	state := snap.State
-	origin := &replication.Origin{Seq: state.Seq, Clock: state.Clock, Cursors: snap.Cursors, Stable: snap.Stable, Items: state.Items, Bytes: state.Bytes}
+	snap.Clocks[replication.StreamName(r.self, r.region.Instance(), q.Partition)] = state.Wrote
+	origin := &replication.Origin{Seq: state.Seq, Clock: state.Clock, Cursors: snap.Cursors, Clocks: snap.Clocks, Stable: snap.Stable, Items: state.Items, Bytes: state.Bytes}
 	if err := send(replication.SeedPart{Origin: origin}); err != nil {
 		return err
 	}

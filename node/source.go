@@ -48,9 +48,10 @@ func (r *replicator) Log(from replication.Resume) (replication.Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A replica that lags behind its region's others, or reads its log again after a start, may still come to it.
-	if leads, seq := p.Leads(), p.State().Seq; leads && from.Seq > seq {
-		r.logger.Error("replicator: a region has applied more of this one than this one has: its disk is an older one", "peer", from.Region, "partition", from.Partition, "applied there", from.Seq, "here", seq)
+	if wrote, err := p.Wrote(from.Seq, from.Clock); err != nil {
+		return nil, err
+	} else if !wrote {
+		r.doubt(t, p, from)
 		return nil, replication.ErrAhead
 	}
 	l := &changeLog{r: r, term: term, t: t, p: p, table: from.Table, follower: from.Region, incarnation: from.Incarnation}

@@ -330,9 +330,9 @@ func (r *replicator) since(name string) time.Time {
 	return later(r.peers[name].since, r.begunAt)
 }
 
-// Remove is admin.Members'.
+// Remove is admin.Members'. What is taken away is gone at once, so that a region that is within reach does not begin anew between.
 func (r *replicator) Remove(ctx context.Context, name string) ([]admin.RemovedReplica, error) {
-	if _, _, err := r.GiveUp(ctx, name, "", true); err != nil {
+	if err := r.region.CatchUp(ctx); err != nil {
 		return nil, err
 	}
 	defs, err := r.region.Definitions()
@@ -341,26 +341,28 @@ func (r *replicator) Remove(ctx context.Context, name string) ([]admin.RemovedRe
 	}
 	out := []admin.RemovedReplica{}
 	for _, d := range defs {
-		rep := d.Replica(name)
-		if rep == nil || rep.Status != table.Stale && rep.Status != table.Gone || d.GivenUp(r.self) {
+		if d.Replica(name) == nil {
 			continue
 		}
-		waiting := r.unsettled(d, table.Fence{Region: name, Incarnation: rep.Incarnation})
-		if rep.Status == table.Stale && len(waiting) == 0 {
-			n, err := r.region.Change(ctx, d.Schema.Name, func(n *table.Definition) error {
-				if now := n.Replica(name); n.ID == d.ID && now != nil && *now == *rep {
-					now.Incarnation++ // should it have begun anew this moment, that is over, too
-					n.SetReplica(r.self, name, table.Gone, uint64(r.region.Stamp()))
-				}
-				return nil
-			})
-			if err != nil {
-				return out, err
+		n, err := r.region.Change(ctx, d.Schema.Name, func(n *table.Definition) error {
+			rep, own := n.Replica(name), n.Replica(r.self)
+			if n.ID == d.ID && rep != nil && (rep.Live() || rep.Status == table.Stale) && own != nil && own.Status == table.Active && !n.GivenUp(r.self) {
+				rep.Incarnation++
+				n.SetReplica(r.self, name, table.Gone, uint64(r.region.Stamp()))
 			}
-			rep = n.Replica(name)
+			return nil
+		})
+		if errors.Is(err, region.ErrNoTable) {
+			continue
 		}
-		out = append(out, admin.RemovedReplica{TableName: d.Schema.Name, Status: rep.Status, Waiting: waiting})
+		if err != nil {
+			return out, err
+		}
+		if rep := n.Replica(name); rep != nil && rep.Status == table.Gone && !n.GivenUp(r.self) {
+			out = append(out, admin.RemovedReplica{TableName: n.Schema.Name, Status: rep.Status, Waiting: r.unsettled(n, table.Fence{Region: name, Incarnation: rep.Incarnation})})
+		}
 	}
+	task.Poke(r.wake)
 	return out, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -36,14 +37,24 @@ func (w *world) verify(region int, q admin.VerifyRequest) []admin.Verified {
 	return job.Results
 }
 
+// compared is verify, once every other region has been within reach.
+func (w *world) compared(region int, q admin.VerifyRequest) (out []admin.Verified) {
+	w.t.Helper()
+	w.until("the regions are compared", func() bool {
+		out = w.verify(region, q)
+		return !slices.ContainsFunc(out, func(r admin.Verified) bool { return r.Error != "" })
+	})
+	return out
+}
+
 // found tells how many items each region has different from the others', as "0 2 0", or what else came of it.
 func (w *world) found(q admin.VerifyRequest) string {
 	w.t.Helper()
 	var parts []string
 	for i := range regions {
 		n := 0
-		for _, r := range w.verify(i, q) {
-			if r.Error != "" || r.Unsettled > 0 {
+		for _, r := range w.compared(i, q) {
+			if r.Unsettled > 0 {
 				return fmt.Sprintf("%+v", r)
 			}
 			n += r.Different - r.Repaired
@@ -126,7 +137,7 @@ func TestCopiesThatWereMadeDifferentAreFoundAndRepaired(t *testing.T) {
 		}
 	}
 	reasons := func(region int) (out []string) {
-		for _, r := range w.verify(region, admin.VerifyRequest{}) {
+		for _, r := range w.compared(region, admin.VerifyRequest{}) {
 			for _, k := range r.Keys {
 				out = append(out, fmt.Sprintf("%s %s %s", r.Peer, k.Reason, k.Key))
 			}
@@ -183,7 +194,7 @@ func TestCopiesThatWereMadeDifferentAreFoundAndRepaired(t *testing.T) {
 	if got := fmt.Sprint(reasons(0)); got != `[ap-northeast-1 BEHIND {"pk":{"S":"9"}} eu-west-1 BEHIND {"pk":{"S":"9"}}]` {
 		t.Errorf("a lost item: %s", got)
 	}
-	w.verify(0, admin.VerifyRequest{Repair: true})
+	w.compared(0, admin.VerifyRequest{Repair: true})
 	was := w.record(1, "orders", "10")
 	if _, err := w.clients[2].DeleteItem(t.Context(), &dynamodb.DeleteItemInput{TableName: aws.String("orders"), Key: item{"pk": s("10")}}); err != nil {
 		t.Fatal(err)
@@ -193,7 +204,7 @@ func TestCopiesThatWereMadeDifferentAreFoundAndRepaired(t *testing.T) {
 	if got := fmt.Sprint(reasons(1)); got != `[ap-northeast-1 BEHIND {"pk":{"S":"10"}} us-east-1 BEHIND {"pk":{"S":"10"}}]` {
 		t.Errorf("a lost delete: %s", got)
 	}
-	w.verify(1, admin.VerifyRequest{Repair: true})
+	w.compared(1, admin.VerifyRequest{Repair: true})
 	if got := w.found(admin.VerifyRequest{}); got != "0 0 0" || w.get(0, "orders", "9") == nil || w.get(1, "orders", "10") != nil {
 		t.Errorf("after both were repaired: %s, %v, %v", got, w.get(0, "orders", "9"), w.get(1, "orders", "10"))
 	}
@@ -212,7 +223,7 @@ func TestCopiesThatWereMadeDifferentAreFoundAndRepaired(t *testing.T) {
 	if got := fmt.Sprint(reasons(0)); got != `[ap-northeast-1 GONE {"pk":{"S":"11"}} eu-west-1 GONE {"pk":{"S":"11"}}]` {
 		t.Errorf("an old item that was lost: %s", got)
 	}
-	w.verify(0, admin.VerifyRequest{BringBack: true})
+	w.compared(0, admin.VerifyRequest{BringBack: true})
 	if got := w.found(admin.VerifyRequest{}); got != "0 0 0" || w.get(0, "orders", "11") == nil {
 		t.Errorf("brought back: %s", got)
 	}

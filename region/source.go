@@ -63,6 +63,45 @@ func (p *Partition) Changes(after uint64, maxBytes int) (changes []partition.Cha
 	return changes, last, state, nil
 }
 
+// Wrote tells whether a write of this region's stamped at, about the change log's entry seq, is, or was, in the log of the partition: whoever
+// follows has had it, so if not, what is here is older than what was here then. at is 0 where only seq is known.
+func (p *Partition) Wrote(seq uint64, at crdt.HLC) (bool, error) {
+	s := p.State()
+	switch {
+	case mutant.On(mutant.OldDiskTaken):
+		return true, nil
+	case seq > s.Seq || at > s.Wrote:
+		return false, nil
+	case at <= s.Cut || at == s.Wrote:
+		return true, nil
+	}
+	it, err := p.table.region.cfg.Store.Iter(keyenc.Log(nil, p.ID, s.Trimmed+1), keyenc.Log(nil, p.ID, s.Seq+1))
+	if err != nil {
+		return false, err
+	}
+	defer it.Close()
+	// Stamps rise with the numbers, so it is in one of the directions that they say.
+	stamp := func() (h crdt.HLC, own bool, err error) {
+		c, err := partition.DecodeChange(it.Value())
+		return crdt.PeekDot(c.Delta).HLC, c.Local, err
+	}
+	for ok := it.SeekLT(keyenc.Log(nil, p.ID, seq+1)); ok; ok = it.Prev() {
+		if h, own, err := stamp(); err != nil || own && h <= at {
+			if err != nil || h == at {
+				return err == nil, err
+			}
+			break
+		}
+	}
+	for ok := it.SeekGE(keyenc.Log(nil, p.ID, seq+1)); ok; ok = it.Next() {
+		if h, own, err := stamp(); err != nil || own && h >= at {
+			return err == nil && h == at, err
+		}
+	}
+	// What was cut off meanwhile was everywhere.
+	return at <= p.State().Cut, it.Err()
+}
+
 // LogSize returns about how many bytes on disk the partition's change log takes, and the stamp of its first entry, 0 for none.
 func (p *Partition) LogSize() (bytes uint64, oldest crdt.HLC) {
 	s, store := p.State(), p.table.region.cfg.Store

@@ -52,6 +52,8 @@ type Resume struct {
 	Instance  uint64 // of the origin, as the asker knows it
 	Partition uint64 // of the origin
 	Seq       uint64 // the last change applied
+	// Clock is the stamp of the newest write up to there, 0 if that is not known.
+	Clock crdt.HLC
 	// Incarnation is of the asker's replica. One that the origin knows to be given up is refused.
 	Incarnation uint16
 }
@@ -76,8 +78,29 @@ type Tables struct {
 	// Revision orders the words of one instance: a word that arrives behind one of a greater revision is out of date.
 	Revision uint64
 
+	// Ask asks for Had and Begins: the asking region has just started, and its disk may be older than what it last had.
+	Ask bool
+	// Of the answer: how far the answering region has applied the asker's streams, and where its own change logs begin.
+	Had    []Had
+	Begins []Begin
+
 	// Of an answer, by the answering region's clock, in ns since the Unix epoch: when the question came, and when it was answered.
 	ReceivedAt, AnsweredAt int64
+}
+
+// Had says how far a stream was applied: up to which change, and of which stamp the newest was, 0 if that is not known.
+type Had struct {
+	Table     string // global id
+	Partition uint64 // of the stream's origin
+	Seq       uint64
+	Clock     crdt.HLC
+}
+
+// Begin says behind which change a change log begins. What was before every member has.
+type Begin struct {
+	Table     string // global id
+	Partition uint64
+	Seq       uint64
 }
 
 // Beat is a region's answer to whether it is there. What has changed, streams tell as it happens; a beat tells that they do, and how
@@ -101,9 +124,9 @@ var (
 	// ErrInstance: the region is not the one whose log was being followed; it lost its data or was
 	// restored. Nothing it says continues what was said before.
 	ErrInstance = errors.New("replication: the region is another instance than the one followed")
-	// ErrAhead: the log ends before what was asked for. The region has lost changes that others have, and would give their numbers
-	// to others: nothing may be followed until it is another instance.
-	ErrAhead = errors.New("replication: the change log ends before what was asked for: the region has lost changes")
+	// ErrAhead: the log does not have what was had of it. The region has lost changes that others have, and has given, or would give, their
+	// numbers to others: nothing may be followed until it is another incarnation, which it makes itself.
+	ErrAhead = errors.New("replication: the change log does not have what was had of it: the region has lost changes")
 	// ErrNoTable: the origin has no such table or partition, or not yet.
 	ErrNoTable = errors.New("replication: no such table or partition here")
 	// ErrNotMember: the table has no replica in the region that asks.

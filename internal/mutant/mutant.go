@@ -59,6 +59,8 @@ const (
 	FencedTaken        Name = "fenced-taken"
 	NotMadeAgain       Name = "not-made-again"
 	WholeNotRelayed    Name = "whole-not-relayed"
+	OldDiskTaken       Name = "old-disk-taken"
+	WriteUnasked       Name = "write-unasked"
 	NoTrace            Name = "no-trace"
 	TraceIgnored       Name = "trace-ignored"
 )

@@ -200,9 +200,32 @@ func (m *Machine) fold(c *op.Command, b *storage.Batch) op.Result {
 		trim = c.Trim
 	}
 	if trim > m.state.Trimmed {
+		m.state.Cut = max(m.state.Cut, m.lastWritten(trim))
 		b.DeleteRange(keyenc.Log(nil, m.cfg.ID, m.state.Trimmed+1), keyenc.Log(nil, m.cfg.ID, trim+1))
 		m.state.Trimmed = trim
 	}
 	m.evict(c.HLC, c.Limit, b)
 	return op.Result{More: n == c.Limit}
+}
+
+// lastWritten returns the stamp of the newest write of this region's among the change log's entries up to seq, 0 for none.
+func (m *Machine) lastWritten(seq uint64) crdt.HLC {
+	it, err := m.cfg.Store.Iter(keyenc.Log(nil, m.cfg.ID, m.state.Trimmed+1), keyenc.Log(nil, m.cfg.ID, seq+1))
+	if err != nil {
+		panic(fmt.Sprintf("partition %d: fold: %v", m.cfg.ID, err))
+	}
+	defer it.Close()
+	for ok := it.Last(); ok; ok = it.Prev() {
+		change, err := DecodeChange(it.Value())
+		if err != nil {
+			panic(fmt.Sprintf("partition %d: fold: %v", m.cfg.ID, err))
+		}
+		if change.Local {
+			return crdt.PeekDot(change.Delta).HLC
+		}
+	}
+	if err := it.Err(); err != nil {
+		panic(fmt.Sprintf("partition %d: fold: %v", m.cfg.ID, err))
+	}
+	return 0
 }

@@ -94,8 +94,10 @@ type State struct {
 	Items   int64    // visible items
 	Bytes   int64    // their sizes, by item.Item.Size
 	// Traced: of every item whose delete is later than this and was folded away here, there is a trace. See trace.go.
-	Traced  crdt.HLC
-	Indexes []IndexState
+	Traced crdt.HLC
+	// Wrote is the newest stamp given to a write of this region's, and Cut that of the change log's entries that are gone.
+	Wrote, Cut crdt.HLC
+	Indexes    []IndexState
 
 	// Of the conflict records, which stand beside the items:
 	Conflicts     uint64   // how many there are
@@ -343,22 +345,24 @@ func (m *Machine) stamp(proposed crdt.HLC) crdt.Dot {
 	if mutant.On(mutant.StampProposed) {
 		m.state.Clock = proposed
 	}
+	m.state.Wrote = m.state.Clock
 	return crdt.Dot{HLC: m.state.Clock, Actor: m.cfg.Actor}
 }
 
 // observe lifts the clock over a stamp received.
 func (m *Machine) observe(h crdt.HLC) { m.state.Clock = max(m.state.Clock, h) }
 
-const stateSize = 13 * 8 // without indexes
+const stateSize = 15 * 8 // without indexes
 
-// encode draws the state: thirteen big-endian words, in the order of the struct, and its indexes.
+// encode draws the state: fifteen big-endian words, in the order of the struct, and its indexes.
 func (s State) encode() []byte {
 	if mutant.On(mutant.AppliedOneTooLow) {
 		s.Applied--
 	}
 	b := make([]byte, 0, stateSize)
 	for _, v := range [...]uint64{s.Applied, uint64(s.Clock), s.Seq, s.Folded, s.Trimmed, uint64(s.Stable), uint64(s.Items), uint64(s.Bytes),
-		s.Conflicts, s.ConflictBytes, s.Shed, uint64(s.Oldest), uint64(s.Traced)} {
+		s.Conflicts, s.ConflictBytes, s.Shed, uint64(s.Oldest),
+		uint64(s.Traced), uint64(s.Wrote), uint64(s.Cut)} {
 		b = binary.BigEndian.AppendUint64(b, v)
 	}
 	for i := range s.Indexes {
@@ -375,7 +379,8 @@ func decodeState(b []byte) (State, error) {
 	s := State{
 		Applied: word(0), Clock: crdt.HLC(word(1)), Seq: word(2), Folded: word(3), Trimmed: word(4),
 		Stable: crdt.HLC(word(5)), Items: int64(word(6)), Bytes: int64(word(7)),
-		Conflicts: word(8), ConflictBytes: word(9), Shed: word(10), Oldest: crdt.HLC(word(11)), Traced: crdt.HLC(word(12)),
+		Conflicts: word(8), ConflictBytes: word(9), Shed: word(10), Oldest: crdt.HLC(word(11)),
+		Traced: crdt.HLC(word(12)), Wrote: crdt.HLC(word(13)), Cut: crdt.HLC(word(14)),
 	}
 	for rest := b[stateSize:]; len(rest) > 0; {
 		var x IndexState

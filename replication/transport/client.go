@@ -66,7 +66,7 @@ func (c *Client) Follow(ctx context.Context, from replication.Resume, sink repli
 	defer c.streams.Add(-1)
 	follower := replication.NewFollower(from.Seq)
 	resume := &pb.Resume{
-		Region: from.Region, Table: from.Table, Instance: from.Instance, Partition: from.Partition, Seq: from.Seq, Incarnation: uint32(from.Incarnation),
+		Region: from.Region, Table: from.Table, Instance: from.Instance, Partition: from.Partition, Seq: from.Seq, Clock: uint64(from.Clock), Incarnation: uint32(from.Incarnation),
 		Credit: c.credit(&follower),
 	}
 	if err := stream.Send(&pb.Pull{Message: &pb.Pull_Resume{Resume: resume}}); err != nil && !errors.Is(err, io.EOF) {

@@ -179,11 +179,25 @@ func listFromProto(m *pb.ListChunk) ([]replication.Entry, error) {
 }
 
 func tablesToProto(t replication.Tables) *pb.Tables {
-	return &pb.Tables{Region: t.Region, Instance: t.Instance, Definitions: t.Definitions, Revision: t.Revision, ReceivedUnixNano: t.ReceivedAt, AnsweredUnixNano: t.AnsweredAt}
+	m := &pb.Tables{Region: t.Region, Instance: t.Instance, Definitions: t.Definitions, Revision: t.Revision, Ask: t.Ask, ReceivedUnixNano: t.ReceivedAt, AnsweredUnixNano: t.AnsweredAt}
+	for _, h := range t.Had {
+		m.Had = append(m.Had, &pb.Had{Table: h.Table, Partition: h.Partition, Seq: h.Seq, Clock: uint64(h.Clock)})
+	}
+	for _, b := range t.Begins {
+		m.Begins = append(m.Begins, &pb.Begin{Table: b.Table, Partition: b.Partition, Seq: b.Seq})
+	}
+	return m
 }
 
 func tablesFromProto(m *pb.Tables) replication.Tables {
-	return replication.Tables{Region: m.Region, Instance: m.Instance, Definitions: m.Definitions, Revision: m.Revision, ReceivedAt: m.ReceivedUnixNano, AnsweredAt: m.AnsweredUnixNano}
+	t := replication.Tables{Region: m.Region, Instance: m.Instance, Definitions: m.Definitions, Revision: m.Revision, Ask: m.Ask, ReceivedAt: m.ReceivedUnixNano, AnsweredAt: m.AnsweredUnixNano}
+	for _, h := range m.Had {
+		t.Had = append(t.Had, replication.Had{Table: h.GetTable(), Partition: h.GetPartition(), Seq: h.GetSeq(), Clock: crdt.HLC(h.GetClock())})
+	}
+	for _, b := range m.Begins {
+		t.Begins = append(t.Begins, replication.Begin{Table: b.GetTable(), Partition: b.GetPartition(), Seq: b.GetSeq()})
+	}
+	return t
 }
 
 func clocksToProto(clocks map[string]crdt.HLC) map[string]uint64 {

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/commutatordb/commutator/crdt"
 	pb "github.com/commutatordb/commutator/proto/replication/v1"
 	"github.com/commutatordb/commutator/replication"
 )
@@ -57,7 +58,7 @@ func (s *server) Stream(stream grpc.BidiStreamingServer[pb.Pull, pb.Push]) error
 	if err := speaksFor(stream.Context(), r.Region); err != nil {
 		return err
 	}
-	log, err := s.source.Log(replication.Resume{Region: r.Region, Table: r.Table, Instance: r.Instance, Partition: r.Partition, Seq: r.Seq, Incarnation: uint16(r.Incarnation)})
+	log, err := s.source.Log(replication.Resume{Region: r.Region, Table: r.Table, Instance: r.Instance, Partition: r.Partition, Seq: r.Seq, Clock: crdt.HLC(r.Clock), Incarnation: uint16(r.Incarnation)})
 	if err != nil {
 		return toStatus(err)
 	}

@@ -28,66 +28,41 @@ func (w *world) retention() node.Retention {
 	return q
 }
 
-// goOnWithout has regions go on without one of them, mostly while it is cut off and its clients write there, and lets it come back: one
-// at a time, from a client's task. What it has begun it ends, after everything is mended if need be.
-func (w *world) goOnWithout(until time.Duration) {
-	pause := func(lo, hi time.Duration) { w.clients.proc.Wait(context.Background(), nil, w.between(lo, hi)) }
-	if len(w.regions) < 3 || slices.Contains(w.families, "members") {
-		return // see changeMembers; and two of them at once may leave one region alone
+// goOnWithout has regions go on without one of them, mostly while it is cut off and its clients write there, and lets it come back.
+func (w *world) goOnWithout(asked, r *regionOf) {
+	cut := w.capped || w.chance(0.8)
+	if cut {
+		w.say("%s is away", r.name)
+		w.cutOffRegion(r, true)
+		w.pause(0, 2*time.Second)
 	}
-	for pause(200*time.Millisecond, 2*time.Second); w.now < until; pause(200*time.Millisecond, 3*time.Second) {
-		r, asked := w.regions[w.rng.IntN(len(w.regions))], w.regions[w.rng.IntN(len(w.regions))]
-		if asked == r {
-			continue
-		}
-		cut := w.capped || w.chance(0.8)
-		set := func(on bool) {
-			for _, o := range w.regions {
-				for _, x := range r.nodes {
-					for _, y := range o.nodes {
-						if o != r {
-							w.cut(x, y, on)
-							w.cut(y, x, on)
-						}
-					}
-				}
+	if w.capped {
+		before := w.newest(r)
+		w.pause(minAway+retainEvery, 2*minAway)
+		if w.newest(r) == before { // too little was written, or not flushed
+			w.cutOffRegion(r, false)
+			w.pause(minAway, minAway+time.Second)
+			if w.newest(r) == before {
+				return
 			}
 		}
-		if cut {
-			w.say("%s is away", r.name)
-			set(true)
-			pause(0, 2*time.Second)
-		}
-		w.joining = r
-		if w.capped {
-			before := w.newest(r)
-			pause(minAway+retainEvery, 2*minAway)
-			if w.newest(r) == before { // too little was written, or not flushed
-				set(false)
-				pause(minAway, minAway+time.Second)
-				if w.newest(r) == before {
-					continue
-				}
-			}
-			w.count.fault(faultLogFull)
-		} else {
-			w.giveUp(asked, r)
-			w.count.fault(faultGivenUp)
-		}
-		if !w.capped && w.chance(0.3) { // it hears of it, or of the next, while it begins anew
-			w.giveUp(asked, r)
-		}
-		pause(0, 3*time.Second)
-		if cut {
-			set(false)
-			w.say("%s is back", r.name)
-		}
-		for !w.anew(r) {
-			pause(50*time.Millisecond, 200*time.Millisecond)
-		}
-		w.joining = nil
-		w.say("%s has begun anew", r.name)
+		w.count.fault(faultLogFull)
+	} else {
+		w.giveUp(asked, r)
+		w.count.fault(faultGivenUp)
 	}
+	if !w.capped && w.chance(0.3) { // it hears of it, or of the next, while it begins anew
+		w.giveUp(asked, r)
+	}
+	w.pause(0, 3*time.Second)
+	if cut {
+		w.cutOffRegion(r, false)
+		w.say("%s is back", r.name)
+	}
+	for !w.anew(r) {
+		w.pause(50*time.Millisecond, 200*time.Millisecond)
+	}
+	w.say("%s has begun anew", r.name)
 }
 
 // newest is the greatest incarnation of a region's replica that any node knows.
@@ -115,7 +90,7 @@ func (w *world) anew(r *regionOf) bool {
 		}
 		newest = d.Replica(r.name).Incarnation
 	}
-	return newest > 0
+	return true
 }
 
 // giveUp has a region go on without another.
@@ -205,13 +180,21 @@ func (w *world) alone(dot stamped) bool {
 	if c == nil || c.former.region == nil {
 		return false
 	}
-	for _, s := range w.history.renewals[c.former].shares {
-		had := s.Clocks[c.stream]
+	had := func(s *portion) bool {
+		at := s.Clocks[c.stream]
 		if key := []byte(dot.key); bytes.Compare(key, s.start) >= 0 && (s.end == nil || bytes.Compare(key, s.end) < 0) {
-			had = max(had, s.Shares[c.stream])
+			at = max(at, s.Shares[c.stream])
 		}
-		if dot.HLC <= had {
-			return false
+		return dot.HLC <= at
+	}
+	for of, n := range w.history.renewals {
+		if of != c.former && !(c.lost && of.region == c.former.region && of.number > c.former.number) {
+			continue
+		}
+		for i := range n.shares {
+			if had(&n.shares[i]) {
+				return false
+			}
 		}
 	}
 	return true

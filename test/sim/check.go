@@ -261,7 +261,9 @@ func (w *world) checkHistory() (times map[string]crdt.Dot) {
 	times = map[string]crdt.Dot{}
 	byKey := map[string][]stamped{}
 	for _, dot := range h.dots {
-		if c := h.changes[dot]; w.alone(dot) {
+		if c := h.changes[dot]; c.lost && w.alone(dot) {
+			w.count.Lost++
+		} else if w.alone(dot) {
 			w.count.Again++
 			for _, m := range c.marks {
 				if o := h.byMark[m]; o == nil || o.outcome == refused || o.outcome == rejected {
@@ -309,7 +311,7 @@ func (w *world) checkHistory() (times map[string]crdt.Dot) {
 	}
 	// Every acknowledged write is among the changes.
 	for _, o := range h.ops {
-		if o.table == shared && o.outcome == done && marks(o.kind) && times[o.mark] == (crdt.Dot{}) {
+		if o.table == shared && o.outcome == done && marks(o.kind) && times[o.mark] == (crdt.Dot{}) && !w.lost(o) {
 			w.violate("an acknowledged write is lost: %s of %s in %s, %s, at %s", opNames[o.kind], o.key, o.region.name, o.mark, o.invoked)
 		}
 	}
@@ -428,7 +430,7 @@ func (w *world) checkCounters(items map[string]string, times map[string]crdt.Dot
 func (w *world) checkRegisters(times map[string]crdt.Dot) {
 	by := map[string][]porcupine.Operation{}
 	for _, o := range w.history.ops {
-		if !strings.HasPrefix(o.key, keyHome) || o.outcome == rejected || o.outcome == unknown && o.kind == opGet {
+		if !strings.HasPrefix(o.key, keyHome) || o.outcome == rejected || o.outcome == unknown && o.kind == opGet || w.lossOf(o.region) {
 			continue
 		}
 		returned := int64(o.returned)

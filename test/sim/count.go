@@ -42,6 +42,8 @@ const (
 	faultNodeGoes
 	faultGivenUp
 	faultLogFull
+	faultRemoved
+	faultOldDisk
 	faultSeedCut
 	faultStoreSlow
 	faultStoreError
@@ -57,7 +59,7 @@ const (
 var faultNames = [faultKinds]string{
 	"message lost", "message twice", "message late", "message into a cut", "stream into a cut", "stream broken", "batch missing", "batches swapped", "batch twice",
 	"frame corrupt", "cut one way", "cut between two", "node cut off", "region cut off", "link flapping", "crash", "crash in a write", "crash soon after start", "write fails",
-	"stop in good order", "crash behind a promise", "disk bit flip", "pause", "clock skew", "clock coarse", "clock jump", "region down", "replica removed", "node loses its disk", "node let go", "region given up", "change log at its bound", "seed cut off", "archive slow", "archive error", "archive object short", "archive bit flip", "archive stale",
+	"stop in good order", "crash behind a promise", "disk bit flip", "pause", "clock skew", "clock coarse", "clock jump", "region down", "replica removed", "node loses its disk", "node let go", "region given up", "change log at its bound", "region removed by force", "old disk", "seed cut off", "archive slow", "archive error", "archive object short", "archive bit flip", "archive stale",
 	"client's message lost", "flush", "compaction",
 }
 
@@ -75,6 +77,7 @@ type Counts struct {
 	Compared        int             // items compared between regions
 	Explained       int             // items explained from the history
 	Again           int             // changes that one region alone had when it was given up
+	Lost            int             // changes that one region alone had when it lost its disk
 	Verified        int             // pairs of regions that have found themselves equal
 	Cells           map[string]int
 	Steps           int

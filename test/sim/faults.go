@@ -7,7 +7,7 @@ import (
 )
 
 // familyNames are the families that a seed draws one to three of.
-var familyNames = []string{"near net", "far net", "crash", "pause", "clock", "disk", "archive", "region", "members", "away", "nodes"}
+var familyNames = []string{"near net", "far net", "crash", "pause", "clock", "disk", "archive", "region", "members", "away", "nodes", "removed", "old disk"}
 
 // draw chooses the families.
 func (w *world) draw() {
@@ -37,7 +37,9 @@ func (w *world) chaos(until time.Duration) {
 			if w.now >= until {
 				return
 			}
-			f()
+			if !w.still {
+				f()
+			}
 			w.after(w.between(lo, hi), again)
 		}
 		w.after(w.between(lo/4, hi), again)
@@ -103,16 +105,15 @@ func (w *world) chaos(until time.Duration) {
 			o.slow, o.fail, o.cut, o.flip, o.stale = w.rng.Float64()*0.3, w.rng.Float64()*0.2, w.rng.Float64()*0.1, w.rng.Float64()*0.1, w.rng.Float64()*0.1
 		case "region":
 			every(2*time.Second, 8*time.Second, w.regionDown)
-		case "away":
-			w.working++
-			w.clients.proc.Go(func() { w.goOnWithout(until); w.working-- })
 		case "nodes":
 			w.working++
 			w.clients.proc.Go(func() { w.replaceNodes(until); w.working-- })
-		case "members":
-			w.working++
-			w.clients.proc.Go(func() { w.changeMembers(until); w.working-- })
 		}
+	}
+	families := slices.DeleteFunc(slices.Clone(w.families), func(f string) bool { return !slices.Contains(reshaping, f) })
+	for range max(1, len(w.regions)/2-1) { // at a time
+		w.working++
+		w.clients.proc.Go(func() { w.reshape(until, slices.Clone(families)); w.working-- })
 	}
 }
 

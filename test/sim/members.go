@@ -3,39 +3,107 @@ package sim
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
-// changeMembers takes regions' replicas of the shared table away and gives them anew, one at a time, from a client's task. What it has
-// begun it ends, after everything is mended if need be.
-func (w *world) changeMembers(until time.Duration) {
-	pause := func(lo, hi time.Duration) { w.clients.proc.Wait(context.Background(), nil, w.between(lo, hi)) }
-	if len(w.regions) < 3 {
+// reshaping are the families that change which regions have a replica of the shared table, and of which incarnation.
+var reshaping = []string{"away", "members", "removed", "old disk"}
+
+// reshape changes that, one region at a time, or with four regions and more two at a time, from a client's task. What it has begun it
+// ends, after everything is mended if need be.
+func (w *world) reshape(until time.Duration, families []string) {
+	if len(w.regions) < 3 || len(families) == 0 {
 		return // a table of one region ships nothing, and what is not shipped cannot be explained
 	}
-	for pause(200*time.Millisecond, 3*time.Second); w.now < until; pause(200*time.Millisecond, 3*time.Second) {
-		r := w.regions[1+w.rng.IntN(len(w.regions)-1)]
-		asked := w.regions[w.rng.IntN(len(w.regions))]
-		if asked == r {
-			asked = w.regions[0]
+	for w.pause(200*time.Millisecond, 2*time.Second); w.now < until; w.pause(200*time.Millisecond, 3*time.Second) {
+		r, asked := w.regions[w.rng.IntN(len(w.regions))], w.regions[w.rng.IntN(len(w.regions))]
+		if asked == r || w.joining[r] || w.joining[asked] {
+			continue
 		}
-		w.say("%s is to lose its replica, says %s", r.name, asked.name)
-		w.change(asked, "Delete", r)
-		w.count.fault(faultReplicaGone)
-		for w.has(r) || w.lists(asked, r) || w.lists(w.regions[0], r) {
-			pause(50*time.Millisecond, 200*time.Millisecond)
+		w.joining[r] = true
+		switch families[w.rng.IntN(len(families))] {
+		case "away":
+			w.goOnWithout(asked, r)
+		case "members":
+			w.takeAndGive(asked, r)
+		case "removed":
+			w.removeByForce(asked, r)
+		case "old disk":
+			w.oldDisk(r)
 		}
-		w.say("%s has lost its replica", r.name)
-		pause(time.Millisecond, 2*time.Second)
-		w.joining = r
-		w.change(w.regions[0], "Create", r)
-		w.active(w.regions[0], shared)
-		for !w.has(r) {
-			pause(50*time.Millisecond, 200*time.Millisecond)
+		delete(w.joining, r)
+	}
+}
+
+func (w *world) pause(lo, hi time.Duration) {
+	w.clients.proc.Wait(context.Background(), nil, w.between(lo, hi))
+}
+
+// takeAndGive takes a region's replica away in good order, and gives it one anew.
+func (w *world) takeAndGive(asked, r *regionOf) {
+	w.say("%s is to lose its replica, says %s", r.name, asked.name)
+	w.change(asked, "Delete", r)
+	w.count.fault(faultReplicaGone)
+	for w.has(r) || slices.ContainsFunc(w.regions, func(o *regionOf) bool { return o != r && w.has(o) && w.lists(o, r) }) {
+		w.pause(50*time.Millisecond, 200*time.Millisecond)
+	}
+	w.say("%s has lost its replica", r.name)
+	w.pause(time.Millisecond, 2*time.Second)
+	w.give(asked, r)
+}
+
+// give gives a region a replica.
+func (w *world) give(asked, r *regionOf) {
+	w.change(asked, "Create", r)
+	for !w.anew(r) {
+		w.pause(50*time.Millisecond, 200*time.Millisecond)
+	}
+	w.say("%s has a replica again", r.name)
+}
+
+// removeByForce has the regions remove one for good, mostly while it cannot be reached and its clients write there, and gives it a
+// replica again.
+func (w *world) removeByForce(asked, r *regionOf) {
+	if w.chance(0.7) {
+		w.cutOffRegion(r, true)
+		w.pause(0, 2*time.Second)
+	}
+	w.say("%s is removed by force, says %s", r.name, asked.name)
+	w.count.fault(faultRemoved)
+	for i := 0; ; i++ {
+		a := w.request(asked.nodes[i%len(asked.nodes)], operator+"RemoveRegion", fmt.Sprintf(`{"Region":%q}`, r.name))
+		left, _ := a.body["Replicas"].([]any)
+		if a.ok() && !slices.ContainsFunc(left, func(x any) bool {
+			l := x.(map[string]any)
+			return l["TableName"] == shared && l["Status"] != "GONE"
+		}) {
+			break
 		}
-		w.active(r, shared)
-		w.joining = nil
-		w.say("%s has a replica again", r.name)
+		if a.err == nil && !a.ok() && a.status < 500 && a.code != "NotLeaderException" {
+			w.violate("%s does not remove %s: %v", asked.name, r.name, a)
+			return
+		}
+		w.pause(100*time.Millisecond, 300*time.Millisecond)
+	}
+	w.say("%s is removed", r.name)
+	w.pause(0, time.Second)
+	w.cutOffRegion(r, false)
+	w.pause(0, time.Second)
+	w.give(asked, r)
+}
+
+// cutOffRegion cuts a region off from the others, or ends that.
+func (w *world) cutOffRegion(r *regionOf, on bool) {
+	for _, o := range w.regions {
+		for _, x := range r.nodes {
+			for _, y := range o.nodes {
+				if o != r {
+					w.cut(x, y, on)
+					w.cut(y, x, on)
+				}
+			}
+		}
 	}
 }
 

@@ -31,6 +31,8 @@ var aimed = map[mutant.Name]Config{
 	mutant.NotMadeAgain:      {Families: []string{"away"}, Regions: 3, Nodes: 1},
 	mutant.SettledAlone:      {Families: []string{"away", "far net"}, Regions: 3, Nodes: 1},
 	mutant.FoldUnsettled:     {Families: []string{"away", "far net"}, Regions: 3, Nodes: 1},
+	mutant.OldDiskTaken:      {Families: []string{"old disk"}, Regions: 3, Nodes: 1},
+	mutant.WriteUnasked:      {Families: []string{"old disk"}, Regions: 3, Nodes: 1},
 	mutant.ProgressPastGap:   {Families: []string{"far net"}, Regions: 2, Nodes: 1},
 }
 

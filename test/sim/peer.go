@@ -213,7 +213,7 @@ func (p *peer) Seed(ctx context.Context, q replication.SeedRequest, receive func
 			w.history.seeded[p.from.region] = append(w.history.seeded[p.from.region], w.now)
 		}
 	}()
-	if w := p.from.w; w.history.begun && w.joining != p.from.region {
+	if w := p.from.w; w.history.begun && !w.joining[p.from.region] && !w.lossOf(p.from.region) {
 		w.violate("%s is seeded again from %s: a change log was not kept for it", p.from.name, p.to.name)
 	}
 	return receiveAll(ctx, p, func(ctx context.Context, s replication.Source, send func(replication.SeedPart) error) error {

@@ -27,12 +27,14 @@ type world struct {
 	count   *Counts
 	history *history
 
-	working        int       // tasks of clients under way
-	joining        *regionOf // is being given its replica anew
-	capped         bool      // change logs have a bound that is soon reached
-	rots           bool      // disks do, between crash and restart
-	faithless      bool      // who has promised a vote may crash
+	working        int                // tasks of clients under way
+	joining        map[*regionOf]bool // are being given their replicas anew
+	still          bool               // nothing is broken at present
+	capped         bool               // change logs have a bound that is soon reached
+	rots           bool               // disks do, between crash and restart
+	faithless      bool               // who has promised a vote may crash
 	restored       []restored
+	losses         []loss
 	lastWriterWins bool
 	families       []string // of faults, that this seed draws from
 	violations     []string
@@ -93,7 +95,7 @@ func (w *world) violate(format string, args ...any) {
 }
 
 func newWorld(seed uint64, cfg Config, out io.Writer) *world {
-	w := &world{loop: newLoop(seed, out), cfg: cfg, count: newCounts(), history: newHistory()}
+	w := &world{loop: newLoop(seed, out), cfg: cfg, count: newCounts(), history: newHistory(), joining: map[*regionOf]bool{}}
 	w.net = newNetwork(w)
 	w.objects = newObjects(w)
 	w.clients = &machine{w: w, name: "clients", proc: w.process("clients"), conns: map[*conn]bool{}}

@@ -30,9 +30,12 @@ type Tables struct {
 	Instance    uint64                 `protobuf:"fixed64,2,opt,name=instance,proto3" json:"instance,omitempty"`     // of the sender's region: another after it lost its data
 	Definitions [][]byte               `protobuf:"bytes,3,rep,name=definitions,proto3" json:"definitions,omitempty"` // table.Definition as JSON
 	// In an answer, by its sender's clock:
-	ReceivedUnixNano int64  `protobuf:"varint,4,opt,name=received_unix_nano,json=receivedUnixNano,proto3" json:"received_unix_nano,omitempty"` // when the question came
-	AnsweredUnixNano int64  `protobuf:"varint,5,opt,name=answered_unix_nano,json=answeredUnixNano,proto3" json:"answered_unix_nano,omitempty"`
-	Revision         uint64 `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"` // greater in every later word of the instance's
+	ReceivedUnixNano int64    `protobuf:"varint,4,opt,name=received_unix_nano,json=receivedUnixNano,proto3" json:"received_unix_nano,omitempty"` // when the question came
+	AnsweredUnixNano int64    `protobuf:"varint,5,opt,name=answered_unix_nano,json=answeredUnixNano,proto3" json:"answered_unix_nano,omitempty"`
+	Revision         uint64   `protobuf:"varint,6,opt,name=revision,proto3" json:"revision,omitempty"` // greater in every later word of the instance's
+	Ask              bool     `protobuf:"varint,7,opt,name=ask,proto3" json:"ask,omitempty"`           // for what follows: the sender has just started
+	Had              []*Had   `protobuf:"bytes,8,rep,name=had,proto3" json:"had,omitempty"`            // in an answer: how far the answering region has applied the asker's streams
+	Begins           []*Begin `protobuf:"bytes,9,rep,name=begins,proto3" json:"begins,omitempty"`      // in an answer: where the change logs of the answering region begin
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -109,6 +112,155 @@ func (x *Tables) GetRevision() uint64 {
 	return 0
 }
 
+func (x *Tables) GetAsk() bool {
+	if x != nil {
+		return x.Ask
+	}
+	return false
+}
+
+func (x *Tables) GetHad() []*Had {
+	if x != nil {
+		return x.Had
+	}
+	return nil
+}
+
+func (x *Tables) GetBegins() []*Begin {
+	if x != nil {
+		return x.Begins
+	}
+	return nil
+}
+
+type Had struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Table         string                 `protobuf:"bytes,1,opt,name=table,proto3" json:"table,omitempty"`          // global id
+	Partition     uint64                 `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"` // of the asker
+	Seq           uint64                 `protobuf:"varint,3,opt,name=seq,proto3" json:"seq,omitempty"`             // the last change applied
+	Clock         uint64                 `protobuf:"fixed64,4,opt,name=clock,proto3" json:"clock,omitempty"`        // HLC of the newest of them; 0: not known
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Had) Reset() {
+	*x = Had{}
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Had) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Had) ProtoMessage() {}
+
+func (x *Had) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Had.ProtoReflect.Descriptor instead.
+func (*Had) Descriptor() ([]byte, []int) {
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Had) GetTable() string {
+	if x != nil {
+		return x.Table
+	}
+	return ""
+}
+
+func (x *Had) GetPartition() uint64 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *Had) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *Had) GetClock() uint64 {
+	if x != nil {
+		return x.Clock
+	}
+	return 0
+}
+
+type Begin struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Table         string                 `protobuf:"bytes,1,opt,name=table,proto3" json:"table,omitempty"`          // global id
+	Partition     uint64                 `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"` // of the answering region
+	Seq           uint64                 `protobuf:"varint,3,opt,name=seq,proto3" json:"seq,omitempty"`             // the last change that is there no more
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Begin) Reset() {
+	*x = Begin{}
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Begin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Begin) ProtoMessage() {}
+
+func (x *Begin) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Begin.ProtoReflect.Descriptor instead.
+func (*Begin) Descriptor() ([]byte, []int) {
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Begin) GetTable() string {
+	if x != nil {
+		return x.Table
+	}
+	return ""
+}
+
+func (x *Begin) GetPartition() uint64 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *Begin) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
 type BeatRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Region        string                 `protobuf:"bytes,1,opt,name=region,proto3" json:"region,omitempty"` // of the caller
@@ -118,7 +270,7 @@ type BeatRequest struct {
 
 func (x *BeatRequest) Reset() {
 	*x = BeatRequest{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[1]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -130,7 +282,7 @@ func (x *BeatRequest) String() string {
 func (*BeatRequest) ProtoMessage() {}
 
 func (x *BeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[1]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -143,7 +295,7 @@ func (x *BeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeatRequest.ProtoReflect.Descriptor instead.
 func (*BeatRequest) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{1}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *BeatRequest) GetRegion() string {
@@ -166,7 +318,7 @@ type BeatAnswer struct {
 
 func (x *BeatAnswer) Reset() {
 	*x = BeatAnswer{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[2]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -178,7 +330,7 @@ func (x *BeatAnswer) String() string {
 func (*BeatAnswer) ProtoMessage() {}
 
 func (x *BeatAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[2]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -191,7 +343,7 @@ func (x *BeatAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeatAnswer.ProtoReflect.Descriptor instead.
 func (*BeatAnswer) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{2}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *BeatAnswer) GetInstance() uint64 {
@@ -232,7 +384,7 @@ type BeatBehind struct {
 
 func (x *BeatBehind) Reset() {
 	*x = BeatBehind{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[3]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -244,7 +396,7 @@ func (x *BeatBehind) String() string {
 func (*BeatBehind) ProtoMessage() {}
 
 func (x *BeatBehind) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[3]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -257,7 +409,7 @@ func (x *BeatBehind) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeatBehind.ProtoReflect.Descriptor instead.
 func (*BeatBehind) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{3}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *BeatBehind) GetTable() string {
@@ -287,7 +439,7 @@ type Pull struct {
 
 func (x *Pull) Reset() {
 	*x = Pull{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[4]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -299,7 +451,7 @@ func (x *Pull) String() string {
 func (*Pull) ProtoMessage() {}
 
 func (x *Pull) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[4]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -312,7 +464,7 @@ func (x *Pull) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pull.ProtoReflect.Descriptor instead.
 func (*Pull) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{4}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Pull) GetMessage() isPull_Message {
@@ -367,13 +519,14 @@ type Resume struct {
 	// begun within it may end beyond it.
 	Credit        uint64 `protobuf:"varint,6,opt,name=credit,proto3" json:"credit,omitempty"`
 	Incarnation   uint32 `protobuf:"varint,10,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // of the caller's replica
+	Clock         uint64 `protobuf:"fixed64,11,opt,name=clock,proto3" json:"clock,omitempty"`            // HLC of the newest write up to seq; 0: not known
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Resume) Reset() {
 	*x = Resume{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[5]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -385,7 +538,7 @@ func (x *Resume) String() string {
 func (*Resume) ProtoMessage() {}
 
 func (x *Resume) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[5]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -398,7 +551,7 @@ func (x *Resume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resume.ProtoReflect.Descriptor instead.
 func (*Resume) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{5}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Resume) GetRegion() string {
@@ -450,6 +603,13 @@ func (x *Resume) GetIncarnation() uint32 {
 	return 0
 }
 
+func (x *Resume) GetClock() uint64 {
+	if x != nil {
+		return x.Clock
+	}
+	return 0
+}
+
 type Ack struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Seq           uint64                 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
@@ -460,7 +620,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[6]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -472,7 +632,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[6]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -485,7 +645,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{6}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Ack) GetSeq() uint64 {
@@ -515,7 +675,7 @@ type Push struct {
 
 func (x *Push) Reset() {
 	*x = Push{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[7]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -527,7 +687,7 @@ func (x *Push) String() string {
 func (*Push) ProtoMessage() {}
 
 func (x *Push) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[7]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -540,7 +700,7 @@ func (x *Push) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Push.ProtoReflect.Descriptor instead.
 func (*Push) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{7}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Push) GetMessage() isPush_Message {
@@ -600,7 +760,7 @@ type Batch struct {
 
 func (x *Batch) Reset() {
 	*x = Batch{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[8]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -612,7 +772,7 @@ func (x *Batch) String() string {
 func (*Batch) ProtoMessage() {}
 
 func (x *Batch) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[8]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -625,7 +785,7 @@ func (x *Batch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Batch.ProtoReflect.Descriptor instead.
 func (*Batch) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{8}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Batch) GetAfter() uint64 {
@@ -684,7 +844,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[9]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -696,7 +856,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[9]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -709,7 +869,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{9}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Progress) GetSeq() uint64 {
@@ -760,7 +920,7 @@ type SeedRequest struct {
 
 func (x *SeedRequest) Reset() {
 	*x = SeedRequest{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[10]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -772,7 +932,7 @@ func (x *SeedRequest) String() string {
 func (*SeedRequest) ProtoMessage() {}
 
 func (x *SeedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[10]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -785,7 +945,7 @@ func (x *SeedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeedRequest.ProtoReflect.Descriptor instead.
 func (*SeedRequest) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{10}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SeedRequest) GetRegion() string {
@@ -837,7 +997,7 @@ type SeedChunk struct {
 
 func (x *SeedChunk) Reset() {
 	*x = SeedChunk{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[11]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -849,7 +1009,7 @@ func (x *SeedChunk) String() string {
 func (*SeedChunk) ProtoMessage() {}
 
 func (x *SeedChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[11]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -862,7 +1022,7 @@ func (x *SeedChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeedChunk.ProtoReflect.Descriptor instead.
 func (*SeedChunk) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{11}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SeedChunk) GetCount() uint32 {
@@ -924,7 +1084,7 @@ type SeedOrigin struct {
 
 func (x *SeedOrigin) Reset() {
 	*x = SeedOrigin{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[12]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -936,7 +1096,7 @@ func (x *SeedOrigin) String() string {
 func (*SeedOrigin) ProtoMessage() {}
 
 func (x *SeedOrigin) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[12]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -949,7 +1109,7 @@ func (x *SeedOrigin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeedOrigin.ProtoReflect.Descriptor instead.
 func (*SeedOrigin) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{12}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SeedOrigin) GetSeq() uint64 {
@@ -1021,7 +1181,7 @@ type RelayRequest struct {
 
 func (x *RelayRequest) Reset() {
 	*x = RelayRequest{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[13]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1033,7 +1193,7 @@ func (x *RelayRequest) String() string {
 func (*RelayRequest) ProtoMessage() {}
 
 func (x *RelayRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[13]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1046,7 +1206,7 @@ func (x *RelayRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RelayRequest.ProtoReflect.Descriptor instead.
 func (*RelayRequest) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{13}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RelayRequest) GetRegion() string {
@@ -1095,7 +1255,7 @@ type DigestRequest struct {
 
 func (x *DigestRequest) Reset() {
 	*x = DigestRequest{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[14]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1107,7 +1267,7 @@ func (x *DigestRequest) String() string {
 func (*DigestRequest) ProtoMessage() {}
 
 func (x *DigestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[14]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1120,7 +1280,7 @@ func (x *DigestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DigestRequest.ProtoReflect.Descriptor instead.
 func (*DigestRequest) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{14}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DigestRequest) GetRegion() string {
@@ -1158,7 +1318,7 @@ type DigestChunk struct {
 
 func (x *DigestChunk) Reset() {
 	*x = DigestChunk{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[15]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1170,7 +1330,7 @@ func (x *DigestChunk) String() string {
 func (*DigestChunk) ProtoMessage() {}
 
 func (x *DigestChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[15]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1183,7 +1343,7 @@ func (x *DigestChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DigestChunk.ProtoReflect.Descriptor instead.
 func (*DigestChunk) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{15}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DigestChunk) GetLeaves() []uint32 {
@@ -1234,7 +1394,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[16]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1246,7 +1406,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[16]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1259,7 +1419,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{16}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListRequest) GetRegion() string {
@@ -1310,7 +1470,7 @@ type ListChunk struct {
 
 func (x *ListChunk) Reset() {
 	*x = ListChunk{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[17]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1322,7 +1482,7 @@ func (x *ListChunk) String() string {
 func (*ListChunk) ProtoMessage() {}
 
 func (x *ListChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[17]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1335,7 +1495,7 @@ func (x *ListChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListChunk.ProtoReflect.Descriptor instead.
 func (*ListChunk) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{17}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListChunk) GetCount() uint32 {
@@ -1384,7 +1544,7 @@ type FetchRequest struct {
 
 func (x *FetchRequest) Reset() {
 	*x = FetchRequest{}
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[18]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1396,7 +1556,7 @@ func (x *FetchRequest) String() string {
 func (*FetchRequest) ProtoMessage() {}
 
 func (x *FetchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_replication_v1_replication_proto_msgTypes[18]
+	mi := &file_proto_replication_v1_replication_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1409,7 +1569,7 @@ func (x *FetchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
 func (*FetchRequest) Descriptor() ([]byte, []int) {
-	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{18}
+	return file_proto_replication_v1_replication_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *FetchRequest) GetRegion() string {
@@ -1437,14 +1597,26 @@ var File_proto_replication_v1_replication_proto protoreflect.FileDescriptor
 
 const file_proto_replication_v1_replication_proto_rawDesc = "" +
 	"\n" +
-	"&proto/replication/v1/replication.proto\x12\x19commutator.replication.v1\"\xd6\x01\n" +
+	"&proto/replication/v1/replication.proto\x12\x19commutator.replication.v1\"\xd4\x02\n" +
 	"\x06Tables\x12\x16\n" +
 	"\x06region\x18\x01 \x01(\tR\x06region\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\x06R\binstance\x12 \n" +
 	"\vdefinitions\x18\x03 \x03(\fR\vdefinitions\x12,\n" +
 	"\x12received_unix_nano\x18\x04 \x01(\x03R\x10receivedUnixNano\x12,\n" +
 	"\x12answered_unix_nano\x18\x05 \x01(\x03R\x10answeredUnixNano\x12\x1a\n" +
-	"\brevision\x18\x06 \x01(\x04R\brevision\"%\n" +
+	"\brevision\x18\x06 \x01(\x04R\brevision\x12\x10\n" +
+	"\x03ask\x18\a \x01(\bR\x03ask\x120\n" +
+	"\x03had\x18\b \x03(\v2\x1e.commutator.replication.v1.HadR\x03had\x128\n" +
+	"\x06begins\x18\t \x03(\v2 .commutator.replication.v1.BeginR\x06begins\"a\n" +
+	"\x03Had\x12\x14\n" +
+	"\x05table\x18\x01 \x01(\tR\x05table\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x04R\tpartition\x12\x10\n" +
+	"\x03seq\x18\x03 \x01(\x04R\x03seq\x12\x14\n" +
+	"\x05clock\x18\x04 \x01(\x06R\x05clock\"M\n" +
+	"\x05Begin\x12\x14\n" +
+	"\x05table\x18\x01 \x01(\tR\x05table\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x04R\tpartition\x12\x10\n" +
+	"\x03seq\x18\x03 \x01(\x04R\x03seq\"%\n" +
 	"\vBeatRequest\x12\x16\n" +
 	"\x06region\x18\x01 \x01(\tR\x06region\"\xc3\x01\n" +
 	"\n" +
@@ -1460,7 +1632,7 @@ const file_proto_replication_v1_replication_proto_rawDesc = "" +
 	"\x04Pull\x12;\n" +
 	"\x06resume\x18\x01 \x01(\v2!.commutator.replication.v1.ResumeH\x00R\x06resume\x122\n" +
 	"\x03ack\x18\x02 \x01(\v2\x1e.commutator.replication.v1.AckH\x00R\x03ackB\t\n" +
-	"\amessage\"\xbc\x01\n" +
+	"\amessage\"\xd2\x01\n" +
 	"\x06Resume\x12\x16\n" +
 	"\x06region\x18\x01 \x01(\tR\x06region\x12\x14\n" +
 	"\x05table\x18\x02 \x01(\tR\x05table\x12\x1a\n" +
@@ -1469,7 +1641,8 @@ const file_proto_replication_v1_replication_proto_rawDesc = "" +
 	"\x03seq\x18\x05 \x01(\x04R\x03seq\x12\x16\n" +
 	"\x06credit\x18\x06 \x01(\x04R\x06credit\x12 \n" +
 	"\vincarnation\x18\n" +
-	" \x01(\rR\vincarnation\"/\n" +
+	" \x01(\rR\vincarnation\x12\x14\n" +
+	"\x05clock\x18\v \x01(\x06R\x05clock\"/\n" +
 	"\x03Ack\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x16\n" +
 	"\x06credit\x18\x02 \x01(\x04R\x06credit\"\x8e\x01\n" +
@@ -1581,64 +1754,68 @@ func file_proto_replication_v1_replication_proto_rawDescGZIP() []byte {
 	return file_proto_replication_v1_replication_proto_rawDescData
 }
 
-var file_proto_replication_v1_replication_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_proto_replication_v1_replication_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_proto_replication_v1_replication_proto_goTypes = []any{
 	(*Tables)(nil),        // 0: commutator.replication.v1.Tables
-	(*BeatRequest)(nil),   // 1: commutator.replication.v1.BeatRequest
-	(*BeatAnswer)(nil),    // 2: commutator.replication.v1.BeatAnswer
-	(*BeatBehind)(nil),    // 3: commutator.replication.v1.BeatBehind
-	(*Pull)(nil),          // 4: commutator.replication.v1.Pull
-	(*Resume)(nil),        // 5: commutator.replication.v1.Resume
-	(*Ack)(nil),           // 6: commutator.replication.v1.Ack
-	(*Push)(nil),          // 7: commutator.replication.v1.Push
-	(*Batch)(nil),         // 8: commutator.replication.v1.Batch
-	(*Progress)(nil),      // 9: commutator.replication.v1.Progress
-	(*SeedRequest)(nil),   // 10: commutator.replication.v1.SeedRequest
-	(*SeedChunk)(nil),     // 11: commutator.replication.v1.SeedChunk
-	(*SeedOrigin)(nil),    // 12: commutator.replication.v1.SeedOrigin
-	(*RelayRequest)(nil),  // 13: commutator.replication.v1.RelayRequest
-	(*DigestRequest)(nil), // 14: commutator.replication.v1.DigestRequest
-	(*DigestChunk)(nil),   // 15: commutator.replication.v1.DigestChunk
-	(*ListRequest)(nil),   // 16: commutator.replication.v1.ListRequest
-	(*ListChunk)(nil),     // 17: commutator.replication.v1.ListChunk
-	(*FetchRequest)(nil),  // 18: commutator.replication.v1.FetchRequest
-	nil,                   // 19: commutator.replication.v1.Progress.AppliedEntry
-	nil,                   // 20: commutator.replication.v1.SeedOrigin.CursorsEntry
-	nil,                   // 21: commutator.replication.v1.SeedOrigin.ClocksEntry
-	nil,                   // 22: commutator.replication.v1.SeedOrigin.SharesEntry
+	(*Had)(nil),           // 1: commutator.replication.v1.Had
+	(*Begin)(nil),         // 2: commutator.replication.v1.Begin
+	(*BeatRequest)(nil),   // 3: commutator.replication.v1.BeatRequest
+	(*BeatAnswer)(nil),    // 4: commutator.replication.v1.BeatAnswer
+	(*BeatBehind)(nil),    // 5: commutator.replication.v1.BeatBehind
+	(*Pull)(nil),          // 6: commutator.replication.v1.Pull
+	(*Resume)(nil),        // 7: commutator.replication.v1.Resume
+	(*Ack)(nil),           // 8: commutator.replication.v1.Ack
+	(*Push)(nil),          // 9: commutator.replication.v1.Push
+	(*Batch)(nil),         // 10: commutator.replication.v1.Batch
+	(*Progress)(nil),      // 11: commutator.replication.v1.Progress
+	(*SeedRequest)(nil),   // 12: commutator.replication.v1.SeedRequest
+	(*SeedChunk)(nil),     // 13: commutator.replication.v1.SeedChunk
+	(*SeedOrigin)(nil),    // 14: commutator.replication.v1.SeedOrigin
+	(*RelayRequest)(nil),  // 15: commutator.replication.v1.RelayRequest
+	(*DigestRequest)(nil), // 16: commutator.replication.v1.DigestRequest
+	(*DigestChunk)(nil),   // 17: commutator.replication.v1.DigestChunk
+	(*ListRequest)(nil),   // 18: commutator.replication.v1.ListRequest
+	(*ListChunk)(nil),     // 19: commutator.replication.v1.ListChunk
+	(*FetchRequest)(nil),  // 20: commutator.replication.v1.FetchRequest
+	nil,                   // 21: commutator.replication.v1.Progress.AppliedEntry
+	nil,                   // 22: commutator.replication.v1.SeedOrigin.CursorsEntry
+	nil,                   // 23: commutator.replication.v1.SeedOrigin.ClocksEntry
+	nil,                   // 24: commutator.replication.v1.SeedOrigin.SharesEntry
 }
 var file_proto_replication_v1_replication_proto_depIdxs = []int32{
-	3,  // 0: commutator.replication.v1.BeatAnswer.behind:type_name -> commutator.replication.v1.BeatBehind
-	5,  // 1: commutator.replication.v1.Pull.resume:type_name -> commutator.replication.v1.Resume
-	6,  // 2: commutator.replication.v1.Pull.ack:type_name -> commutator.replication.v1.Ack
-	8,  // 3: commutator.replication.v1.Push.batch:type_name -> commutator.replication.v1.Batch
-	9,  // 4: commutator.replication.v1.Push.progress:type_name -> commutator.replication.v1.Progress
-	19, // 5: commutator.replication.v1.Progress.applied:type_name -> commutator.replication.v1.Progress.AppliedEntry
-	12, // 6: commutator.replication.v1.SeedChunk.origin:type_name -> commutator.replication.v1.SeedOrigin
-	20, // 7: commutator.replication.v1.SeedOrigin.cursors:type_name -> commutator.replication.v1.SeedOrigin.CursorsEntry
-	21, // 8: commutator.replication.v1.SeedOrigin.clocks:type_name -> commutator.replication.v1.SeedOrigin.ClocksEntry
-	22, // 9: commutator.replication.v1.SeedOrigin.shares:type_name -> commutator.replication.v1.SeedOrigin.SharesEntry
-	0,  // 10: commutator.replication.v1.Replication.Exchange:input_type -> commutator.replication.v1.Tables
-	1,  // 11: commutator.replication.v1.Replication.Beat:input_type -> commutator.replication.v1.BeatRequest
-	4,  // 12: commutator.replication.v1.Replication.Stream:input_type -> commutator.replication.v1.Pull
-	10, // 13: commutator.replication.v1.Replication.Seed:input_type -> commutator.replication.v1.SeedRequest
-	13, // 14: commutator.replication.v1.Replication.Relay:input_type -> commutator.replication.v1.RelayRequest
-	14, // 15: commutator.replication.v1.Replication.Digest:input_type -> commutator.replication.v1.DigestRequest
-	16, // 16: commutator.replication.v1.Replication.List:input_type -> commutator.replication.v1.ListRequest
-	18, // 17: commutator.replication.v1.Replication.Fetch:input_type -> commutator.replication.v1.FetchRequest
-	0,  // 18: commutator.replication.v1.Replication.Exchange:output_type -> commutator.replication.v1.Tables
-	2,  // 19: commutator.replication.v1.Replication.Beat:output_type -> commutator.replication.v1.BeatAnswer
-	7,  // 20: commutator.replication.v1.Replication.Stream:output_type -> commutator.replication.v1.Push
-	11, // 21: commutator.replication.v1.Replication.Seed:output_type -> commutator.replication.v1.SeedChunk
-	11, // 22: commutator.replication.v1.Replication.Relay:output_type -> commutator.replication.v1.SeedChunk
-	15, // 23: commutator.replication.v1.Replication.Digest:output_type -> commutator.replication.v1.DigestChunk
-	17, // 24: commutator.replication.v1.Replication.List:output_type -> commutator.replication.v1.ListChunk
-	11, // 25: commutator.replication.v1.Replication.Fetch:output_type -> commutator.replication.v1.SeedChunk
-	18, // [18:26] is the sub-list for method output_type
-	10, // [10:18] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	1,  // 0: commutator.replication.v1.Tables.had:type_name -> commutator.replication.v1.Had
+	2,  // 1: commutator.replication.v1.Tables.begins:type_name -> commutator.replication.v1.Begin
+	5,  // 2: commutator.replication.v1.BeatAnswer.behind:type_name -> commutator.replication.v1.BeatBehind
+	7,  // 3: commutator.replication.v1.Pull.resume:type_name -> commutator.replication.v1.Resume
+	8,  // 4: commutator.replication.v1.Pull.ack:type_name -> commutator.replication.v1.Ack
+	10, // 5: commutator.replication.v1.Push.batch:type_name -> commutator.replication.v1.Batch
+	11, // 6: commutator.replication.v1.Push.progress:type_name -> commutator.replication.v1.Progress
+	21, // 7: commutator.replication.v1.Progress.applied:type_name -> commutator.replication.v1.Progress.AppliedEntry
+	14, // 8: commutator.replication.v1.SeedChunk.origin:type_name -> commutator.replication.v1.SeedOrigin
+	22, // 9: commutator.replication.v1.SeedOrigin.cursors:type_name -> commutator.replication.v1.SeedOrigin.CursorsEntry
+	23, // 10: commutator.replication.v1.SeedOrigin.clocks:type_name -> commutator.replication.v1.SeedOrigin.ClocksEntry
+	24, // 11: commutator.replication.v1.SeedOrigin.shares:type_name -> commutator.replication.v1.SeedOrigin.SharesEntry
+	0,  // 12: commutator.replication.v1.Replication.Exchange:input_type -> commutator.replication.v1.Tables
+	3,  // 13: commutator.replication.v1.Replication.Beat:input_type -> commutator.replication.v1.BeatRequest
+	6,  // 14: commutator.replication.v1.Replication.Stream:input_type -> commutator.replication.v1.Pull
+	12, // 15: commutator.replication.v1.Replication.Seed:input_type -> commutator.replication.v1.SeedRequest
+	15, // 16: commutator.replication.v1.Replication.Relay:input_type -> commutator.replication.v1.RelayRequest
+	16, // 17: commutator.replication.v1.Replication.Digest:input_type -> commutator.replication.v1.DigestRequest
+	18, // 18: commutator.replication.v1.Replication.List:input_type -> commutator.replication.v1.ListRequest
+	20, // 19: commutator.replication.v1.Replication.Fetch:input_type -> commutator.replication.v1.FetchRequest
+	0,  // 20: commutator.replication.v1.Replication.Exchange:output_type -> commutator.replication.v1.Tables
+	4,  // 21: commutator.replication.v1.Replication.Beat:output_type -> commutator.replication.v1.BeatAnswer
+	9,  // 22: commutator.replication.v1.Replication.Stream:output_type -> commutator.replication.v1.Push
+	13, // 23: commutator.replication.v1.Replication.Seed:output_type -> commutator.replication.v1.SeedChunk
+	13, // 24: commutator.replication.v1.Replication.Relay:output_type -> commutator.replication.v1.SeedChunk
+	17, // 25: commutator.replication.v1.Replication.Digest:output_type -> commutator.replication.v1.DigestChunk
+	19, // 26: commutator.replication.v1.Replication.List:output_type -> commutator.replication.v1.ListChunk
+	13, // 27: commutator.replication.v1.Replication.Fetch:output_type -> commutator.replication.v1.SeedChunk
+	20, // [20:28] is the sub-list for method output_type
+	12, // [12:20] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_proto_replication_v1_replication_proto_init() }
@@ -1646,11 +1823,11 @@ func file_proto_replication_v1_replication_proto_init() {
 	if File_proto_replication_v1_replication_proto != nil {
 		return
 	}
-	file_proto_replication_v1_replication_proto_msgTypes[4].OneofWrappers = []any{
+	file_proto_replication_v1_replication_proto_msgTypes[6].OneofWrappers = []any{
 		(*Pull_Resume)(nil),
 		(*Pull_Ack)(nil),
 	}
-	file_proto_replication_v1_replication_proto_msgTypes[7].OneofWrappers = []any{
+	file_proto_replication_v1_replication_proto_msgTypes[9].OneofWrappers = []any{
 		(*Push_Batch)(nil),
 		(*Push_Progress)(nil),
 	}
@@ -1660,7 +1837,7 @@ func file_proto_replication_v1_replication_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_replication_v1_replication_proto_rawDesc), len(file_proto_replication_v1_replication_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
