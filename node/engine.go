@@ -1,11 +1,13 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/commutatordb/commutator/admin"
@@ -23,9 +25,12 @@ import (
 // Engine is a node without its sockets: its data, its part of the region, and everything that works on
 // them. A Node serves one; the simulator runs many of them in one loop.
 type Engine struct {
-	cfg  Config
-	id   identity
-	lock io.Closer
+	cfg   Config
+	id    identity
+	epoch uint64 // see region.Member
+	lock  io.Closer
+	// rebuild has it begin anew; nil: the node is alone.
+	rebuild *rebuilder
 
 	keys    *keyring
 	log     *raftlog.Log
@@ -67,8 +72,34 @@ func openEngine(cfg Config, archive backup.Archive) (e *Engine, err error) {
 	if e.lock, err = cfg.FS.Lock(cfg.FS.PathJoin(cfg.Data, lockFile)); err != nil {
 		return e, fmt.Errorf("node: %s is in use by another process: %w", cfg.Data, err)
 	}
+	if cfg.Several {
+		e.rebuild = &rebuilder{fs: cfg.FS, dir: cfg.Data, fatal: cfg.Fatal}
+		cfg.Fatal = e.rebuild.end
+		defer func() {
+			// What a start cannot read the next one begins anew without.
+			if damaged(err) {
+				e.rebuild.begin(rebuild{Reason: err.Error()})
+				err = fmt.Errorf("%w: %w", ErrRebuild, err)
+			}
+		}()
+		if err := setAside(cfg.FS, cfg.Data, cfg.Region, cfg.Node, cfg.Now(), func(reason, to string) {
+			cfg.Logger.Error("node: the data is set aside, and the node begins anew", "why", reason, "to", to)
+		}); err != nil {
+			return e, err
+		}
+	}
 	if e.id, err = openIdentity(cfg.FS, cfg.Data, cfg.Region, cfg.Node, cfg.Now()); err != nil {
 		return e, err
+	}
+	if e.id.Anew {
+		cfg.Voters = slices.DeleteFunc(slices.Clone(cfg.Voters), func(id uint64) bool { return id == cfg.NodeID || id == e.id.Number })
+	}
+	cfg.NodeID = cmp.Or(e.id.Number, cfg.NodeID)
+	e.cfg = cfg
+	if cfg.Several {
+		if e.epoch, err = readEpoch(cfg.FS, cfg.Data); err != nil {
+			return e, err
+		}
 	}
 	e.log, err = raftlog.Open(raftlog.Options{
 		FS: cfg.FS, Dir: cfg.FS.PathJoin(cfg.Data, logDir), Salt: e.id.Salt, Logger: cfg.Logger,
@@ -77,8 +108,12 @@ func openEngine(cfg Config, archive backup.Archive) (e *Engine, err error) {
 	if err != nil {
 		return e, fmt.Errorf("node: %w", err)
 	}
+	var corrupt func(error) // alone: the reader is told, and nobody else
+	if cfg.Several {
+		corrupt = cfg.Fatal
+	}
 	e.store, err = storage.Open(storage.Options{
-		FS: cfg.FS, Dir: cfg.FS.PathJoin(cfg.Data, stateDir), Logger: cfg.Logger, Fatal: cfg.Fatal,
+		FS: cfg.FS, Dir: cfg.FS.PathJoin(cfg.Data, stateDir), Logger: cfg.Logger, Fatal: cfg.Fatal, Corrupt: corrupt,
 		CacheBytes: cfg.Sizes.CacheBytes, MemTableBytes: cfg.Sizes.MemTableBytes, ImportTableBytes: cfg.Sizes.ImportTableBytes, NoBackground: cfg.Sizes.NoBackground,
 		Flushed: func() {
 			if e.region != nil {
@@ -89,9 +124,13 @@ func openEngine(cfg Config, archive backup.Archive) (e *Engine, err error) {
 	if err != nil {
 		return e, fmt.Errorf("node: %w", err)
 	}
+	var next func() (uint64, error)
+	if cfg.Several {
+		next = func() (uint64, error) { return nextEpoch(cfg.FS, cfg.Data) }
+	}
 	e.region, err = region.Open(region.Config{
 		Name: cfg.Region, Instance: e.id.Instance, Actor: crdt.NewActor(cfg.Region, e.id.Incarnation),
-		NodeID: cfg.NodeID, NodeInstance: e.id.Instance, NodeName: cfg.Node, NodeAddress: cfg.Advertise.GRPC,
+		NodeID: cfg.NodeID, NodeInstance: e.id.Instance, NodeEpoch: e.epoch, NextEpoch: next, NodeName: cfg.Node, NodeAddress: cfg.Advertise.GRPC,
 		Voters: cfg.Voters, Several: cfg.Several, Send: cfg.Send, Tick: cfg.Tick, KeepEntries: cfg.Sizes.KeepEntries, ShipRate: cfg.SnapshotRate, PieceBytes: cfg.Sizes.PieceBytes, Partitions: cfg.PartitionsPerTable, Log: e.log, Store: e.store, Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Fatal: cfg.Fatal,
 	})
 	if err != nil {

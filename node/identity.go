@@ -26,7 +26,11 @@ type identity struct {
 	Instance    uint64 // random: tells this data from what the same node had before it lost it
 	Incarnation uint16 // of the region's actor
 	Salt        uint64 // random: for the checksums of the log
-	Sum         string // CRC-32C of the others, in the order and form of this struct's JSON, in hexadecimal
+	// Number is what the node is called by in its region; 0: as its configuration says. Anew says that other data of the node was set aside for
+	// this: it holds nothing but what others give it.
+	Number uint64 `json:",omitempty"`
+	Anew   bool   `json:",omitempty"`
+	Sum    string // CRC-32C of the others, in the order and form of this struct's JSON, in hexadecimal
 }
 
 func (id identity) sum() string {
@@ -48,7 +52,7 @@ func openIdentity(fs vfs.FS, dir, region, node string, now time.Time) (identity,
 	path := fs.PathJoin(dir, identityFile)
 	f, err := fs.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return newIdentity(fs, dir, region, node, now)
+		return newIdentity(fs, dir, identity{Region: region, Node: node}, now)
 	}
 	if err != nil {
 		return identity{}, fmt.Errorf("node: identity: %w", err)
@@ -61,11 +65,11 @@ func openIdentity(fs vfs.FS, dir, region, node string, now time.Time) (identity,
 	}
 	switch {
 	case err != nil:
-		return id, fmt.Errorf("node: identity %s: %w", path, err)
+		return id, fmt.Errorf("%w: %s: %w", errDamagedIdentity, path, err)
 	case id.Format != identityFormat:
 		return id, fmt.Errorf("node: identity %s has format %d; this version reads %d", path, id.Format, identityFormat)
 	case id.Sum != id.sum():
-		return id, fmt.Errorf("node: identity %s is damaged: its checksum is wrong", path)
+		return id, fmt.Errorf("%w: %s is damaged: its checksum is wrong", errDamagedIdentity, path)
 	case id.Region != region || id.Node != node:
 		return id, fmt.Errorf("node: the data in %s is that of node %s in %s, not of %s in %s", dir, id.Node, id.Region, node, region)
 	}
@@ -77,10 +81,10 @@ func openIdentity(fs vfs.FS, dir, region, node string, now time.Time) (identity,
 	case err != nil:
 		return id, fmt.Errorf("node: identity: %w", err)
 	case hasState && !hasLog:
-		return id, fmt.Errorf("node: %s has state and no log: what was acknowledged since the last flush is missing; bring %s back, or start anew in an empty directory", dir, logDir)
+		return id, fmt.Errorf("%w: %s has state and no log: what was acknowledged since the last flush is missing; bring %s back, or start anew in an empty directory", errDamagedIdentity, dir, logDir)
 	case !hasState && !hasLog:
 		// Nothing is left of what others may know of this identity: it is another's now.
-		return newIdentity(fs, dir, region, node, now)
+		return newIdentity(fs, dir, identity{Region: region, Node: node, Number: id.Number, Anew: id.Anew}, now)
 	}
 	// Whoever made the directory may have been killed before it was durable.
 	if err := syncUpwards(fs, dir); err != nil {
@@ -105,7 +109,8 @@ func dataIn(fs vfs.FS, dir string) (hasLog, hasState bool, err error) {
 	return hasLog, hasState, err
 }
 
-func newIdentity(fs vfs.FS, dir, region, node string, now time.Time) (identity, error) {
+// newIdentity makes an identity of who, in a directory that has none.
+func newIdentity(fs vfs.FS, dir string, who identity, now time.Time) (identity, error) {
 	// An empty log directory is what a crash has left of a first start.
 	hasLog, hasState, err := dataIn(fs, dir)
 	if err != nil {
@@ -117,7 +122,7 @@ func newIdentity(fs vfs.FS, dir, region, node string, now time.Time) (identity, 
 	var random [16]byte
 	rand.Read(random[:]) // never fails: crypto/rand ends the process when it has no randomness
 	id := identity{
-		Format: identityFormat, Region: region, Node: node,
+		Format: identityFormat, Region: who.Region, Node: who.Node, Number: who.Number, Anew: who.Anew,
 		Instance: binary.BigEndian.Uint64(random[:]) | 1, Salt: binary.BigEndian.Uint64(random[8:]),
 		// Another one for a region that lost its data, unless it did so a whole multiple of 17 hours later.
 		Incarnation: uint16(now.Unix()/60%int64(crdt.MaxIncarnation)) + 1,
@@ -127,23 +132,28 @@ func newIdentity(fs vfs.FS, dir, region, node string, now time.Time) (identity, 
 	if err != nil {
 		return id, err
 	}
-	temp := fs.PathJoin(dir, identityFile+".tmp")
+	if err := writeDurably(fs, dir, identityFile, b); err != nil {
+		return id, fmt.Errorf("node: identity: %w", err)
+	}
+	return id, nil
+}
+
+// writeDurably replaces a small file of a node's directory, whole or not at all.
+func writeDurably(fs vfs.FS, dir, name string, b []byte) error {
+	temp := fs.PathJoin(dir, name+".tmp")
 	f, err := fs.Create(temp, vfs.WriteCategoryUnspecified)
 	if err != nil {
-		return id, fmt.Errorf("node: identity: %w", err)
+		return err
 	}
 	_, err = f.Write(b)
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {
-		err = fs.Rename(temp, fs.PathJoin(dir, identityFile))
+		err = fs.Rename(temp, fs.PathJoin(dir, name))
 	}
 	if err == nil {
 		err = syncUpwards(fs, dir)
 	}
-	if err != nil {
-		return id, fmt.Errorf("node: identity: %w", err)
-	}
-	return id, nil
+	return err
 }
 
 // syncUpwards makes the names in dir durable, and dir's own, up to where this process may not look: it has made

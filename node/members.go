@@ -136,7 +136,7 @@ func (l *links) add(id uint64, name, address string) error {
 	}
 	l.ways[id] = &way{conn: conn, link: nodes.NewLink(nodes.LinkConfig{
 		Conn: conn, To: id, Hello: func() nodes.Hello { return l.n.hello(id) }, Logger: l.n.cfg.Logger,
-		Accept:      func(h nodes.Hello) error { return l.n.knows(h, id) },
+		Accept:      func(h nodes.Hello) error { return l.n.accept(h, id) },
 		Unreachable: func(id uint64) { l.n.Unreachable(id) },
 	})}
 	task.Poke(l.added)
@@ -228,14 +228,14 @@ func (l *links) close() error {
 // joins tells whether this node is none of those that the region began with.
 func (n *Node) joins() bool {
 	m := n.cfg.member(n.cfg.Node)
-	return m != nil && m.Joins
+	return m != nil && m.Joins || n.id.Anew
 }
 
 // hello is what this node says of itself to another of the region.
 func (n *Node) hello(to uint64) nodes.Hello {
 	return nodes.Hello{
 		Region: n.cfg.Region, From: n.cfg.NodeID, To: to, Instance: n.id.Instance,
-		Name: n.cfg.Node, Address: n.advertisedGRPC(), Joins: n.joins(),
+		Name: n.cfg.Node, Address: n.advertisedGRPC(), Joins: n.joins(), Epoch: n.region.Epoch(),
 	}
 }
 
@@ -251,20 +251,48 @@ func (n *Node) knows(h nodes.Hello, from uint64) error {
 	}
 	m, known := n.region.Member(from)
 	switch {
-	case !known:
+	case !known || m.Instance == 0:
 		return nil
 	case m.State == region.MemberGone:
 		return fmt.Errorf("node %d of region %s was let go: a number is never given again", from, n.cfg.Region)
 	case m.Instance != h.Instance:
-		return fmt.Errorf("node %d of region %s has other data than it had: it may not vote as if it had it still", from, n.cfg.Region)
+		return fmt.Errorf("node %d of region %s: %w", from, n.cfg.Region, region.ErrOtherData)
+	case h.Epoch < m.Epoch:
+		return fmt.Errorf("node %d of region %s: %w", from, n.cfg.Region, region.ErrOldData)
 	}
 	return nil
 }
 
+// renumber has a number for a node that comes with data that is not to be used any more, 0 for none: who leads the region's catalog gives it.
+func (n *Node) renumber(ctx context.Context, h nodes.Hello, refused error) uint64 {
+	if !errors.Is(refused, region.ErrOtherData) && !errors.Is(refused, region.ErrOldData) || !n.region.Leads() {
+		return 0
+	}
+	ctx, cancel := context.WithTimeout(ctx, admitLimit)
+	defer cancel()
+	number, err := n.region.Replace(ctx, h.From)
+	if err != nil {
+		n.cfg.Logger.Debug("node: another node of the region has no number to begin anew with yet", "node", h.From, "err", err)
+		return 0
+	}
+	return number
+}
+
+// accept is what this node makes of the answer of one that it speaks to.
+func (n *Node) accept(h nodes.Hello, from uint64) error {
+	if h.Renumber != 0 && h.Renumber != n.cfg.NodeID && h.Region == n.cfg.Region && h.To == n.cfg.NodeID {
+		why := fmt.Sprintf("node %d has other or newer data of this node", h.From)
+		n.rebuild.renumbered(h.Renumber, why)
+		return errors.New(why)
+	}
+	return n.knows(h, from)
+}
+
 // admit is what another node of the region is asked before it is listened to. One that nobody knows is taken in, if it asks to.
 func (n *Node) admit(ctx context.Context, h nodes.Hello) (nodes.Hello, error) {
-	if err := n.knows(h, h.From); err != nil {
-		return nodes.Hello{}, err
+	refused := n.knows(h, h.From)
+	if refused != nil && !errors.Is(refused, region.ErrOtherData) && !errors.Is(refused, region.ErrOldData) {
+		return nodes.Hello{}, refused
 	}
 	who, certified, err := transport.Caller(ctx)
 	switch {
@@ -277,9 +305,13 @@ func (n *Node) admit(ctx context.Context, h nodes.Hello) (nodes.Hello, error) {
 	configured := n.cfg.member(h.Name)
 	_, in := n.region.Member(n.cfg.NodeID)
 	switch {
-	case known && m.Name != h.Name, configured != nil && configured.ID != h.From:
+	case known && m.Name != h.Name, !known && configured != nil && configured.ID != h.From:
 		return nodes.Hello{}, fmt.Errorf("node %d of region %s is not %s", h.From, n.cfg.Region, h.Name)
-	case known, configured != nil && !configured.Joins:
+	case refused != nil:
+		answer := n.hello(h.From)
+		answer.Renumber = n.renumber(ctx, h, refused)
+		return answer, refused
+	case known && m.Instance != 0, !known && configured != nil && !configured.Joins:
 	case n.joins() && !in:
 		// Who is being taken in does not know yet whom the region has, and must be able to answer.
 		if err := n.links.add(h.From, h.Name, h.Address); err != nil {
@@ -292,7 +324,7 @@ func (n *Node) admit(ctx context.Context, h nodes.Hello) (nodes.Hello, error) {
 	default:
 		ctx, cancel := context.WithTimeout(ctx, admitLimit)
 		defer cancel()
-		if err := n.region.TakeIn(ctx, region.Member{ID: h.From, Name: h.Name, Address: h.Address, Instance: h.Instance}); err != nil {
+		if err := n.region.TakeIn(ctx, region.Member{ID: h.From, Name: h.Name, Address: h.Address, Instance: h.Instance, Epoch: h.Epoch}); err != nil {
 			return nodes.Hello{}, err
 		}
 		if err := n.links.add(h.From, h.Name, h.Address); err != nil {

@@ -36,6 +36,7 @@ type siteNode struct {
 	cfg  node.Config
 	node *node.Node
 	stop func()
+	anew chan error // gets what has the node begin anew
 }
 
 // newSite starts a site; of the nodes of each region that may be, perRegion run and found it.
@@ -76,14 +77,44 @@ func newSite(t *testing.T, perRegion int, regions ...string) *site {
 					}
 				}
 			}
-			cfg.Fatal = func(err error) { panic(fmt.Sprintf("%s: %v", name, err)) }
 			cfg.Logger = slog.New(slog.NewTextHandler(s.log, nil)).With("region", region, "node", name)
-			n := &siteNode{site: s, cfg: cfg}
+			n := &siteNode{site: s, cfg: cfg, anew: make(chan error, 1)}
+			n.cfg.Fatal = n.fatal
 			s.nodes[region] = append(s.nodes[region], n)
 			n.start()
 		}
 	}
 	return s
+}
+
+// fatal is the node's Config.Fatal.
+func (n *siteNode) fatal(err error) {
+	if !errors.Is(err, node.ErrRebuild) {
+		panic(fmt.Sprintf("%s: %v", n.cfg.Node, err))
+	}
+	select {
+	case n.anew <- err:
+	default:
+	}
+}
+
+// beginsAnew starts the node again each time it asks for it, until it votes in everything under another number.
+func (n *siteNode) beginsAnew() {
+	t := n.site.t
+	t.Helper()
+	was := n.member().ID
+	n.site.until(n.cfg.Node+" has begun anew", func() bool {
+		select {
+		case <-n.anew:
+			n.stop()
+			n.start()
+		default:
+		}
+		r := n.node.Region()
+		votes, _, groups := r.Holding()
+		m, ok := r.Member(r.NodeID())
+		return r.NodeID() != was && ok && m.State == "" && groups > 1 && votes[r.NodeID()] == groups
+	})
 }
 
 // start starts the node on what its directory holds.
@@ -97,6 +128,11 @@ func (n *siteNode) start() {
 		}
 	}
 	opened, err := node.Open(n.cfg)
+	if errors.Is(err, node.ErrRebuild) {
+		n.cfg.Listen.GRPCListener = nil
+		n.start()
+		return
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +142,7 @@ func (n *siteNode) start() {
 	go func() { done <- opened.Run(ctx) }()
 	n.stop = sync.OnceFunc(func() {
 		cancel()
-		if err := errors.Join(<-done, opened.Close()); err != nil {
+		if err := errors.Join(<-done, opened.Close()); err != nil && !errors.Is(err, node.ErrRebuild) && len(n.anew) == 0 {
 			t.Error(err)
 		}
 	})
@@ -135,7 +171,8 @@ func (w *site) join(region string, knows ...*siteNode) *siteNode {
 		cfg.Nodes = append(cfg.Nodes, k.member())
 	}
 	cfg.Logger = slog.New(slog.NewTextHandler(w.log, nil)).With("region", region, "node", name)
-	n := &siteNode{site: w, cfg: cfg}
+	n := &siteNode{site: w, cfg: cfg, anew: make(chan error, 1)}
+	n.cfg.Fatal = n.fatal
 	w.nodes[region] = append(w.nodes[region], n)
 	n.start()
 	return n
@@ -262,7 +299,7 @@ func TestANodeThatLostItsDiskIsNotListenedTo(t *testing.T) {
 	}
 	nodes[2].start()
 	w.until("it is told why nobody listens", func() bool {
-		return strings.Contains(w.log.String(), "node 3 of region us-east-1 has other data than it had")
+		return strings.Contains(w.log.String(), "node 3 of region us-east-1: region: the node had other data")
 	})
 	if err := nodes[0].put("later"); err != nil {
 		t.Error(err)

@@ -20,10 +20,13 @@ import (
 
 // Member is one node of the region.
 type Member struct {
-	ID       uint64      `json:"-"`
-	Name     string      `json:",omitempty"`
-	Address  string      `json:",omitempty"` // where the others reach it, host:port
-	Instance uint64      // whose data it has: a node that lost what it had is another
+	ID       uint64 `json:"-"`
+	Name     string `json:",omitempty"`
+	Address  string `json:",omitempty"` // where the others reach it, host:port
+	Instance uint64 // whose data it has: a node that lost what it had is another; 0: one that is to come
+	// Epoch is how often the data was begun to be used, by starts and by time: a node that has less has an old copy of its disk.
+	Epoch    uint64      `json:",omitempty"`
+	Replaces uint64      `json:",omitempty"` // the number that the node had with data that is not to be used any more
 	State    MemberState `json:",omitempty"`
 }
 
@@ -45,9 +48,11 @@ type node struct {
 // Errors of TakeIn and LetGo.
 var (
 	ErrOtherData  = errors.New("region: the node had other data than it has now: it may not vote as if it had it still")
+	ErrOldData    = errors.New("region: the node has an older copy of its data: it may not vote as if it had what came after")
 	ErrNodeGone   = errors.New("region: a node of this number was let go; numbers are not given twice")
 	ErrNoNode     = errors.New("region: there is no such node")
 	ErrLastNode   = errors.New("region: it is the region's last node")
+	ErrNodeUp     = errors.New("region: the node is up, or was until just now")
 	ErrTooMany    = fmt.Errorf("region: there are %d nodes already", MaxMembers)
 	ErrNotSeveral = errors.New("region: this region has one node, and is not set up for several")
 )
@@ -92,19 +97,23 @@ func (r *Region) enrol(ctx context.Context) error {
 	if !r.several {
 		return nil
 	}
-	own := Member{Name: r.cfg.NodeName, Address: r.cfg.NodeAddress, Instance: r.cfg.NodeInstance}
+	own := Member{Name: r.cfg.NodeName, Address: r.cfg.NodeAddress, Instance: r.cfg.NodeInstance, Epoch: r.epoch.Load()}
 	err := r.changeMember(ctx, r.cfg.NodeID, func(have Member, ok bool) (*Member, error) {
 		switch {
 		case !ok:
 			return &own, nil
-		case have.Instance != own.Instance:
+		case have.Instance != own.Instance && have.Instance != 0:
 			return nil, ErrOtherData
-		case have.State == MemberHolds && (have.Name != own.Name || have.Address != own.Address):
-			return &own, nil
+		case have.Epoch > own.Epoch:
+			return nil, ErrOldData
+		case have.State == MemberHolds:
+			if own.Replaces = have.Replaces; own != withID(have, 0) {
+				return &own, nil
+			}
 		}
 		return nil, nil
 	})
-	if errors.Is(err, ErrOtherData) {
+	if errors.Is(err, ErrOtherData) || errors.Is(err, ErrOldData) {
 		r.cfg.Fatal(fmt.Errorf("%w: node %d of region %s", err, r.cfg.NodeID, r.cfg.Name))
 	}
 	return err
@@ -122,6 +131,9 @@ func (r *Region) TakeIn(ctx context.Context, m Member) error {
 		switch {
 		case ok && have.State == MemberGone:
 			return nil, ErrNodeGone
+		case ok && have.Instance == 0:
+			m.Replaces = have.Replaces
+			return &m, nil
 		case ok && have.Instance != m.Instance:
 			return nil, ErrOtherData
 		case ok:
@@ -132,6 +144,91 @@ func (r *Region) TakeIn(ctx context.Context, m Member) error {
 		r.cfg.Logger.Info("region: a node joins", "node", m.ID, "name", m.Name, "address", m.Address)
 		return &m, nil
 	})
+}
+
+// Replace lets go a node whose data is not to be used any more, and has another number for it under which it can begin anew. What it has led
+// and held others go on with; the region has the new one before it lets the old one go. It must be down: a node that this one, which leads the
+// catalog, has heard of lately is refused with ErrNodeUp. Errors are LetGo's, too.
+func (r *Region) Replace(ctx context.Context, id uint64) (number uint64, err error) {
+	if !r.several {
+		return 0, ErrNotSeveral
+	}
+	if err := r.CatchUp(ctx); err != nil {
+		return 0, err
+	}
+	up, err := r.host.Heard(ctx, id)
+	if err != nil {
+		return 0, err
+	}
+	var old Member
+	for _, m := range r.Members() {
+		switch number = max(number, m.ID); {
+		case m.ID == id:
+			old = m
+		case m.Replaces == id:
+			return m.ID, nil
+		}
+	}
+	switch {
+	case old.ID == 0:
+		return 0, ErrNoNode
+	case old.State != MemberHolds:
+		return 0, ErrNodeGone
+	case up || !r.Leads():
+		return 0, ErrNodeUp
+	}
+	for _, v := range r.cfg.Voters {
+		number = max(number, v)
+	}
+	number++
+	err = r.changeMember(ctx, number, func(_ Member, ok bool) (*Member, error) {
+		if ok {
+			return nil, ErrNodeUp // somebody else was given it; it asks again
+		}
+		return &Member{Name: old.Name, Address: old.Address, Replaces: id}, nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	r.cfg.Logger.Warn("region: a node begins anew under another number", "node", id, "name", old.Name, "number", number)
+	return number, r.LetGo(ctx, id)
+}
+
+// keepEpoch has the region know, now and again, that this node's data goes on: an older copy of it is then told from it.
+func (r *Region) keepEpoch(ctx context.Context) error {
+	for r.cfg.Tasks.Wait(ctx, nil, epochEvery) == task.Late {
+		if r.catalog.view.Load().self == nil {
+			continue
+		}
+		if err := r.nextEpoch(ctx); err != nil && ctx.Err() == nil {
+			r.cfg.Logger.Warn("region: the node's epoch is not known to the others", "err", err)
+		}
+	}
+	return nil
+}
+
+// nextEpoch begins another epoch: on this node's disk first, and then in the catalog, which a node reaches only if the others have taken it for
+// what it was.
+func (r *Region) nextEpoch(ctx context.Context) error {
+	if r.cfg.NextEpoch != nil {
+		epoch, err := r.cfg.NextEpoch()
+		if err != nil {
+			return err
+		}
+		r.epoch.Store(epoch)
+	}
+	return r.enrol(ctx)
+}
+
+// epochEvery is how old a copy of a node's disk may be and not be told by its epoch, when there was no start since.
+const epochEvery = 5 * time.Minute
+
+// Epoch is the epoch of this node's data, as far as it has come: that of its last start, until the others have let it in.
+func (r *Region) Epoch() uint64 { return r.epoch.Load() }
+
+func withID(m Member, id uint64) Member {
+	m.ID = id
+	return m
 }
 
 // LetGo makes a node leave: from now on it is to hold nothing. It is GONE, by Members, once no group has it any more. It may be up or down:

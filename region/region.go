@@ -40,6 +40,8 @@ type Config struct {
 	// NodeInstance tells this node's data from what the same node had before it lost it; NodeName and NodeAddress are for others of the
 	// region: see Member.
 	NodeInstance          uint64
+	NodeEpoch             uint64                 // see Member
+	NextEpoch             func() (uint64, error) // makes a greater one durable, and returns it; nil: it stays as it is
 	NodeName, NodeAddress string
 	// Voters are the nodes that the region began with; nil: this one alone. They are the same at all of them.
 	Voters []uint64
@@ -75,6 +77,7 @@ var (
 // Region is this node's part of a region.
 type Region struct {
 	cfg          Config
+	epoch        atomic.Uint64
 	several      bool // the region has more than one node
 	host         *group.Host
 	catalog      *catalog
@@ -113,6 +116,7 @@ func Open(cfg Config) (*Region, error) {
 		}),
 	}
 	r.tables.Store(&map[string]*Table{})
+	r.epoch.Store(cfg.NodeEpoch)
 	var err error
 	if r.catalog, err = openCatalog(cfg.Store, r.catalogChanged); err != nil {
 		return nil, err
@@ -228,6 +232,9 @@ func (r *Region) Run(ctx context.Context) error {
 	g.Go(func() error { return r.keepReconciled(ctx) })
 	if r.several {
 		g.Go(func() error { return r.keepMembers(ctx) })
+		if r.cfg.NextEpoch != nil {
+			g.Go(func() error { return r.keepEpoch(ctx) })
+		}
 	}
 	return g.Wait()
 }
@@ -257,7 +264,7 @@ const (
 // begin waits until this node has the whole catalog, gives the region its identity if it has none, and removes what
 // is left of tables that are gone. It returns false when ctx has ended.
 func (r *Region) begin(ctx context.Context) bool {
-	for _, step := range []func(context.Context) error{r.CatchUp, r.identify, r.enrol, r.removeLeftovers} {
+	for _, step := range []func(context.Context) error{r.CatchUp, r.identify, r.nextEpoch, r.removeLeftovers} {
 		for {
 			err := step(ctx)
 			if ctx.Err() != nil || errors.Is(err, group.ErrClosed) {

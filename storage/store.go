@@ -46,6 +46,8 @@ type Options struct {
 	// Flushed is called, if set, after each flush, from a goroutine of Pebble's: it must not block. With NoBackground
 	// it is called by Flush itself.
 	Flushed func()
+	// Corrupt is called, if set, when a value is not what was written, from whatever goroutine reads it. The reader gets the error, too.
+	Corrupt func(error)
 	// Fatal is called when the store can no longer be trusted: a failed write or sync, or corruption.
 	// Default: panic.
 	Fatal func(error)
@@ -76,6 +78,8 @@ type Store struct {
 	db      *pebble.DB
 	witness *witness
 	flushed func() // called by Flush; nil when Pebble calls it
+
+	corrupt func(error)
 
 	tableOptions     *pebble.Options // of tables that an Import writes
 	importTableBytes int64
@@ -123,7 +127,7 @@ func Open(o Options) (*Store, error) {
 		EventListener: &pebble.EventListener{
 			BackgroundError: func(err error) { o.Logger.Error("storage: background work failed", "err", err) },
 			DataCorruption: func(info pebble.DataCorruptionInfo) {
-				o.Fatal(fmt.Errorf("storage: corrupt file %s: %w", info.Path, info.Details))
+				o.Fatal(&CorruptionError{File: o.FS.PathBase(info.Path), Reason: info.Details.Error()})
 			},
 			FlushEnd: func(info pebble.FlushInfo) {
 				if info.Err == nil && info.Done && o.Flushed != nil && !o.NoBackground {
@@ -148,7 +152,7 @@ func Open(o Options) (*Store, error) {
 		return nil, errors.Join(err, db.Close())
 	}
 	opts.EnsureDefaults()
-	s := &Store{db: db, witness: w, tableOptions: opts, importTableBytes: cmp.Or(o.ImportTableBytes, importTableBytes)}
+	s := &Store{db: db, witness: w, corrupt: o.Corrupt, tableOptions: opts, importTableBytes: cmp.Or(o.ImportTableBytes, importTableBytes)}
 	if o.NoBackground {
 		s.flushed = o.Flushed
 	}
@@ -187,36 +191,39 @@ type Reader interface {
 }
 
 // Get is Reader's.
-func (s *Store) Get(dst, key []byte) ([]byte, error) { return get(s.db, dst, key) }
+func (s *Store) Get(dst, key []byte) ([]byte, error) { return s.get(s.db, dst, key) }
 
 // Iter is Reader's.
 func (s *Store) Iter(lower, upper []byte) (*Iter, error) {
-	return newIter(s.db, &pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	return s.newIter(s.db, &pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 }
 
 // DurableIter is Iter over what has been flushed only: what a crash right now would leave.
 func (s *Store) DurableIter(lower, upper []byte) (*Iter, error) {
-	return newIter(s.db, &pebble.IterOptions{LowerBound: lower, UpperBound: upper, OnlyReadGuaranteedDurable: true})
+	return s.newIter(s.db, &pebble.IterOptions{LowerBound: lower, UpperBound: upper, OnlyReadGuaranteedDurable: true})
 }
 
 // Snapshot is the store as it was at one moment. It holds space until closed.
-type Snapshot struct{ snap *pebble.Snapshot }
+type Snapshot struct {
+	s    *Store
+	snap *pebble.Snapshot
+}
 
 // Snapshot pins the present.
-func (s *Store) Snapshot() *Snapshot { return &Snapshot{s.db.NewSnapshot()} }
+func (s *Store) Snapshot() *Snapshot { return &Snapshot{s, s.db.NewSnapshot()} }
 
 // Get is Reader's.
-func (s *Snapshot) Get(dst, key []byte) ([]byte, error) { return get(s.snap, dst, key) }
+func (s *Snapshot) Get(dst, key []byte) ([]byte, error) { return s.s.get(s.snap, dst, key) }
 
 // Iter is Reader's.
 func (s *Snapshot) Iter(lower, upper []byte) (*Iter, error) {
-	return newIter(s.snap, &pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+	return s.s.newIter(s.snap, &pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 }
 
 // Close lets the snapshot go.
 func (s *Snapshot) Close() error { return s.snap.Close() }
 
-func get(r pebble.Reader, dst, key []byte) ([]byte, error) {
+func (s *Store) get(r pebble.Reader, dst, key []byte) ([]byte, error) {
 	raw, closer, err := r.Get(key)
 	if err != nil {
 		if errors.Is(err, pebble.ErrNotFound) {
@@ -225,11 +232,20 @@ func get(r pebble.Reader, dst, key []byte) ([]byte, error) {
 		return nil, fmt.Errorf("storage: get %x: %w", key, typed(err))
 	}
 	value, err := check(key, raw)
-	if err == nil {
+	if err != nil {
+		s.found(err)
+	} else {
 		dst = append(dst, value...)
 	}
 	closer.Close()
 	return dst, err
+}
+
+// found tells of a value that is not what was written.
+func (s *Store) found(err error) {
+	if s.corrupt != nil {
+		s.corrupt(err)
+	}
 }
 
 // typed makes a *CorruptionError of Pebble's word for one.
@@ -329,17 +345,18 @@ func (s *Store) Commit(b *Batch) error {
 
 // Iter walks keys in order. Key and Value are good until the next move.
 type Iter struct {
+	s     *Store
 	it    *pebble.Iterator
 	value []byte
 	err   error
 }
 
-func newIter(r pebble.Reader, o *pebble.IterOptions) (*Iter, error) {
+func (s *Store) newIter(r pebble.Reader, o *pebble.IterOptions) (*Iter, error) {
 	it, err := r.NewIterWithContext(context.Background(), o)
 	if err != nil {
 		return nil, fmt.Errorf("storage: iterate: %w", err)
 	}
-	return &Iter{it: it}, nil
+	return &Iter{s: s, it: it}, nil
 }
 
 // First moves to the first key; Last to the last; SeekGE to the first at or behind key; SeekLT to the
@@ -373,7 +390,9 @@ func (i *Iter) at(valid bool) bool {
 		i.err = typed(err)
 		return false
 	}
-	i.value, i.err = check(i.it.Key(), raw)
+	if i.value, i.err = check(i.it.Key(), raw); i.err != nil {
+		i.s.found(i.err)
+	}
 	return i.err == nil
 }
 

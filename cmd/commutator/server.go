@@ -39,7 +39,17 @@ func serverCommand() *cobra.Command {
 				level = slog.LevelDebug
 			}
 			cfg.Logger = slog.New(slog.NewTextHandler(c.ErrOrStderr(), &slog.HandlerOptions{Level: level})).With("region", cfg.Region, "node", cfg.Node)
+			cfg.Fatal = func(err error) {
+				cfg.Logger.Error("node: cannot go on", "err", err)
+				if errors.Is(err, node.ErrRebuild) {
+					startAgain()
+				}
+				os.Exit(3)
+			}
 			n, err := node.Open(cfg)
+			if errors.Is(err, node.ErrRebuild) {
+				cfg.Fatal(err)
+			}
 			if err != nil {
 				return err
 			}
@@ -52,6 +62,13 @@ func serverCommand() *cobra.Command {
 	c.Flags().StringVar(&path, "config", "", "the node's configuration file")
 	c.Flags().BoolVar(&verbose, "verbose", false, "log details")
 	return c
+}
+
+// startAgain puts a new start of this program in the place of this process. It returns only when that cannot be done.
+func startAgain() {
+	if program, err := os.Executable(); err == nil {
+		syscall.Exec(program, os.Args, os.Environ())
+	}
 }
 
 // onHangup calls do for each SIGHUP, which would end the process, until stop is called.

@@ -21,6 +21,7 @@ const (
 	SnapshotKeepsRows    Name = "snapshot-keeps-rows"
 	SnapshotPieceMissing Name = "snapshot-piece-missing"
 	SnapshotsMixed       Name = "snapshots-mixed"
+	BlankVotes           Name = "blank-votes"
 	SnapshotPastGap      Name = "snapshot-past-gap"
 )
 

@@ -25,6 +25,7 @@ var Planted = []Bug{
 	{Name: MembersForgotten, Breaks: "that a change of a group's members is committed is not durable when it takes effect", Check: "two of four nodes elect nobody", Package: "region/group", Test: "TestTwoOfFourDoNotElectAfterACrashThoughTheyBeganAsTwoOfThree"},
 	{Name: SnapshotKeepsRows, Breaks: "a snapshot is installed over the old rows", Check: "a region's replicas are equal, row by row"},
 	{Name: SnapshotPieceMissing, Breaks: "a snapshot's last piece is taken though one before it has not come", Check: "a follower ends with the names of the leader", Package: "region/group", Test: "TestASnapshotArrivesWholeWhateverHappensOnTheWay"},
+	{Name: BlankVotes, Breaks: "a replica that holds nothing of a group votes in it", Check: "it does not answer", Package: "region/group", Test: "TestAReplicaThatKnowsOfNoMembersDoesNotVote"},
 	{Name: SnapshotsMixed, Breaks: "a snapshot goes on where another had stopped", Check: "a follower ends with the names of the leader", Package: "region/group", Test: "TestASnapshotArrivesWholeWhateverHappensOnTheWay"},
 	{Name: SnapshotPastGap, Breaks: "a piece of a snapshot is taken wherever it stands", Check: "a follower ends with the names of the leader", Package: "region/group", Test: "TestASnapshotArrivesWholeWhateverHappensOnTheWay"},
 

@@ -16,6 +16,7 @@ package group
 
 import (
 	"errors"
+	"fmt"
 	"sync/atomic"
 
 	"go.etcd.io/raft/v3"
@@ -54,7 +55,9 @@ var (
 	ErrGone       = errors.New("group: there is no such group here any more")
 	ErrClosed     = errors.New("group: the node is closing")
 	ErrOverloaded = errors.New("group: too many commands are waiting")
-	ErrNoLeader   = errors.New("group: the group has had no leader for some time")
+	// ErrLost is Config.Fatal's: this node's log lacks what it has acknowledged.
+	ErrLost     = errors.New("group: the disk is an older copy")
+	ErrNoLeader = errors.New("group: the group has had no leader for some time")
 )
 
 // Group is one Raft group's replica on this node. Its exported methods are safe for concurrent use.
@@ -118,6 +121,15 @@ func (s logStorage) InitialState() (*pb.HardState, *pb.ConfState, error) {
 		hs = &pb.HardState{Term: new(hs.GetTerm()), Vote: new(hs.GetVote()), Commit: new(s.g.applied)}
 	}
 	return hs, s.g.members.Load(), err
+}
+
+// Entries is raft.Storage's. What cannot be read as it was written ends the node before raft hears of it.
+func (s logStorage) Entries(lo, hi, maxSize uint64) ([]*pb.Entry, error) {
+	es, err := s.Group.Entries(lo, hi, maxSize)
+	if errors.Is(err, raftlog.ErrCorrupt) {
+		s.g.host.fatal(fmt.Errorf("group %d: %w", s.g.ID, err))
+	}
+	return es, err
 }
 
 // Snapshot names the present state; what is in it goes another way (ship.go).

@@ -244,14 +244,14 @@ func (h *Host) Open(id uint64, m Machine, founders []uint64, after func()) (*Gro
 		return nil, fmt.Errorf("group %d: open: %w", id, err)
 	}
 	if g.applied > last || g.applied < first-1 {
-		return nil, fmt.Errorf("group %d: open: the state has applied entry %d, the log has %d to %d: one of them is not this node's", id, g.applied, first, last)
+		return nil, fmt.Errorf("group %d: open: the state has applied entry %d, the log has %d to %d: one of them is not this node's: %w", id, g.applied, first, last, ErrLost)
 	}
 	hs, _, err := stored.InitialState()
 	if err != nil {
 		return nil, fmt.Errorf("group %d: open: %w", id, err)
 	}
 	if hs.GetCommit() > last {
-		return nil, fmt.Errorf("group %d: open: the log ends at %d, and %d was committed", id, last, hs.GetCommit())
+		return nil, fmt.Errorf("group %d: open: the log ends at %d, and %d was committed: %w", id, last, hs.GetCommit(), ErrLost)
 	}
 	if voters := conf.GetVoters(); !g.several && !slices.Equal(voters, []uint64{h.cfg.NodeID}) {
 		return nil, fmt.Errorf("group %d: open: its voters are %v, and this node is %d, alone", id, voters, h.cfg.NodeID)

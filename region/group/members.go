@@ -81,6 +81,17 @@ func (g *Group) reconfigure(h *Host) {
 	}
 }
 
+// Heard tells whether this node, of the groups that it leads, has heard of another lately.
+func (h *Host) Heard(ctx context.Context, node uint64) (yes bool, err error) {
+	err = h.call(ctx, func() {
+		yes = slices.ContainsFunc(h.live, func(g *Group) bool {
+			at, ok := g.heard[node]
+			return g.leading && ok && h.ticks-at <= activeTicks
+		})
+	})
+	return yes, err
+}
+
 // holds tells whether a node holds a replica of any group but Home, as far as is known here.
 func (h *Host) holds(node uint64) bool {
 	return slices.ContainsFunc(h.live, func(g *Group) bool {

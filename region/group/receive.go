@@ -130,6 +130,12 @@ func (h *Host) deliver(mail []Message) {
 		}
 		g := h.live[i]
 		rm := m.Raft
+		if refuses(g, rm) {
+			continue
+		}
+		if lost(h, g, rm) {
+			return
+		}
 		g.heard[rm.GetFrom()] = h.ticks
 		// Raft refuses what comes from nobody it knows, and proposals while nobody leads: both are lost.
 		if err := g.node.Step(rm); err != nil && !errors.Is(err, raft.ErrProposalDropped) {
@@ -137,6 +143,25 @@ func (h *Host) deliver(mail []Message) {
 		}
 		h.mark(g)
 	}
+}
+
+// refuses tells whether a replica must not answer. One that knows of no members holds nothing: it is being taken in, or has lost what it had.
+func refuses(g *Group, m *pb.Message) bool {
+	t := m.GetType()
+	return (t == pb.MsgVote || t == pb.MsgPreVote) && len(g.members.Load().GetVoters()) == 0 && !mutant.On(mutant.BlankVotes)
+}
+
+// lost ends a node whose leader knows that it has acknowledged more than its log has.
+func lost(h *Host, g *Group, m *pb.Message) bool {
+	if m.GetType() != pb.MsgHeartbeat || m.GetTerm() < g.node.BasicStatus().HardState.GetTerm() {
+		return false
+	}
+	last, err := h.cfg.Log.Group(g.ID).LastIndex()
+	if err != nil || m.GetCommit() <= last {
+		return false
+	}
+	h.fatal(fmt.Errorf("group %d: entry %d was acknowledged here, and the log ends at %d: %w", g.ID, m.GetCommit(), last, ErrLost))
+	return true
 }
 
 // send sends what raft wants sent: first what may go before the log is durable, then the rest.

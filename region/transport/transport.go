@@ -40,19 +40,22 @@ type Hello struct {
 
 	Name, Address string // From's, and where the others reach it
 	Joins         bool   // From is none of those that the region began with, and asks to be taken in
+	Epoch         uint64 // of From's data; see region.Member
+	Renumber      uint64 // in an answer: To's data is not to be used any more, and To begins anew with this number; 0: it is well
 }
 
 func helloToProto(h Hello) *pb.Hello {
-	return &pb.Hello{Region: h.Region, From: h.From, To: h.To, Instance: h.Instance, Name: h.Name, Address: h.Address, Joins: h.Joins}
+	return &pb.Hello{Region: h.Region, From: h.From, To: h.To, Instance: h.Instance, Name: h.Name, Address: h.Address, Joins: h.Joins, Epoch: h.Epoch, Renumber: h.Renumber}
 }
 
 func helloFromProto(m *pb.Hello) Hello {
-	return Hello{Region: m.GetRegion(), From: m.GetFrom(), To: m.GetTo(), Instance: m.GetInstance(), Name: m.GetName(), Address: m.GetAddress(), Joins: m.GetJoins()}
+	return Hello{Region: m.GetRegion(), From: m.GetFrom(), To: m.GetTo(), Instance: m.GetInstance(), Name: m.GetName(), Address: m.GetAddress(), Joins: m.GetJoins(), Epoch: m.GetEpoch(), Renumber: m.GetRenumber()}
 }
 
 // Receiver is a node as others reach it.
 type Receiver struct {
-	// Admit refuses a node that may not speak to this one, and returns what this one says of itself.
+	// Admit refuses a node that may not speak to this one, and returns what this one says of itself. One that is refused hears it too, if it
+	// has a number for it.
 	Admit func(ctx context.Context, h Hello) (Hello, error)
 	// Receive takes messages that a node has sent. It never waits.
 	Receive func(from uint64, ms ...group.Message)
@@ -78,6 +81,9 @@ func (s *server) Carry(stream grpc.BidiStreamingServer[pb.Frame, pb.Hello]) erro
 	hello := helloFromProto(first.Hello)
 	own, err := s.receiver.Admit(stream.Context(), hello)
 	if err != nil {
+		if own.Renumber != 0 {
+			err = errors.Join(err, stream.Send(helloToProto(own)))
+		}
 		return status.Error(codes.PermissionDenied, err.Error())
 	}
 	if err := stream.Send(helloToProto(own)); err != nil {

@@ -72,7 +72,7 @@ func (f *far) serve(t *testing.T, address string) (at string, stop func()) {
 	Register(s, Receiver{
 		Admit: func(_ context.Context, h Hello) (Hello, error) {
 			f.asked <- struct{}{}
-			if f.refuse == nil && (h != Hello{"us-east-1", 1, 2, 11, "a", "x:1", true}) {
+			if f.refuse == nil && (h != Hello{Region: "us-east-1", From: 1, To: 2, Instance: 11, Name: "a", Address: "x:1", Joins: true}) {
 				return h, fmt.Errorf("%+v", h)
 			}
 			return Hello{Region: h.Region, From: h.To, To: h.From, Instance: 22}, f.refuse
