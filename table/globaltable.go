@@ -2,6 +2,7 @@ package table
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -102,15 +103,47 @@ type FileReplica struct {
 	DeletionProtectionEnabled bool
 	TableClass                string
 
-	GlobalSecondaryIndexes            json.RawMessage
-	PointInTimeRecoverySpecification  json.RawMessage
-	ContributorInsightsSpecification  json.RawMessage
-	KinesisStreamSpecification        json.RawMessage
-	ReadProvisionedThroughputSettings json.RawMessage
-	ReadOnDemandThroughputSettings    json.RawMessage
-	ReplicaStreamSpecification        json.RawMessage
-	ResourcePolicy                    json.RawMessage
-	SSESpecification                  json.RawMessage
+	FileReads
+	GlobalSecondaryIndexes           []FileReplicaIndex
+	PointInTimeRecoverySpecification json.RawMessage
+	ContributorInsightsSpecification json.RawMessage
+	KinesisStreamSpecification       json.RawMessage
+	ReplicaStreamSpecification       json.RawMessage
+	ResourcePolicy                   json.RawMessage
+	SSESpecification                 json.RawMessage
+}
+
+// FileReplicaIndex is what a replica has of a global index for itself.
+type FileReplicaIndex struct {
+	IndexName string
+	FileReads
+	ContributorInsightsSpecification json.RawMessage
+}
+
+// FileReads is how much a replica, or an index of it, may be read.
+type FileReads struct {
+	ReadProvisionedThroughputSettings *FileReadCapacity
+	ReadOnDemandThroughputSettings    *struct{ MaxReadRequestUnits int64 }
+}
+
+// FileReadCapacity is read capacity: fixed, or one that scales by itself, whose minimum is what a replica gets here.
+type FileReadCapacity struct {
+	ReadCapacityUnits               int64
+	ReadCapacityAutoScalingSettings struct {
+		MinCapacity, MaxCapacity, SeedCapacity   int64
+		TargetTrackingScalingPolicyConfiguration json.RawMessage
+	}
+}
+
+// Units returns the provisioned reads and the most on demand, each in units a second; 0 where none is given.
+func (r *FileReads) Units() (provisioned, most int64) {
+	if c := r.ReadProvisionedThroughputSettings; c != nil {
+		provisioned = cmp.Or(c.ReadCapacityUnits, c.ReadCapacityAutoScalingSettings.MinCapacity)
+	}
+	if c := r.ReadOnDemandThroughputSettings; c != nil {
+		most = c.MaxReadRequestUnits
+	}
+	return provisioned, most
 }
 
 // FileConflictResolution says how writes of several regions meet: Mode for the table (Merge where
@@ -345,12 +378,12 @@ func (t *GlobalTable) Ignored() []string {
 		add("GlobalSecondaryIndexes.WarmThroughput", x.WarmThroughput)
 	}
 	for _, r := range t.Replicas {
-		add("Replicas.GlobalSecondaryIndexes", r.GlobalSecondaryIndexes)
+		for _, x := range r.GlobalSecondaryIndexes {
+			add("Replicas.GlobalSecondaryIndexes.ContributorInsightsSpecification", x.ContributorInsightsSpecification)
+		}
 		add("Replicas.PointInTimeRecoverySpecification", r.PointInTimeRecoverySpecification)
 		add("Replicas.ContributorInsightsSpecification", r.ContributorInsightsSpecification)
 		add("Replicas.KinesisStreamSpecification", r.KinesisStreamSpecification)
-		add("Replicas.ReadProvisionedThroughputSettings", r.ReadProvisionedThroughputSettings)
-		add("Replicas.ReadOnDemandThroughputSettings", r.ReadOnDemandThroughputSettings)
 		add("Replicas.ReplicaStreamSpecification", r.ReplicaStreamSpecification)
 		add("Replicas.ResourcePolicy", r.ResourcePolicy)
 		add("Replicas.SSESpecification", r.SSESpecification)

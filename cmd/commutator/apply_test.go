@@ -280,3 +280,57 @@ func TestApplyWithOneEndpoint(t *testing.T) {
 	}
 	d.refused([]string{"apply", "-f", writeFile(t, t.TempDir(), "far.yaml", strings.ReplaceAll(strings.ReplaceAll(ordersFile, "eu-west-1", "sa-east-1"), "orders", "far"))}, "sa-east-1")
 }
+
+func TestEachReplicaIsReadAsMuchAsTheFileSays(t *testing.T) {
+	d := startDev(t)
+	dir := t.TempDir()
+	file := func(billing, east, west string) string {
+		return writeFile(t, dir, "orders.yaml", `
+TableName: orders
+AttributeDefinitions: [{AttributeName: pk, AttributeType: S}, {AttributeName: g, AttributeType: S}]
+KeySchema: [{AttributeName: pk, KeyType: HASH}]
+`+billing+`
+GlobalSecondaryIndexes: [{IndexName: by-g, KeySchema: [{AttributeName: g, KeyType: HASH}], Projection: {ProjectionType: ALL}}]
+Replicas:
+  - Region: us-east-1
+`+east+`
+  - Region: eu-west-1
+`+west)
+	}
+	reads := func(region int) (table, index, most, mostOfIndex int64) {
+		desc := d.describe(region, "orders")
+		x := desc.GlobalSecondaryIndexes[0]
+		if desc.OnDemandThroughput != nil {
+			most = aws.ToInt64(desc.OnDemandThroughput.MaxReadRequestUnits)
+		}
+		if x.OnDemandThroughput != nil {
+			mostOfIndex = aws.ToInt64(x.OnDemandThroughput.MaxReadRequestUnits)
+		}
+		return *desc.ProvisionedThroughput.ReadCapacityUnits, *x.ProvisionedThroughput.ReadCapacityUnits, most, mostOfIndex
+	}
+	provisioned := "BillingMode: PROVISIONED\nWriteProvisionedThroughputSettings: {WriteCapacityAutoScalingSettings: {MinCapacity: 5, MaxCapacity: 10, TargetTrackingScalingPolicyConfiguration: {TargetValue: 70}}}"
+	first := file(provisioned, "    ReadProvisionedThroughputSettings: {ReadCapacityUnits: 7}",
+		"    ReadProvisionedThroughputSettings: {ReadCapacityAutoScalingSettings: {MinCapacity: 9, MaxCapacity: 20, TargetTrackingScalingPolicyConfiguration: {TargetValue: 70}}}\n    GlobalSecondaryIndexes: [{IndexName: by-g, ReadProvisionedThroughputSettings: {ReadCapacityUnits: 11}}]")
+	if _, stderr := d.apply(first); strings.Contains(stderr, "no effect") {
+		t.Errorf("apply says %q", stderr)
+	}
+	for region, want := range [][2]int64{{7, 5}, {9, 11}} {
+		if table, index, _, _ := reads(region); table != want[0] || index != want[1] {
+			t.Errorf("region %d may be read %d and %d, want %v", region, table, index, want)
+		}
+	}
+	if stdout, _ := d.apply(first); stdout != "orders: unchanged\n" {
+		t.Errorf("apply again says %q", stdout)
+	}
+	if stdout, _ := d.run("plan", "-f", file(provisioned, "    ReadProvisionedThroughputSettings: {ReadCapacityUnits: 8}", "")); stdout != "orders: would set how much may be read in us-east-1\n" {
+		t.Errorf("plan says %q", stdout)
+	}
+	onDemand := file("BillingMode: PAY_PER_REQUEST", "", "    ReadOnDemandThroughputSettings: {MaxReadRequestUnits: 100}\n    GlobalSecondaryIndexes: [{IndexName: by-g, ReadOnDemandThroughputSettings: {MaxReadRequestUnits: 50}}]")
+	d.apply(onDemand)
+	if _, _, most, mostOfIndex := reads(1); most != 100 || mostOfIndex != 50 {
+		t.Errorf("on demand eu-west-1 may be read %d and %d", most, mostOfIndex)
+	}
+	if stdout, _ := d.run("plan", "-f", onDemand); stdout != "orders: unchanged\n" {
+		t.Errorf("plan says %q", stdout)
+	}
+}

@@ -204,7 +204,7 @@ func (p *plan) ownSettings(ctx context.Context, r table.FileReplica) ([]step, er
 		return nil, nil
 	}
 	if p.now == nil && c == p.home {
-		return nil, nil // made with them
+		return p.reads(c, nil, r), nil // made with the rest
 	}
 	d, err := c.describe(ctx, p.want.TableName)
 	if err != nil {
@@ -254,7 +254,50 @@ func (p *plan) ownSettings(ctx context.Context, r table.FileReplica) ([]step, er
 		}
 		out = append(out, step{what + c.region, false, p.updateIn(c, dynamodb.UpdateTableInput{DeletionProtectionEnabled: &want})})
 	}
-	return out, nil
+	return append(out, p.reads(c, d, r)...), nil
+}
+
+// reads brings how much a replica may be read to what the file says of it. d describes the table there, nil where it is not there yet.
+func (p *plan) reads(c *client, d *types.TableDescription, r table.FileReplica) []step {
+	if len(p.want.Replicas) < 2 {
+		return nil // nothing is overridden in a table of one region
+	}
+	provisioned := p.billing() == types.BillingModeProvisioned
+	differ := false
+	// over returns what is to be overridden.
+	over := func(reads *table.FileReads, units *types.ProvisionedThroughputDescription, most *types.OnDemandThroughput) (*types.ProvisionedThroughputOverride, *types.OnDemandThroughputOverride) {
+		read, max := reads.Units()
+		switch {
+		case provisioned && read > 0:
+			differ = differ || units == nil || aws.ToInt64(units.ReadCapacityUnits) != read
+			return &types.ProvisionedThroughputOverride{ReadCapacityUnits: &read}, nil
+		case !provisioned && max > 0:
+			differ = differ || most == nil || aws.ToInt64(most.MaxReadRequestUnits) != max
+			return nil, &types.OnDemandThroughputOverride{MaxReadRequestUnits: &max}
+		}
+		return nil, nil
+	}
+	if d == nil {
+		d = &types.TableDescription{}
+	}
+	change := &types.UpdateReplicationGroupMemberAction{RegionName: &r.Region}
+	change.ProvisionedThroughputOverride, change.OnDemandThroughputOverride = over(&r.FileReads, d.ProvisionedThroughput, d.OnDemandThroughput)
+	for _, x := range r.GlobalSecondaryIndexes {
+		var now types.GlobalSecondaryIndexDescription
+		for _, have := range d.GlobalSecondaryIndexes {
+			if aws.ToString(have.IndexName) == x.IndexName {
+				now = have
+			}
+		}
+		of := types.ReplicaGlobalSecondaryIndex{IndexName: &x.IndexName}
+		if of.ProvisionedThroughputOverride, of.OnDemandThroughputOverride = over(&x.FileReads, now.ProvisionedThroughput, now.OnDemandThroughput); of.ProvisionedThroughputOverride != nil || of.OnDemandThroughputOverride != nil {
+			change.GlobalSecondaryIndexes = append(change.GlobalSecondaryIndexes, of)
+		}
+	}
+	if !differ {
+		return nil
+	}
+	return []step{{"set how much may be read in " + c.region, false, p.updateIn(c, dynamodb.UpdateTableInput{ReplicaUpdates: []types.ReplicationGroupUpdate{{Update: change}}})}}
 }
 
 // onTable does something to the table by its ARN in a region, where it is by then.

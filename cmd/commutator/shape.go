@@ -287,7 +287,7 @@ func (p *plan) capacity() []step {
 		what = append(what, fmt.Sprintf("change the billing mode to %s", want))
 	}
 	if want == types.BillingModeProvisioned {
-		if t := p.throughput(nil); t != nil && (want != now || !sameThroughput(p.now.ProvisionedThroughput, t)) {
+		if t := p.throughput(nil); t != nil && (want != now || !sameThroughput(p.now.ProvisionedThroughput, t, p.readHere(""))) {
 			in.ProvisionedThroughput = t
 			what = append(what, fmt.Sprintf("provision %d units", *t.WriteCapacityUnits))
 		}
@@ -297,7 +297,7 @@ func (p *plan) capacity() []step {
 				continue
 			}
 			t := p.throughput(w.WriteProvisionedThroughputSettings)
-			if t == nil || want == now && sameThroughput(x.ProvisionedThroughput, t) {
+			if t == nil || want == now && sameThroughput(x.ProvisionedThroughput, t, p.readHere(*x.IndexName)) {
 				continue
 			}
 			in.GlobalSecondaryIndexUpdates = append(in.GlobalSecondaryIndexUpdates, types.GlobalSecondaryIndexUpdate{
@@ -312,8 +312,27 @@ func (p *plan) capacity() []step {
 	return []step{{strings.Join(what, ", "), false, p.update(in)}}
 }
 
-func sameThroughput(now *types.ProvisionedThroughputDescription, want *types.ProvisionedThroughput) bool {
-	return now != nil && aws.ToInt64(now.ReadCapacityUnits) == *want.ReadCapacityUnits && aws.ToInt64(now.WriteCapacityUnits) == *want.WriteCapacityUnits
+// readHere returns the units that home's replica, or an index of it, is to be read other than the table's; 0 for none.
+func (p *plan) readHere(index string) (units int64) {
+	for _, r := range p.want.Replicas {
+		if r.Region != p.home.region || len(p.want.Replicas) < 2 {
+			continue
+		}
+		if index == "" {
+			units, _ = r.Units()
+		}
+		for _, x := range r.GlobalSecondaryIndexes {
+			if x.IndexName == index {
+				units, _ = x.Units()
+			}
+		}
+	}
+	return units
+}
+
+// sameThroughput tells whether what is described is what is wanted; reads that are to be overridden are another step's.
+func sameThroughput(now *types.ProvisionedThroughputDescription, want *types.ProvisionedThroughput, reads int64) bool {
+	return now != nil && (reads > 0 || aws.ToInt64(now.ReadCapacityUnits) == *want.ReadCapacityUnits) && aws.ToInt64(now.WriteCapacityUnits) == *want.WriteCapacityUnits
 }
 
 // stream switches the stream on, or to another view. Where the file does not speak of it, it stays as it
