@@ -24,7 +24,11 @@ STATICCHECK := $(BIN)/staticcheck-$(tools_sum)
 PROTOTOOLS  := $(BIN)/proto-$(tools_sum)
 MINIO       := $(BIN)/minio-$(minio_sum)
 
-COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose) -p commutator -f deploy/docker-compose.yml
+NODES   ?=
+COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose) -p commutator
+# One node a region, or three.
+LIGHT := -f deploy/docker-compose.yml
+FULL  := -f deploy/docker-compose.3x3.yml
 
 .PHONY: help
 help: ## this list
@@ -93,25 +97,34 @@ image: $(IMAGES)/minio/minio ## the container images commutator:dev and commutat
 	@deploy/engine.sh check
 	mkdir -p $(IMAGES)/commutator/data
 	GOOS=linux GOARCH=$(ARCH) $(GO) build -trimpath -ldflags '-s -w' -o $(IMAGES)/commutator/commutator ./cmd/commutator
-	rm -rf $(IMAGES)/tls
-	$(GO) run ./cmd/commutator certs --dir $(IMAGES)/tls $(foreach r,us-east-1 eu-west-1 ap-northeast-1,$(r)/$(r)-a)
-	@# For trying things out: the container's user, who is not this one, reads its key. The authority's is for nobody.
-	rm $(IMAGES)/tls/ca-key.pem && chmod 0755 $(IMAGES)/tls && chmod 0644 $(IMAGES)/tls/*.pem
+	@# Made once: nodes that run have the directory. For trying things out: the container's user, who is not this one, reads its key. The
+	@# authority's is for nobody.
+	if [ ! -f $(IMAGES)/tls/us-east-1-us-east-1-d.pem ]; then \
+		rm -rf $(IMAGES)/tls; \
+		$(GO) run ./cmd/commutator certs --dir $(IMAGES)/tls $(foreach r,us-east-1 eu-west-1 ap-northeast-1,$(foreach n,a b c d,$(r)/$(r)-$(n))) && \
+		rm $(IMAGES)/tls/ca-key.pem && chmod 0755 $(IMAGES)/tls && chmod 0644 $(IMAGES)/tls/*.pem; \
+	fi
 	docker build -q -t commutator:dev -f deploy/Dockerfile $(IMAGES)/commutator
 	docker build -q -t commutator-minio:dev -f deploy/Dockerfile.minio $(IMAGES)/minio
 
 .PHONY: up
-up: image ## three regions and MinIO in containers, at 127.0.0.1:8000, 8001 and 8002
-	$(COMPOSE) up -d
+up: image ## three regions and MinIO in containers, at 127.0.0.1:8000, 8001 and 8002; NODES=3: of three nodes each
+	$(COMPOSE) $(if $(filter 3,$(NODES)),$(FULL),$(LIGHT)) up -d
 	@deploy/ready.sh
+
+.PHONY: one
+one: ## one node of the deployment of three nodes a region: NODE=us-east-1-d, which joins
+	$(COMPOSE) $(FULL) --profile join up -d --no-deps $(NODE)
+	@deploy/ready.sh $(NODE)
 
 .PHONY: down
 down: ## stops them and removes their data
-	$(COMPOSE) down -v --remove-orphans
+	$(COMPOSE) $(FULL) --profile join down -v --remove-orphans
+	$(COMPOSE) $(LIGHT) down -v --remove-orphans
 
 .PHONY: drill
-drill: image ## rehearses losing a region on containers, and a restore (needs Docker)
-	$(GO) test -tags drill -count=1 -v -timeout 30m ./test/drill/...
+drill: image ## rehearses losing a region, and each kind of accident of a node, on containers, and a restore (needs Docker; DRILL=regexp to choose)
+	$(GO) test -tags drill -count=1 -v -timeout 30m -run '$(DRILL)' ./test/drill/...
 
 $(STATICCHECK):
 	@mkdir -p $(BIN) && rm -f $(BIN)/staticcheck-*

@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
-# Waits until every container of docker-compose.yml is healthy, 90 seconds at most, and says where the regions answer. A container that
-# does not get there has its last lines shown, and the exit code is 1.
+# Waits until every container of the deployment is healthy, 90 seconds at most, and says where the nodes answer. A container that does not get
+# there has its last lines shown, and the exit code is 1. With names of nodes, as us-east-1-a, it waits for those alone.
 set -euo pipefail
 
 deadline=$((SECONDS + 90))
-for name in minio us-east-1 eu-west-1 ap-northeast-1; do
-	container=commutator-$name
+if [ $# -gt 0 ]; then
+	containers=("${@/#/commutator-}")
+else
+	mapfile -t containers < <(docker ps -a --filter label=com.docker.compose.project=commutator --format '{{.Names}}' | sort)
+fi
+for container in "${containers[@]}"; do
 	while :; do
 		state=$(docker inspect --format '{{.State.Status}} {{.State.Health.Status}}' "$container")
 		[ "$state" = "running healthy" ] && break
@@ -17,6 +21,7 @@ for name in minio us-east-1 eu-west-1 ap-northeast-1; do
 		sleep 0.25
 	done
 done
-echo "us-east-1       http://127.0.0.1:8000   operators http://127.0.0.1:9000"
-echo "eu-west-1       http://127.0.0.1:8001   operators http://127.0.0.1:9001"
-echo "ap-northeast-1  http://127.0.0.1:8002   operators http://127.0.0.1:9002"
+for container in "${containers[@]}"; do
+	[ "$container" = commutator-minio ] && continue
+	printf '%-18s http://%s   operators http://%s\n' "${container#commutator-}" "$(docker port "$container" 8000)" "$(docker port "$container" 9000)"
+done

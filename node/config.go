@@ -138,8 +138,9 @@ type S3 struct {
 
 var inType = regexp.MustCompile(` (in type|into) (node\.)?[A-Z]\w*`)
 
-// ReadConfig reads a node's configuration file. A name that it does not know is an error.
-func ReadConfig(path string) (Config, error) {
+// ReadConfig reads a node's configuration file. A name that it does not know is an error. One file may serve all nodes of a region: node, unless
+// it is "", says which of them it is read for, and {node} stands for that name in data, listen, advertise and tls.
+func ReadConfig(path, node string) (Config, error) {
 	var c Config
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -160,6 +161,14 @@ func ReadConfig(path string) (Config, error) {
 	}
 	if err := d.Decode(new(any)); !errors.Is(err, io.EOF) {
 		return c, fmt.Errorf("node: configuration %s: there is a second document in it", path)
+	}
+	if node != "" {
+		c.Node = node
+	}
+	for _, v := range []*string{
+		&c.Data, &c.Listen.HTTP, &c.Listen.GRPC, &c.Listen.Admin, &c.Listen.Serf, &c.Advertise.GRPC, &c.Advertise.Serf, &c.TLS.Cert, &c.TLS.Key,
+	} {
+		*v = strings.ReplaceAll(*v, "{node}", c.Node)
 	}
 	if err := c.Validate(); err != nil {
 		return c, fmt.Errorf("node: configuration %s: %w", path, err)

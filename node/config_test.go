@@ -34,7 +34,7 @@ credentials: [{accessKey: a, secretKey: b}]
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		return node.ReadConfig(path)
+		return node.ReadConfig(path, "")
 	}
 	c, err := read(good)
 	if err != nil || c.Node != "us-east-1-a" || c.Auth != "on" {
@@ -94,8 +94,31 @@ credentials: [{accessKey: a, secretKey: b}]
 			t.Errorf("%s: the reader of a file is told of Go: %v", name, err)
 		}
 	}
-	if _, err := node.ReadConfig(filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := node.ReadConfig(filepath.Join(t.TempDir(), "none"), ""); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
+	}
+}
+
+func TestOneFileServesAllNodesOfARegion(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "region.yaml")
+	if err := os.WriteFile(path, []byte(`region: us-east-1
+node: a
+data: /data/{node}
+listen: {http: "127.0.0.1:8000", grpc: "127.0.0.1:7000"}
+advertise: {grpc: "{node}.wan:7000", serf: "{node}.wan:7946"}
+nodes: [{id: 1, node: a, grpc: "a.nodes:7000"}, {id: 2, node: b, grpc: "b.nodes:7000"}]
+auth: off
+`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for given, want := range map[string]string{"": "a", "b": "b"} {
+		c, err := node.ReadConfig(path, given)
+		if err != nil || c.Node != want || c.Data != "/data/"+want || c.Advertise != (node.Advertise{GRPC: want + ".wan:7000", Serf: want + ".wan:7946"}) {
+			t.Errorf("for %q: %+v, %v", given, c, err)
+		}
+	}
+	if _, err := node.ReadConfig(path, "c"); err == nil || !strings.Contains(err.Error(), "c, which this node is, is not among them") {
+		t.Errorf("for a node that the file does not have: %v", err)
 	}
 }
 

@@ -24,7 +24,7 @@ func FuzzFiles(f *testing.F) {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if c, err := ReadConfig(path); err == nil && (c.Region == "" || c.Data == "" || c.Listen.HTTP == "") {
+		if c, err := ReadConfig(path, ""); err == nil && (c.Region == "" || c.Data == "" || c.Listen.HTTP == "") {
 			t.Errorf("%q: taken as %+v", text, c)
 		}
 		k, err := openKeyring(nil, path, slog.New(slog.DiscardHandler))

@@ -17,20 +17,23 @@ import (
 )
 
 func serverCommand() *cobra.Command {
-	var path string
+	var path, name string
 	var verbose bool
 	c := &cobra.Command{
 		Use:   "server",
 		Short: "Run one node of one region",
-		Long:  "Run one node of one region, as its configuration file says. docs/operate/node.md describes the file.",
+		Long: `Run one node of one region, as its configuration file says. docs/operate/node.md describes the file.
+One file may serve all nodes of a region: --node says which of them this is, and {node} stands for that
+name in data, listen, advertise and tls.`,
 		Example: `  commutator server --config node.yaml
+  commutator server --config us-east-1.yaml --node us-east-1-b
   commutator server --config node.yaml --verbose`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) (err error) {
 			if path == "" {
 				return usageError{errors.New("--config is not given")}
 			}
-			cfg, err := node.ReadConfig(path)
+			cfg, err := node.ReadConfig(path, name)
 			if err != nil {
 				return err
 			}
@@ -60,6 +63,7 @@ func serverCommand() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&path, "config", "", "the node's configuration file")
+	c.Flags().StringVar(&name, "node", "", "the node's name, instead of the file's")
 	c.Flags().BoolVar(&verbose, "verbose", false, "log details")
 	return c
 }

@@ -139,16 +139,14 @@ func until(t *testing.T, what string, limit time.Duration, ok func() bool) time.
 	return time.Since(begun)
 }
 
-// TestRegionCutOffAndBackAgain is the drill: load in all regions, one of them cut off from the others, all
-// go on taking writes, healed, all equal and nothing acknowledged missing; then the table is restored
-// from MinIO and compared.
-func TestRegionCutOffAndBackAgain(t *testing.T) {
-	run(t, "make", "-s", "up")
+// downAfter takes the deployment down when the test ends, and shows what the containers said last if it has failed.
+func downAfter(t *testing.T) {
 	t.Cleanup(func() {
 		if t.Failed() {
-			for _, r := range regions {
-				out, _ := exec.Command("docker", "logs", "--tail", "60", "commutator-"+r).CombinedOutput()
-				t.Logf("%s: %s", r, out)
+			names, _ := exec.Command("docker", "ps", "-a", "--filter", "label=com.docker.compose.project=commutator", "--format", "{{.Names}}").Output()
+			for _, name := range strings.Fields(string(names)) {
+				out, _ := exec.Command("docker", "logs", "--tail", "60", name).CombinedOutput()
+				t.Logf("%s: %s", name, out)
 			}
 		}
 		cmd := exec.Command("make", "-s", "down")
@@ -157,8 +155,16 @@ func TestRegionCutOffAndBackAgain(t *testing.T) {
 			t.Errorf("make down: %v\n%s", err, out)
 		}
 	})
+}
+
+// TestRegionCutOffAndBackAgain is the drill: load in all regions, one of them cut off from the others, all
+// go on taking writes, healed, all equal and nothing acknowledged missing; then the table is restored
+// from MinIO and compared.
+func TestRegionCutOffAndBackAgain(t *testing.T) {
+	run(t, "make", "-s", "up")
+	downAfter(t)
 	clients := []*dynamodb.Client{client(0), client(1), client(2)}
-	makeGlobal(t, clients)
+	makeGlobal(t, tableName, clients)
 
 	l := &ledger{puts: map[string]string{}, during: make([]int, len(regions))}
 	ctx, stop := context.WithCancel(t.Context())
@@ -236,7 +242,7 @@ func hits(t *testing.T, c *dynamodb.Client) string {
 	return n.Value
 }
 
-func makeGlobal(t *testing.T, clients []*dynamodb.Client) {
+func makeGlobal(t *testing.T, tableName string, clients []*dynamodb.Client) {
 	t.Helper()
 	ctx := t.Context()
 	_, err := clients[0].CreateTable(ctx, &dynamodb.CreateTableInput{
