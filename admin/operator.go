@@ -95,6 +95,7 @@ var operations = map[string]func(context.Context, *Operator, []byte) (any, error
 	"CheckIndexes":     typed((*Operator).checkIndexes),
 	"Contributors":     typed((*Operator).contributors),
 	"ListPartitions":   typed((*Operator).listPartitions),
+	"SplitPartition":   typed((*Operator).splitPartition),
 	"ListNodes":        typed((*Operator).listNodes),
 	"RemoveNode":       typed((*Operator).removeNode),
 	"GiveUpRegion":     typed((*Operator).giveUpRegion),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
@@ -182,6 +183,33 @@ func TestPartitionsAreListedInOrder(t *testing.T) {
 		t.Fatalf("%+v", l)
 	}
 	if p := l.Partitions[0]; p.ID == 0 || p.Start != "" || p.Items != 1 || p.Bytes == 0 || p.Leader != 1 || p.Changes != 1 || p.Unfolded != 1 {
+		t.Errorf("%+v", p)
+	}
+}
+
+func TestAPartitionIsSplitByHand(t *testing.T) {
+	o, tab := start(t)
+	for i := range 20 {
+		put(t, tab, fmt.Sprint(i), "1")
+	}
+	first := ask[PartitionList](t, o, "ListPartitions", `{"TableName":"orders"}`).Partitions[0].ID
+	var refused *Error
+	if _, err := o.Handle(t.Context(), version+"SplitPartition", fmt.Appendf(nil, `{"TableName":"orders","ID":%d,"At":"00112233445566778899"}`, first)); !errors.As(err, &refused) {
+		t.Errorf("at what is no hash: %v", err)
+	}
+	a := ask[SplitPartitionAnswer](t, o, "SplitPartition", fmt.Sprintf(`{"TableName":"orders","ID":%d}`, first))
+	if a.Child == 0 || a.ID != first {
+		t.Fatalf("%+v", a)
+	}
+	changed, stop := o.Region.Watch()
+	defer stop()
+	var l PartitionList
+	for len(l.Partitions) < 2 {
+		if l = ask[PartitionList](t, o, "ListPartitions", `{"TableName":"orders"}`); len(l.Partitions) < 2 {
+			<-changed
+		}
+	}
+	if p := l.Partitions; p[1].ID != a.Child || p[1].Parent != first || p[0].Items+p[1].Items != 20 || p[0].Items == 0 || p[1].Items == 0 {
 		t.Errorf("%+v", p)
 	}
 }

@@ -3,8 +3,11 @@ package admin
 import (
 	"context"
 	"encoding/hex"
+	"errors"
+	"slices"
 
 	"github.com/commutatordb/commutator/region"
+	"github.com/commutatordb/commutator/table"
 )
 
 // ListPartitionsRequest asks what partitions a table has in the region.
@@ -28,6 +31,54 @@ type PartitionStatus struct {
 	Changes   uint64 // entries of its change log that are kept
 	Unfolded  uint64 // of these, those that are not known to have been seen by every region
 	Conflicts uint64 // records kept
+	State     PartitionState
+	// Parent is the partition that it was split off, 0 for none.
+	Parent uint64 `json:",omitempty"`
+}
+
+// PartitionState is what is being done to a partition.
+type PartitionState string
+
+// The states of a partition.
+const (
+	PartitionActive    PartitionState = "ACTIVE"
+	PartitionSplitting PartitionState = "SPLITTING" // it is being made ready to be split, and serves as ever
+	PartitionCleaning  PartitionState = "CLEANING"  // it was split, and index rows of what was split off are being removed
+)
+
+// SplitPartitionRequest asks that a partition be split in two.
+type SplitPartitionRequest struct {
+	TableName string
+	ID        uint64
+	// At is the first key of what is split off: a hash as in PartitionStatus.Start, of up to 8 bytes, in hexadecimal. "": one in the middle
+	// of the items.
+	At string `json:",omitempty"`
+}
+
+// SplitPartitionAnswer tells the id of what is to be split off.
+type SplitPartitionAnswer struct {
+	Region, TableName string
+	ID, Child         uint64
+}
+
+func (o *Operator) splitPartition(ctx context.Context, q *SplitPartitionRequest) (*SplitPartitionAnswer, error) {
+	if q.TableName == "" || q.ID == 0 {
+		return nil, invalid("TableName and ID must be given")
+	}
+	at, err := hex.DecodeString(q.At)
+	if err != nil {
+		return nil, invalid("At: %q is not in hexadecimal", q.At)
+	}
+	if len(at) == 0 {
+		at = nil
+	}
+	child, err := o.Region.Split(ctx, q.TableName, q.ID, at)
+	for _, of := range []error{region.ErrNoPartition, region.ErrSplitting, region.ErrSplitKey, region.ErrNoSplitKey, region.ErrNotActive} {
+		if errors.Is(err, of) {
+			return nil, invalid("partition %d of %s: %v", q.ID, q.TableName, err)
+		}
+	}
+	return &SplitPartitionAnswer{o.Region.Name(), q.TableName, q.ID, child}, err
 }
 
 func (o *Operator) listPartitions(ctx context.Context, q *ListPartitionsRequest) (*PartitionList, error) {
@@ -39,15 +90,31 @@ func (o *Operator) listPartitions(ctx context.Context, q *ListPartitionsRequest)
 		return nil, err
 	}
 	out := &PartitionList{Region: o.Region.Name(), TableName: q.TableName}
+	d, err := o.Region.Definition(q.TableName)
+	if err != nil {
+		return nil, err
+	}
 	for _, p := range t.Partitions() {
-		out.Partitions = append(out.Partitions, statusOf(p))
+		s := statusOf(p)
+		if s.State == PartitionActive && slices.ContainsFunc(d.Partitions, func(pd table.Partition) bool { return pd.ID == p.ID && pd.Split != nil }) {
+			s.State = PartitionSplitting
+		}
+		out.Partitions = append(out.Partitions, s)
 	}
 	return out, nil
 }
 
 func statusOf(p *region.Partition) PartitionStatus {
 	s := p.State()
+	state := PartitionActive
+	switch {
+	case s.Span.Drafting:
+		state = PartitionSplitting
+	case s.Span.Prune:
+		state = PartitionCleaning
+	}
 	return PartitionStatus{
+		State: state, Parent: p.Parent,
 		ID: p.ID, Start: hex.EncodeToString(p.Start), Items: s.Items, Bytes: s.Bytes, Leader: p.Leader(),
 		Changes: s.Seq - s.Trimmed, Unfolded: s.Seq - s.Folded, Conflicts: s.Conflicts,
 	}

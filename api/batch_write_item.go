@@ -78,7 +78,7 @@ func batchWriteItem(q *request, ctx context.Context) error {
 	}
 	for _, w := range writes {
 		if w.done() {
-			q.wroteAt(w.t, w.command.Key, w.result.Dot.HLC)
+			q.wroteAt(w.t, w.result)
 		}
 	}
 	q.open()

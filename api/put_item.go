@@ -152,6 +152,6 @@ func (q *request) written(t *region.Table, c *op.Command, result op.Result, used
 		used.wrote(&taken, result.New)
 		q.consumed(&taken)
 	}
-	q.wroteAt(t, c.Key, result.Dot.HLC)
+	q.wroteAt(t, result)
 	q.collectionMetrics(t.Schema(), keyed)
 }

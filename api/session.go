@@ -13,7 +13,7 @@ import (
 
 	"github.com/commutatordb/commutator/crdt"
 	"github.com/commutatordb/commutator/region"
-	"github.com/commutatordb/commutator/table"
+	"github.com/commutatordb/commutator/region/op"
 )
 
 // A session token says which writes its holder knows of. Every write answers one, in a header; a request that carries tokens waits
@@ -146,13 +146,14 @@ func errSession(s *session, err error) *Error {
 }
 
 // wroteAt has the answer tell of a write to a table.
-func (q *request) wroteAt(t *region.Table, key table.Key, clock crdt.HLC) {
+func (q *request) wroteAt(t *region.Table, written op.Result) {
+	clock := written.Dot.HLC
 	if clock == 0 || t.Schema().Solo {
 		return // nothing was changed, or no other region has the table
 	}
 	name, partition := t.Schema().Name, uint64(0)
 	if n := len(t.Partitions()); n > 1 && n <= maxSessionPartitions {
-		partition = t.PartitionOf(key).ID
+		partition = written.Partition
 	}
 	for i := range q.wrote {
 		if q.wrote[i].table == name && q.wrote[i].Partition == partition {

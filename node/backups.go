@@ -291,27 +291,20 @@ func (s tableSource) Region() string { return s.region.Name() }
 func (s tableSource) Definition() (json.RawMessage, error) { return json.Marshal(s.table.Definition()) }
 
 func (s tableSource) Partitions(ctx context.Context) ([]backup.Partition, error) {
-	var out []backup.Partition
-	for _, p := range s.table.Partitions() {
-		snap, err := p.Snapshot(ctx)
-		if err != nil {
-			for _, o := range out {
-				err = errors.Join(err, o.Close())
-			}
-			return nil, err
-		}
-		out = append(out, pinned{p.ID, snap})
+	snaps, err := s.table.Snapshots(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]backup.Partition, len(snaps))
+	for i, snap := range snaps {
+		out[i] = pinned{snap}
 	}
 	return out, nil
 }
 
 // pinned is a partition's snapshot as a backup.Partition.
-type pinned struct {
-	id uint64
-	*region.Snapshot
-}
+type pinned struct{ *region.Snapshot }
 
-func (p pinned) ID() uint64               { return p.id }
 func (p pinned) Cut() (clock, seq uint64) { return uint64(p.State.Clock), p.State.Seq }
 
 func (p pinned) Items(yield func([]byte, int) bool) error { return eachItem(p.Snapshot, yield) }
@@ -355,19 +348,19 @@ func (s tableSink) Write(ctx context.Context, items [][]byte) error {
 }
 
 func (s tableSink) Content(ctx context.Context) (items int64, hash backup.ContentHash, err error) {
-	for _, p := range s.table.Partitions() {
-		snap, err := p.Snapshot(ctx)
-		if err != nil {
-			return 0, hash, err
-		}
-		err = eachItem(snap, func(stored []byte, _ int) bool {
-			items++
-			hash.Add(stored)
-			return ctx.Err() == nil
-		})
-		if err = errors.Join(err, snap.Close(), ctx.Err()); err != nil {
-			return 0, hash, err
-		}
+	snaps, err := s.table.Snapshots(ctx)
+	if err != nil {
+		return 0, hash, err
 	}
-	return items, hash, nil
+	for _, snap := range snaps {
+		if err == nil {
+			err = eachItem(snap, func(stored []byte, _ int) bool {
+				items++
+				hash.Add(stored)
+				return ctx.Err() == nil
+			})
+		}
+		err = errors.Join(err, snap.Close(), ctx.Err())
+	}
+	return items, hash, err
 }

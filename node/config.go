@@ -19,6 +19,7 @@ import (
 	"github.com/commutatordb/commutator/api/sigv4"
 	"github.com/commutatordb/commutator/backup"
 	"github.com/commutatordb/commutator/internal/task"
+	"github.com/commutatordb/commutator/region"
 	"github.com/commutatordb/commutator/region/group"
 	"github.com/commutatordb/commutator/replication/transport"
 )
@@ -42,8 +43,13 @@ type Config struct {
 	Backup      Backup       `yaml:"backup"`
 	TLS         TLS          `yaml:"tls"`       // between regions
 	GossipKey   string       `yaml:"gossipKey"` // base64 of 32 bytes; "": gossip is in the clear
-	// PartitionsPerTable is how many partitions a table that is created in the region begins with, or a replica that comes to it; default: 1.
+	// PartitionsPerTable is how many partitions a table that is created in the region begins with, or a replica that comes to it; default: one
+	// for each of its nodes.
 	PartitionsPerTable int `yaml:"partitionsPerTable"`
+	// PartitionSplitBytes is from how many bytes of items on a partition is split; default: 10 GiB; negative: never.
+	PartitionSplitBytes int64 `yaml:"partitionSplitBytes"`
+	// PartitionSplitWrites is from how many writes a second on, for a minute, a partition is split; default: 20,000; negative: never.
+	PartitionSplitWrites float64 `yaml:"partitionSplitWrites"`
 	// EnforceThroughput refuses what is beyond a table's capacity; without it capacity is a number that is shown.
 	EnforceThroughput bool `yaml:"enforceThroughput"`
 	// Retention bounds what is kept for regions that are away.
@@ -88,7 +94,8 @@ type Sizes struct {
 	SeedBytes        int    // of one part of a seed
 	PieceBytes       int    // of a snapshot; see group.Config
 	ImportTableBytes int64  // see storage.Options
-	NoBackground     bool   // housekeeping of log and store happens in the call that makes it necessary, or never
+	Split            region.SplitConfig
+	NoBackground     bool // housekeeping of log and store happens in the call that makes it necessary, or never
 }
 
 // Listen says where a node listens, as host:port. "" is nowhere, except for HTTP, which must be given.
@@ -281,11 +288,11 @@ func (c *Config) Validate() error {
 		}
 		keys[k.AccessKey] = true
 	}
-	switch {
-	case c.PartitionsPerTable == 0:
-		c.PartitionsPerTable = 1
-	case c.PartitionsPerTable < 0 || c.PartitionsPerTable > maxPartitions:
+	if c.PartitionsPerTable < 0 || c.PartitionsPerTable > maxPartitions {
 		wrong("partitionsPerTable: %d is not from 1 to %d", c.PartitionsPerTable, maxPartitions)
+	}
+	if n := c.PartitionSplitBytes; n > 0 && n < minSplitBytes {
+		wrong("partitionSplitBytes: %d is less than %d; a negative number is for never", n, minSplitBytes)
 	}
 	switch s := c.Backup.S3; {
 	case s == S3{}:
@@ -299,8 +306,24 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// maxPartitions bounds what a table begins with. A page of a global index looks into each.
-const maxPartitions = 256
+const (
+	// maxPartitions bounds what a table begins with. A page of a global index looks into each.
+	maxPartitions = 256
+	// minSplitBytes is some hundred items of the largest size: smaller partitions cost more than they are good for.
+	minSplitBytes = 64 << 20
+)
+
+// split is when the region's partitions are split.
+func (c *Config) split() region.SplitConfig {
+	s := c.Sizes.Split
+	if c.PartitionSplitBytes != 0 {
+		s.Bytes = c.PartitionSplitBytes
+	}
+	if c.PartitionSplitWrites != 0 {
+		s.Writes = c.PartitionSplitWrites
+	}
+	return s
+}
 
 // isLocal tells whether only this machine can connect to DynamoDB's API.
 func (c *Config) isLocal() bool {

@@ -169,19 +169,16 @@ func (r *replicator) Fetch(ctx context.Context, q replication.FetchRequest, send
 
 // still is a table as it stands: each of its partitions at a moment of its own.
 type still struct {
-	table *region.Table
 	parts []*region.Snapshot
 }
 
 func stillOf(ctx context.Context, t *region.Table) (*still, error) {
-	s := &still{table: t}
-	for _, p := range t.Partitions() {
-		snap, err := p.Snapshot(ctx)
-		if err != nil {
-			s.close()
-			return nil, err
-		}
-		s.parts = append(s.parts, snap)
+	snaps, err := t.Snapshots(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s := &still{parts: snaps}
+	for _, snap := range snaps {
 		if snap.Schema.Solo {
 			s.close()
 			return nil, replication.ErrNoTable // see Seed
@@ -208,7 +205,7 @@ func (s *still) clock() (clock crdt.HLC) {
 
 // of returns the number of the partition that holds a key.
 func (s *still) of(key []byte) int {
-	i, ok := slices.BinarySearchFunc(s.table.Partitions(), key, func(p *region.Partition, key []byte) int { return bytes.Compare(p.Start, key) })
+	i, ok := slices.BinarySearchFunc(s.parts, key, func(p *region.Snapshot, key []byte) int { return bytes.Compare(p.Start(), key) })
 	if !ok {
 		i--
 	}

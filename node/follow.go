@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/commutatordb/commutator/crdt"
@@ -12,6 +13,7 @@ import (
 	"github.com/commutatordb/commutator/region"
 	"github.com/commutatordb/commutator/region/op"
 	"github.com/commutatordb/commutator/replication"
+	"github.com/commutatordb/commutator/table"
 )
 
 // What another region has written, from its stream into the tables here.
@@ -19,6 +21,9 @@ import (
 // follow follows one partition of a peer until ctx ends.
 func (r *replicator) follow(ctx context.Context, p *peer, s stream, name string) error {
 	for ctx.Err() == nil {
+		if err := r.awaitParent(ctx, s); err != nil {
+			break
+		}
 		err := r.followOnce(ctx, p, s, name)
 		if ctx.Err() != nil {
 			break
@@ -33,6 +38,49 @@ func (r *replicator) follow(ctx context.Context, p *peer, s stream, name string)
 		r.tasks.Wait(ctx, nil, retryAfter)
 	}
 	return nil
+}
+
+// awaitParent waits until all is applied that was written to a partition's items before it was cut off another: each item's writes are applied
+// in their order.
+func (r *replicator) awaitParent(ctx context.Context, s stream) error {
+	if mutant.On(mutant.ChildFirst) {
+		return nil
+	}
+	told := make(chan struct{}, 1)
+	r.mu.Lock()
+	t := r.tables[s.table]
+	if t != nil {
+		t.waiting = append(t.waiting, told)
+		defer func() {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			t.waiting = slices.DeleteFunc(t.waiting, func(c chan struct{}) bool { return c == told })
+		}()
+	}
+	passed := r.parentPassedLocked(s)
+	r.mu.Unlock()
+	for !passed {
+		if r.tasks.Wait(ctx, told, time.Second) == task.Ended {
+			return context.Cause(ctx)
+		}
+		r.mu.Lock()
+		passed = r.parentPassedLocked(s)
+		r.mu.Unlock()
+	}
+	return nil
+}
+
+func (r *replicator) parentPassedLocked(s stream) bool {
+	p, t := r.peers[s.peer], r.tables[s.table]
+	if p == nil || t == nil || p.defs[s.table] == nil {
+		return true // it is about to end
+	}
+	all := p.defs[s.table].Partitions
+	i := slices.IndexFunc(all, func(q table.Partition) bool { return q.ID == s.partition })
+	if i < 0 || all[i].Parent == 0 || !slices.ContainsFunc(all, func(q table.Partition) bool { return q.ID == all[i].Parent }) {
+		return true
+	}
+	return t.stability.Passed(s.peer, all[i].Parent, all[i].Start)
 }
 
 func (r *replicator) followOnce(ctx context.Context, p *peer, s stream, name string) error {

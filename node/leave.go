@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/commutatordb/commutator/internal/task"
 	"github.com/commutatordb/commutator/region"
 	"github.com/commutatordb/commutator/replication"
 	"github.com/commutatordb/commutator/table"
@@ -99,7 +100,8 @@ func (r *replicator) drain(ctx context.Context, p *peer, d *table.Definition) er
 	if theirs == nil {
 		return nil // it has no replica any more
 	}
-	for _, part := range theirs.Partitions {
+	var ranges []replication.Range
+	for _, part := range theirs.Partitions { // a parent comes before what was cut off it
 		s := stream{p.name, d.GlobalID, instance, part.ID, theirs.Incarnation}
 		err := insist(func() error {
 			fctx, cancel := context.WithCancel(ctx)
@@ -107,6 +109,7 @@ func (r *replicator) drain(ctx context.Context, p *peer, d *table.Definition) er
 			end := &drained{sink: sink{r: r, t: t, s: s, stream: replication.StreamName(s.peer, s.instance, s.partition)}, cancel: cancel}
 			err := p.client.Follow(fctx, replication.Resume{Region: r.self, Table: s.table, Instance: s.instance, Partition: s.partition, Seq: t.Cursor(end.stream), Incarnation: d.Incarnation}, end)
 			if end.reached {
+				ranges = append(ranges, end.of)
 				return nil
 			}
 			return cmp.Or(err, context.Cause(ctx), errors.New("the stream ended"))
@@ -114,6 +117,10 @@ func (r *replicator) drain(ctx context.Context, p *peer, d *table.Definition) er
 		if err != nil {
 			return err
 		}
+	}
+	if !replication.Covers(ranges) {
+		task.Poke(p.wake)
+		return errCut
 	}
 	return nil
 }
@@ -136,12 +143,13 @@ type drained struct {
 	sink
 	cancel  context.CancelFunc
 	reached bool
+	of      replication.Range
 }
 
 // Progress is replication.Sink's.
 func (k *drained) Progress(p replication.Progress) {
 	k.sink.Progress(p)
-	k.reached = true
+	k.reached, k.of = true, p.Range
 	k.cancel()
 }
 

@@ -55,6 +55,7 @@ func (r *replicator) seed(ctx context.Context, p *peer, id string, t *region.Tab
 	defer r.showSeed(id, nil)
 	show := &seeding{from: p.name, begun: r.now(), parts: map[string]replication.Place{}}
 	var origin *replication.Origin
+	var ranges []replication.Range
 	seqs, clocks := map[string]uint64{}, map[string]crdt.HLC{} // of the source's own partitions
 	for _, part := range theirs.Partitions {
 		stream := replication.StreamName(p.name, instance, part.ID)
@@ -63,6 +64,7 @@ func (r *replicator) seed(ctx context.Context, p *peer, id string, t *region.Tab
 			return fmt.Errorf("seed from %s: %w", p.name, err)
 		}
 		seqs[stream], clocks[stream] = place.Origin.Seq, place.Origin.Clocks[stream]
+		ranges = append(ranges, place.Origin.Range)
 		if origin == nil {
 			origin = place.Origin
 			continue
@@ -74,8 +76,9 @@ func (r *replicator) seed(ctx context.Context, p *peer, id string, t *region.Tab
 		earlier := replication.Earlier(*origin, *place.Origin)
 		origin = &earlier
 	}
-	if origin == nil {
-		return fmt.Errorf("seed from %s: its table has no partitions", p.name)
+	if !replication.Covers(ranges) {
+		task.Poke(p.wake)
+		return fmt.Errorf("seed from %s: %w", p.name, errCut)
 	}
 	if err := t.Merge(ctx, op.Cursor{}, origin.Clock, nil); err != nil {
 		return fmt.Errorf("seed from %s: %w", p.name, err)
@@ -162,6 +165,13 @@ func (r *replicator) seedPart(ctx context.Context, p *peer, q replication.SeedRe
 	return place, nil
 }
 
+// errCut says that partitions of another region's have been cut, and those that were cut off are not known here yet.
+var errCut = errors.New("its table has other partitions meanwhile")
+
+func rangeOf(s *region.Snapshot) replication.Range {
+	return replication.Range{Start: s.Start(), End: s.End()}
+}
+
 func (s *seeding) with(stream string, p replication.Place) *seeding {
 	next := *s
 	next.parts = maps.Clone(s.parts)
@@ -229,7 +239,7 @@ func (r *replicator) Seed(ctx context.Context, q replication.SeedRequest, send f
 	}
 	state := snap.State
 	snap.Clocks[replication.StreamName(r.self, r.region.Instance(), q.Partition)] = state.Wrote
-	origin := &replication.Origin{Seq: state.Seq, Clock: state.Clock, Cursors: snap.Cursors, Clocks: snap.Clocks, Stable: snap.Stable, Items: state.Items, Bytes: state.Bytes}
+	origin := &replication.Origin{Seq: state.Seq, Clock: state.Clock, Cursors: snap.Cursors, Clocks: snap.Clocks, Stable: snap.Stable, Items: state.Items, Bytes: state.Bytes, Range: rangeOf(snap)}
 	if err := send(replication.SeedPart{Origin: origin}); err != nil {
 		return err
 	}

@@ -111,6 +111,7 @@ func (l *changeLog) Read(after uint64, maxBytes int) (replication.Batch, replica
 		err = replication.ErrTruncated
 	}
 	progress.Seq, progress.Clock, progress.SentAt = state.Seq, state.Clock, l.r.now().UnixNano()
+	progress.Range = replication.Range{Start: l.p.Start, End: state.Span.End}
 	if err != nil {
 		return replication.Batch{}, progress, err
 	}

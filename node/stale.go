@@ -114,11 +114,8 @@ func (r *replicator) relay(ctx context.Context, t *region.Table, d *table.Defini
 		return replication.ErrNotYet
 	}
 	var first *replication.Origin
-	for i, part := range theirs.Partitions {
-		var end table.Key
-		if i+1 < len(theirs.Partitions) {
-			end = theirs.Partitions[i+1].Start
-		}
+	var ranges []replication.Range
+	for _, part := range theirs.Partitions {
 		var origin *replication.Origin
 		q := replication.RelayRequest{Region: r.self, Table: d.GlobalID, Partition: part.ID, Of: f.Region, Incarnation: f.Incarnation}
 		err := insist(func() error {
@@ -139,14 +136,16 @@ func (r *replicator) relay(ctx context.Context, t *region.Table, d *table.Defini
 			return err
 		}
 		if tell != nil {
-			tell(part.Start, end, origin)
+			tell(origin.Start, origin.End, origin)
 		}
+		ranges = append(ranges, origin.Range)
 		if first == nil {
 			first = origin
 		}
 	}
-	if first == nil {
-		return nil
+	if !replication.Covers(ranges) {
+		task.Poke(p.wake)
+		return errCut
 	}
 	// What is said of a stream is true of the whole table, and here not before all partitions have been asked.
 	for _, stream := range slices.Sorted(maps.Keys(first.Cursors)) {
@@ -170,7 +169,7 @@ func (r *replicator) Relay(ctx context.Context, q replication.RelayRequest, send
 	var part replication.SeedPart
 	size := 0
 	err = p.Relay(ctx, table.Fence{Region: q.Of, Incarnation: q.Incarnation}, func(had region.Relayed) error {
-		return send(replication.SeedPart{Origin: &replication.Origin{Cursors: had.Cursors, Clocks: had.Clocks, Shares: had.Shares}})
+		return send(replication.SeedPart{Origin: &replication.Origin{Cursors: had.Cursors, Clocks: had.Clocks, Shares: had.Shares, Range: replication.Range{Start: had.Start, End: had.End}}})
 	}, func(key table.Key, delta []byte) error {
 		part.Items = append(part.Items, replication.Change{Key: slices.Clone(key), Delta: slices.Clone(delta)})
 		if size += len(key) + len(delta); size < seedPartBytes {

@@ -181,6 +181,9 @@ func (c *catalog) Ranges() [][2][]byte {
 	return [][2][]byte{{prefix, keyenc.End(prefix)}}
 }
 
+// Bounds is group.Machine's.
+func (c *catalog) Bounds() [][2][]byte { return c.Ranges() }
+
 // Reload is group.Machine's.
 func (c *catalog) Reload() error {
 	if err := c.load(); err != nil {
@@ -231,8 +234,8 @@ type next struct {
 	Partition uint64
 }
 
-// allocate takes a table id and n partition ids that no table has had.
-func (r *Region) allocate(ctx context.Context, n int) (tableID uint32, partition uint64, err error) {
+// allocate takes so many ids of tables and of partitions that nobody has had, and returns the first of each.
+func (r *Region) allocate(ctx context.Context, tables, partitions int) (tableID uint32, partition uint64, err error) {
 	for {
 		old := r.catalog.view.Load().rows[rowNext]
 		ids := next{Table: 1, Partition: firstPartition}
@@ -241,7 +244,7 @@ func (r *Region) allocate(ctx context.Context, n int) (tableID uint32, partition
 				return 0, 0, fmt.Errorf("region: catalog: %s: %w", rowNext, err)
 			}
 		}
-		err := r.setRow(ctx, rowNext, next{ids.Table + 1, ids.Partition + uint64(n)}, old.revision)
+		err := r.setRow(ctx, rowNext, next{ids.Table + uint32(tables), ids.Partition + uint64(partitions)}, old.revision)
 		var stale *op.Stale
 		if errors.As(err, &stale) {
 			continue // somebody else took these; each round somebody succeeds

@@ -67,19 +67,18 @@ func (t *Table) RegionOf(a crdt.Actor) string {
 
 // Held records deltas of another region that are held for being stamped too far ahead.
 func (t *Table) Held(ctx context.Context, deltas []op.Delta) error {
-	for _, d := range deltas {
-		result, err := t.PartitionOf(d.Key).group.Propose(ctx, &op.Command{Kind: op.Held, Deltas: []op.Delta{d}})
-		if err = errors.Join(err, result.Err); err != nil {
-			return err
+	return t.spread(ctx, deltas, func(ctx context.Context, p *Partition, deltas []op.Delta) error {
+		result, err := p.group.Propose(ctx, &op.Command{Kind: op.Held, Deltas: deltas})
+		if err = errors.Join(err, result.Err); err == nil {
+			t.conflicts.add(result.Conflicts)
 		}
-		t.conflicts.add(result.Conflicts)
-	}
-	return nil
+		return err
+	})
 }
 
 // ConflictsKept returns how many conflict records the table has, and how many conflicts it keeps no record of for want of room.
 func (t *Table) ConflictsKept() (kept, shed uint64) {
-	for _, p := range t.partitions {
+	for _, p := range t.partitions() {
 		s := p.State()
 		kept += s.Conflicts
 		shed += s.Shed
@@ -99,7 +98,7 @@ func (t *Table) Conflicts(yield func(op.Conflict) bool) error {
 			s.it.Close()
 		}
 	}()
-	for _, p := range t.partitions {
+	for _, p := range t.partitions() {
 		prefix := keyenc.Conflicts(nil, p.ID)
 		it, err := t.region.cfg.Store.Iter(prefix, keyenc.End(prefix))
 		if err != nil {

@@ -292,7 +292,7 @@ func (r *Region) Holding() (votes, leads map[uint64]int, groups int) {
 	for name, d := range r.catalog.view.Load().tables {
 		groups += len(d.Partitions)
 		if t := open[name]; t != nil && t.ID == d.ID {
-			for _, p := range t.partitions {
+			for _, p := range t.partitions() {
 				count(p.group)
 			}
 		}
@@ -341,7 +341,7 @@ func (r *Region) noteGone(ctx context.Context) error {
 		if t == nil || t.ID != d.ID {
 			return nil // who holds it is not known here yet
 		}
-		for _, p := range t.partitions {
+		for _, p := range t.partitions() {
 			groups = append(groups, p.group)
 		}
 	}

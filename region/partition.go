@@ -1,6 +1,7 @@
 package region
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"maps"
@@ -19,12 +20,15 @@ import (
 
 // Partition is one open partition. Its methods are safe for concurrent use.
 type Partition struct {
-	ID    uint64
-	Start table.Key // the least key that may be its
-	End   table.Key // the least key beyond; nil: to the end of the table
+	ID     uint64
+	Start  table.Key // the least key that may be its
+	Parent uint64    // see table.Partition
 
+	first table.Key // where it ended when it began
 	table *Table
 	group *group.Group
+	load  load
+	ready bool // the draft is flushed; of keepSplit alone
 
 	state   atomic.Pointer[partition.State]     // as of the last run that the store shows
 	schema  atomic.Pointer[table.Schema]        // that the machine follows, as of then
@@ -37,7 +41,7 @@ type Partition struct {
 }
 
 func (p *Partition) config(store storage.Reader) partition.Config {
-	return partition.Config{ID: p.ID, Table: p.table.ID, Start: p.Start, End: p.End, Actor: p.table.actor, Store: store}
+	return partition.Config{ID: p.ID, Table: p.table.ID, Start: p.Start, End: p.first, Actor: p.table.actor, Store: store}
 }
 
 // publish shows what the machine has come to; it is called in the Host's loop after each run.
@@ -45,6 +49,10 @@ func (p *Partition) publish(m *partition.Machine) {
 	state := m.State()
 	old := p.state.Load()
 	p.state.Store(&state)
+	p.load.add(m.Written())
+	if old != nil && old.Span.Child != state.Span.Child {
+		p.table.cut(p)
+	}
 	// Another node may have had it follow what the catalog no longer says: reconcile looks again.
 	if schema := m.Schema(); p.schema.Swap(schema) != schema && p.table.region.several {
 		task.Poke(p.table.region.changed)
@@ -55,7 +63,10 @@ func (p *Partition) publish(m *partition.Machine) {
 	if clocks := m.Clocks(); p.clocks.Load() == nil || !maps.Equal(*p.clocks.Load(), clocks) {
 		p.clocks.Store(&clocks)
 	}
-	if old == nil || (old.Seq != state.Seq || old.Clock != state.Clock) && !mutant.On(mutant.NobodyTold) {
+	if old != nil && state.Span.Ready && !old.Span.Ready {
+		p.table.region.tellWatchers() // see flushReady
+	}
+	if old == nil || (old.Seq != state.Seq || old.Clock != state.Clock || old.Span.Child != state.Span.Child) && !mutant.On(mutant.NobodyTold) {
 		p.tell()
 	}
 }
@@ -83,6 +94,15 @@ func (p *Partition) Watch() (changed <-chan struct{}, stop func()) {
 		defer p.mu.Unlock()
 		delete(p.watchers, c)
 	}
+}
+
+// End is the least key beyond the partition as this node has it, nil for the end of the table.
+func (p *Partition) End() table.Key { return p.state.Load().Span.End }
+
+// holds tells whether a key is the partition's, as this node has it.
+func (p *Partition) holds(key table.Key) bool {
+	end := p.End()
+	return bytes.Compare(key, p.Start) >= 0 && (end == nil || bytes.Compare(key, end) < 0)
 }
 
 // Leads tells whether this node's replica leads, and has applied all that was acknowledged before it did.

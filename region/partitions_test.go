@@ -29,10 +29,9 @@ func TestAKeyIsInThePartitionWhoseRangeHoldsIt(t *testing.T) {
 		keys := rapid.SliceOfN(rapid.Byte(), 1, 3)
 		starts := rapid.SliceOfNDistinct(keys, 0, 6, func(b []byte) string { return string(b) }).Draw(t, "starts")
 		slices.SortFunc(starts, slices.Compare)
-		tab := &Table{partitions: []*Partition{{ID: 1}}}
+		open := list{{ID: 1}}
 		for i, s := range starts {
-			tab.partitions[i].End = s
-			tab.partitions = append(tab.partitions, &Partition{ID: uint64(i + 2), Start: s})
+			open = append(open, &Partition{ID: uint64(i + 2), Start: s})
 		}
 		key := table.Key(rapid.SliceOfN(rapid.Byte(), 0, 4).Draw(t, "key"))
 		want := uint64(1)
@@ -41,7 +40,7 @@ func TestAKeyIsInThePartitionWhoseRangeHoldsIt(t *testing.T) {
 				want = uint64(i + 2)
 			}
 		}
-		if got := tab.PartitionOf(key); got.ID != want {
+		if got := open.of(key); got.ID != want {
 			t.Fatalf("key %x of %x: partition %d, want %d", key, starts, got.ID, want)
 		}
 		from, to := table.Key(keys.Draw(t, "from")), table.Key(keys.Draw(t, "to"))
@@ -51,7 +50,7 @@ func TestAKeyIsInThePartitionWhoseRangeHoldsIt(t *testing.T) {
 		if bytes.Compare(from, key) > 0 || to != nil && bytes.Compare(key, to) >= 0 {
 			return
 		}
-		if got := tab.within(from, to); !slices.ContainsFunc(got, func(p *Partition) bool { return p.ID == want }) {
+		if got := open.within(from, to); !slices.ContainsFunc(got, func(p *Partition) bool { return p.ID == want }) {
 			t.Fatalf("[%x, %x) of %x is in %d partitions, without that of %x", from, to, starts, len(got), key)
 		}
 	})

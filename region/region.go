@@ -54,7 +54,8 @@ type Config struct {
 	KeepEntries uint64        // see group.Config
 	ShipRate    int64         // likewise
 	PieceBytes  int           // likewise
-	Partitions  int           // of each table that is created here; 0: one
+	Partitions  int           // of each table that is created here; 0: one for each node
+	Split       SplitConfig
 	Log         *raftlog.Log
 	Store       *storage.Store
 	Now         func() time.Time
@@ -104,10 +105,10 @@ func Open(cfg Config) (*Region, error) {
 	if cfg.Fatal == nil {
 		cfg.Fatal = func(err error) { panic(err) }
 	}
+	cfg.Split.fillIn()
 	if cfg.Tasks == nil {
 		cfg.Tasks = task.Goroutines
 	}
-	cfg.Partitions = max(cfg.Partitions, 1)
 	r := &Region{
 		cfg: cfg, several: cfg.Several || len(cfg.Voters) > 1, opened: make(chan struct{}), changed: make(chan struct{}, 1),
 		opening: map[string]*Table{}, removed: map[uint32]bool{}, watchers: map[chan struct{}]bool{},
@@ -230,6 +231,7 @@ func (r *Region) Run(ctx context.Context) error {
 	g, ctx := task.NewGroup(ctx, r.cfg.Tasks)
 	g.Go(func() error { return r.host.Run(ctx) })
 	g.Go(func() error { return r.keepReconciled(ctx) })
+	g.Go(func() error { return r.keepSplit(ctx) })
 	if r.several {
 		g.Go(func() error { return r.keepMembers(ctx) })
 		if r.cfg.NextEpoch != nil {
@@ -392,7 +394,7 @@ func (r *Region) reconcileTable(ctx context.Context, d definition) error {
 			return err
 		}
 		if former == nil && d.Former != nil {
-			if former, err = r.openPartitions(d.Definition, d.Former.ID, crdt.Actor(d.Former.Actor), d.Former.Partitions); err != nil {
+			if former, err = r.openWith(d.Definition, d.Former.ID, crdt.Actor(d.Former.Actor), d.Former.Partitions); err != nil {
 				return err
 			}
 		}
@@ -404,6 +406,10 @@ func (r *Region) reconcileTable(ctx context.Context, d definition) error {
 		if err := r.reconcileFormer(ctx, d, t, former); err != nil {
 			return err
 		}
+	}
+	if _, err := t.openPartitions(d.Partitions); err != nil {
+		r.cfg.Fatal(fmt.Errorf("region: table %s: %w", name, err))
+		return err
 	}
 	all, err := t.follow(ctx, d)
 	if err != nil {
@@ -460,7 +466,7 @@ func (r *Region) found(name string) bool {
 	if t == nil {
 		return true
 	}
-	if !t.founded() {
+	if !t.founded(t.Definition().Partitions) {
 		return false
 	}
 	delete(r.opening, name)

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/commutatordb/commutator/crdt"
 	"github.com/commutatordb/commutator/internal/mutant"
@@ -32,13 +33,14 @@ func (r *Region) actor(incarnation uint16) crdt.Actor {
 // Renew begins anew what this region has of a table that the others have given up: empty, and CREATING until it is filled from one of
 // them. What there was is kept, closed, for MakeAgain. It does nothing if that is not so any more.
 func (r *Region) Renew(ctx context.Context, name string) error {
-	tableID, first, err := r.allocate(ctx, r.cfg.Partitions)
+	tableID, first, err := r.allocate(ctx, 1, r.initial())
 	if err != nil {
 		return err
 	}
+	partitions := r.begun(first)
 	_, err = r.Change(ctx, name, func(d *table.Definition) error {
 		if d.GivenUp(r.cfg.Name) && d.Replica(r.cfg.Name).Status != table.Gone && d.Status != table.Deleting {
-			d.Renew(r.cfg.Name, uint32(r.actor(d.Incarnation)), tableID, table.Split(first, r.cfg.Partitions), uint64(r.Stamp()))
+			d.Renew(r.cfg.Name, uint32(r.actor(d.Incarnation)), tableID, partitions, uint64(r.Stamp()))
 			for i := range d.Schema.Indexes {
 				d.Schema.Indexes[i].Backfilling = false // there is nothing to fill it with but what comes
 			}
@@ -69,7 +71,7 @@ func (r *Region) reconcileFormer(ctx context.Context, d definition, t, former *T
 		}
 		return r.removeData(ctx, former, former.ID, of)
 	}
-	for _, p := range former.partitions {
+	for _, p := range former.partitions() {
 		for closed := false; !closed; {
 			if closed = p.schema.Load().Closed; closed {
 				break
@@ -101,7 +103,7 @@ func (t *Table) Former() *Table { return t.former.Load() }
 
 // Closed tells whether nothing is written to any partition any more, as this node has them.
 func (t *Table) Closed() bool {
-	return !slices.ContainsFunc(t.partitions, func(p *Partition) bool { return !p.schema.Load().Closed })
+	return !slices.ContainsFunc(t.partitions(), func(p *Partition) bool { return !p.schema.Load().Closed })
 }
 
 // Had tells, of an item of a partition of a former incarnation's, up to when the others have what was written to it.
@@ -120,7 +122,9 @@ func (t *Table) MakeAgain(ctx context.Context, upTo func(partition uint64) uint6
 	if !former.Closed() {
 		return 0, ErrNotClosed
 	}
-	for _, p := range former.partitions {
+	// What was cut off a partition is in its log as far as it was written before.
+	trimmed := slices.ContainsFunc(former.partitions(), func(p *Partition) bool { return p.State().Trimmed > upTo(p.ID) })
+	for _, p := range former.partitions() {
 		var deltas []op.Delta
 		size := 0
 		write := func() error {
@@ -136,10 +140,10 @@ func (t *Table) MakeAgain(ctx context.Context, upTo func(partition uint64) uint6
 			}
 			return nil
 		}
-		if p.State().Trimmed <= upTo(p.ID) {
+		if !trimmed {
 			err = p.written(had, add)
 		} else {
-			// Its log does not go back so far: it went on without the others, too. All that it had is looked at.
+			// A log does not go back so far: it went on without the others, too. All that it had is looked at.
 			err = p.all(add)
 		}
 		if err == nil && len(deltas) > 0 {
@@ -154,28 +158,28 @@ func (t *Table) MakeAgain(ctx context.Context, upTo func(partition uint64) uint6
 
 // rebase makes items of a former incarnation's partition again. They were had up to one time in each command.
 func (t *Table) rebase(ctx context.Context, former *Partition, had Had, deltas []op.Delta) (items int, err error) {
-	type share struct {
-		p  *Partition
-		at crdt.HLC
-	}
-	by := map[share][]op.Delta{}
-	var shares []share
+	by := map[crdt.HLC][]op.Delta{}
+	var times []crdt.HLC
 	for _, d := range deltas {
-		s := share{t.PartitionOf(d.Key), had(former.ID, d.Key)}
-		if by[s] == nil {
-			shares = append(shares, s)
+		at := had(former.ID, d.Key)
+		if by[at] == nil {
+			times = append(times, at)
 		}
-		by[s] = append(by[s], d)
+		by[at] = append(by[at], d)
 	}
-	for _, s := range shares {
-		lost := crdt.Dot{HLC: s.at, Actor: former.table.actor}
-		result, err := s.p.group.Propose(ctx, &op.Command{Kind: op.Rebase, Lost: lost, Deltas: by[s]})
-		if err = errors.Join(err, result.Err); err != nil {
-			return items, err
+	var made atomic.Int64
+	for _, at := range times {
+		err := t.spread(ctx, by[at], func(ctx context.Context, p *Partition, deltas []op.Delta) error {
+			lost := crdt.Dot{HLC: at, Actor: former.table.actor}
+			result, err := p.group.Propose(ctx, &op.Command{Kind: op.Rebase, Lost: lost, Deltas: deltas})
+			made.Add(int64(result.Applied))
+			return errors.Join(err, result.Err)
+		})
+		if err != nil {
+			return int(made.Load()), err
 		}
-		items += result.Applied
 	}
-	return items, nil
+	return int(made.Load()), nil
 }
 
 // written calls yield with each item, once or more, of which the log has changes of the region's own that nobody else has.
@@ -210,7 +214,7 @@ func (p *Partition) written(had Had, yield func(key table.Key, record []byte) er
 
 // all calls yield with every item of the partition.
 func (p *Partition) all(yield func(key table.Key, record []byte) error) error {
-	it, err := p.table.region.cfg.Store.Iter(keyenc.Record(nil, p.table.ID, p.Start), p.end())
+	it, err := p.table.region.cfg.Store.Iter(keyenc.Record(nil, p.table.ID, p.Start), recordsEnd(p.table.ID, p.End()))
 	if err != nil {
 		return err
 	}
@@ -227,6 +231,7 @@ func (p *Partition) all(yield func(key table.Key, record []byte) error) error {
 type Relayed struct {
 	Cursors        map[string]uint64
 	Clocks, Shares map[string]crdt.HLC
+	Start, End     table.Key // what the partition has; nil: to the end of the table
 }
 
 // Relay calls begin with how far another region's streams have been applied, and yield with every change here that holds writes of that
@@ -245,7 +250,7 @@ func (p *Partition) Relay(ctx context.Context, fence table.Fence, begin func(Rel
 		origin, _, _ := strings.Cut(stream, "/")
 		return origin == fence.Region
 	}
-	out := Relayed{snap.Cursors, snap.Clocks, snap.Shares}
+	out := Relayed{snap.Cursors, snap.Clocks, snap.Shares, snap.Start(), snap.End()}
 	maps.DeleteFunc(out.Cursors, func(stream string, _ uint64) bool { return !of(stream) })
 	for _, clocks := range []map[string]crdt.HLC{out.Clocks, out.Shares} {
 		maps.DeleteFunc(clocks, func(stream string, _ crdt.HLC) bool { return !of(stream) })
@@ -310,7 +315,7 @@ func touches(delta []byte, region uint32) (bool, error) {
 
 // Fenced tells whether every partition, as this node has it, shuts out what a fence does.
 func (t *Table) Fenced(f table.Fence) bool {
-	for _, p := range t.partitions {
+	for _, p := range t.partitions() {
 		if !p.schema.Load().Fenced(f.Region, f.Incarnation-1) {
 			return false
 		}

@@ -135,19 +135,22 @@ func (t *Table) Mend(ctx context.Context, source op.Cursor, states []op.Delta) e
 }
 
 func (t *Table) merge(ctx context.Context, kind op.Kind, source op.Cursor, clock crdt.HLC, deltas []op.Delta) error {
-	by := map[*Partition][]op.Delta{}
-	for _, d := range deltas {
-		p := t.PartitionOf(d.Key)
-		by[p] = append(by[p], d)
+	// What has a share that was cut off meanwhile is merged once more, which changes nothing.
+	return t.look(ctx, func(ctx context.Context, l list) (bool, error) {
+		err := t.mergeInto(ctx, l, kind, source, clock, deltas)
+		return err == nil, err
+	})
+}
+
+func (t *Table) mergeInto(ctx context.Context, l list, kind op.Kind, source op.Cursor, clock crdt.HLC, deltas []op.Delta) error {
+	by, touched := l.share(deltas)
+	if clock != 0 {
+		touched = slices.Clone(l)
 	}
-	var touched []*Partition
-	for i, p := range t.partitions {
-		if (by[p] != nil || clock != 0) && (i > 0 || source.Place == nil) {
-			touched = append(touched, p)
-		}
-	}
-	if touched == nil || source.Place != nil { // a place stands in the first
-		touched = append(touched, t.partitions[0])
+	if source.Place != nil { // it stands in the first
+		touched = append(slices.DeleteFunc(touched, func(p *Partition) bool { return p == l[0] }), l[0])
+	} else if len(touched) == 0 {
+		touched = l[:1]
 	}
 	early := op.Cursor{Stream: source.Stream, Clock: source.Clock, Incarnation: source.Incarnation, Part: true}
 	if mutant.On(mutant.CursorEarly) {
@@ -169,18 +172,16 @@ func (t *Table) merge(ctx context.Context, kind op.Kind, source op.Cursor, clock
 
 // Restore writes whole items, as this region's own, in stored form.
 func (t *Table) Restore(ctx context.Context, items [][]byte) error {
-	by := map[*Partition][]op.Delta{}
-	for _, it := range items {
+	deltas := make([]op.Delta, len(items))
+	for i, it := range items {
 		key, err := t.Schema().KeyOf(it)
 		if err != nil {
 			return err
 		}
-		p := t.PartitionOf(key)
-		by[p] = append(by[p], op.Delta{Key: key, State: it})
+		deltas[i] = op.Delta{Key: key, State: it}
 	}
-	touched := slices.DeleteFunc(slices.Clone(t.partitions), func(p *Partition) bool { return by[p] == nil })
-	return t.each(ctx, touched, func(ctx context.Context, p *Partition) error {
-		return p.propose(ctx, &op.Command{Kind: op.Restore, Deltas: by[p]})
+	return t.spread(ctx, deltas, func(ctx context.Context, p *Partition, deltas []op.Delta) error {
+		return p.propose(ctx, &op.Command{Kind: op.Restore, Deltas: deltas})
 	})
 }
 
@@ -190,7 +191,7 @@ func (t *Table) Cursor(stream string) uint64 { return t.cursors()[stream] }
 // cursors returns Cursor of every stream. Of what the partitions say of one the greatest is true, and the others were: see Merge.
 func (t *Table) cursors() map[string]uint64 {
 	out := map[string]uint64{}
-	for _, p := range t.partitions {
+	for _, p := range t.partitions() {
 		for stream, seq := range *p.cursors.Load() {
 			out[stream] = max(out[stream], seq)
 		}
@@ -203,7 +204,7 @@ func (t *Table) Clock(stream string) crdt.HLC { return t.clocks()[stream] }
 
 func (t *Table) clocks() map[string]crdt.HLC {
 	out := map[string]crdt.HLC{}
-	for _, p := range t.partitions {
+	for _, p := range t.partitions() {
 		for stream, h := range *p.clocks.Load() {
 			out[stream] = max(out[stream], h)
 		}
@@ -216,10 +217,10 @@ func (t *Table) clocks() map[string]crdt.HLC {
 // once all rest.
 func (t *Table) Level(ctx context.Context) error {
 	var newest crdt.HLC
-	for _, p := range t.partitions {
+	for _, p := range t.partitions() {
 		newest = max(newest, p.State().Clock)
 	}
-	behind := slices.DeleteFunc(slices.Clone(t.partitions), func(p *Partition) bool { return p.State().Clock >= newest })
+	behind := slices.DeleteFunc(slices.Clone(t.partitions()), func(p *Partition) bool { return p.State().Clock >= newest })
 	if mutant.On(mutant.ClocksApart) {
 		behind = nil
 	}
@@ -230,7 +231,7 @@ func (t *Table) Level(ctx context.Context) error {
 
 // Place returns what was noted last, by Merge, of how far a copy of another region's partition has come, nil for nothing.
 func (t *Table) Place(stream string) ([]byte, error) {
-	return partition.Place(t.region.cfg.Store, t.partitions[0].ID, stream)
+	return partition.Place(t.region.cfg.Store, t.partitions()[0].ID, stream)
 }
 
 // Fold has the partition fold what is stable and let go of the change log up to trim. It does nothing,
@@ -259,16 +260,24 @@ func (p *Partition) Fold(ctx context.Context, stable crdt.HLC, trim uint64) erro
 // Stable takes over that everything up to a time is stable, from a copy of the table that this one was seeded from: the copy's own
 // folding has been up to there.
 func (t *Table) Stable(ctx context.Context, stable crdt.HLC) error {
-	return t.each(ctx, t.partitions, func(ctx context.Context, p *Partition) error {
-		for more := true; more; {
-			result, err := p.group.Propose(ctx, &op.Command{Kind: op.Fold, Stable: stable, Limit: foldPerStep})
-			if err = errors.Join(err, result.Err); err != nil {
-				return err
+	var done list
+	for !slices.Equal(done, t.partitions()) { // what is cut off from here on takes it over from its parent
+		done = t.partitions()
+		err := t.each(ctx, done, func(ctx context.Context, p *Partition) error {
+			for more := true; more; {
+				result, err := p.group.Propose(ctx, &op.Command{Kind: op.Fold, Stable: stable, Limit: foldPerStep})
+				if err = errors.Join(err, result.Err); err != nil {
+					return err
+				}
+				more = result.More
 			}
-			more = result.More
+			return p.Forget(ctx, stable) // it may have been deleted where it was copied from
+		})
+		if err != nil {
+			return err
 		}
-		return p.Forget(ctx, stable) // it may have been deleted where it was copied from
-	})
+	}
+	return nil
 }
 
 // Forget lets the traces go of items that were deleted up to a time, or takes over that there may be none of such, and does nothing when
@@ -320,7 +329,7 @@ type Snapshot struct {
 // Snapshot pins the partition as it stands.
 func (p *Partition) Snapshot(ctx context.Context) (*Snapshot, error) {
 	cursors, clocks, stable := p.table.cursors(), p.table.clocks(), p.State().Stable
-	for _, q := range p.table.partitions {
+	for _, q := range p.table.partitions() {
 		stable = max(stable, q.State().Stable)
 	}
 	if err := p.group.Read(ctx); err != nil {
@@ -337,6 +346,46 @@ func (p *Partition) Snapshot(ctx context.Context) (*Snapshot, error) {
 	return s, nil
 }
 
+// Snapshots pins all partitions, each as it stands at a moment of its own, in the order of their keys: every item is in one of them.
+func (t *Table) Snapshots(ctx context.Context) (out []*Snapshot, err error) {
+	err = t.look(ctx, func(ctx context.Context, l list) (bool, error) {
+		out = nil
+		at, whole := table.Key(nil), false
+		for _, p := range l {
+			s, err := p.Snapshot(ctx)
+			if err != nil {
+				closeAll(out)
+				return false, err
+			}
+			out = append(out, s)
+			if whole = bytes.Compare(p.Start, at) <= 0; !whole {
+				break
+			}
+			if at, whole = s.End(), s.End() == nil; whole {
+				return true, nil
+			}
+		}
+		closeAll(out)
+		return false, nil
+	})
+	return out, err
+}
+
+func closeAll(snaps []*Snapshot) {
+	for _, s := range snaps {
+		s.Close()
+	}
+}
+
+// ID is the partition's.
+func (s *Snapshot) ID() uint64 { return s.part.ID }
+
+// Start is the least key that may be in the partition, and End the least beyond it, nil for the end of the table.
+func (s *Snapshot) Start() table.Key { return s.part.Start }
+
+// End is the least key beyond the partition as it stood, nil for the end of the table.
+func (s *Snapshot) End() table.Key { return s.State.Span.End }
+
 // Close lets the snapshot go.
 func (s *Snapshot) Close() error { return s.snap.Close() }
 
@@ -347,7 +396,7 @@ func (s *Snapshot) Records(after table.Key, yield func(key table.Key, record []b
 	if after != nil && bytes.Compare(after, from) >= 0 {
 		from = append(slices.Clone(after), 0)
 	}
-	it, err := s.snap.Iter(keyenc.Record(nil, s.tableID, from), s.part.end())
+	it, err := s.snap.Iter(keyenc.Record(nil, s.tableID, from), recordsEnd(s.tableID, s.End()))
 	if err != nil {
 		return err
 	}
@@ -360,10 +409,10 @@ func (s *Snapshot) Records(after table.Key, yield func(key table.Key, record []b
 	return it.Err()
 }
 
-// end is the store's key behind the partition's last record.
-func (p *Partition) end() []byte {
-	if p.End == nil {
-		return keyenc.End(keyenc.Record(nil, p.table.ID, nil))
+// recordsEnd is the store's key behind a partition's last record, given where it ends.
+func recordsEnd(tableID uint32, end table.Key) []byte {
+	if end == nil {
+		return keyenc.End(keyenc.Record(nil, tableID, nil))
 	}
-	return keyenc.Record(nil, p.table.ID, p.End)
+	return keyenc.Record(nil, tableID, end)
 }

@@ -9,13 +9,13 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/commutatordb/commutator/crdt"
 	"github.com/commutatordb/commutator/internal/task"
 	"github.com/commutatordb/commutator/region/group"
 	"github.com/commutatordb/commutator/region/op"
-	"github.com/commutatordb/commutator/region/partition"
 	"github.com/commutatordb/commutator/storage"
 	"github.com/commutatordb/commutator/storage/keyenc"
 	"github.com/commutatordb/commutator/table"
@@ -73,7 +73,7 @@ func (r *Region) Create(ctx context.Context, d *table.Definition) (*table.Defini
 	if _, err := r.Definition(d.Schema.Name); err == nil {
 		return nil, ErrExists
 	}
-	tableID, first, err := r.allocate(ctx, r.cfg.Partitions)
+	tableID, first, err := r.allocate(ctx, 1, r.initial())
 	if err != nil {
 		return nil, err
 	}
@@ -88,12 +88,7 @@ func (r *Region) Create(ctx context.Context, d *table.Definition) (*table.Defini
 	d.Schema.Solo = len(d.Replicas) == 0
 	d.Created = r.cfg.Now().UnixMilli()
 	d.Schema.Indexes = slices.DeleteFunc(d.Schema.Indexes, func(x table.Index) bool { return x.Deleting })
-	d.Partitions = table.Split(first, r.cfg.Partitions)
-	for i := range d.Partitions {
-		if r.several {
-			d.Partitions[i].Founders = r.wanted()
-		}
-	}
+	d.Partitions = r.begun(first)
 	for i := range d.Schema.Indexes {
 		d.Schema.Indexes[i].ID = uint32(i + 1)
 	}
@@ -103,6 +98,25 @@ func (r *Region) Create(ctx context.Context, d *table.Definition) (*table.Defini
 		return nil, ErrExists
 	}
 	return d, err
+}
+
+// initial is how many partitions a table begins with: as Config says, or one for each node, so that each has some to lead.
+func (r *Region) initial() int {
+	if r.cfg.Partitions > 0 {
+		return r.cfg.Partitions
+	}
+	return max(1, len(r.wanted()))
+}
+
+// begun returns what a table begins with: partitions with the given id and those that follow it.
+func (r *Region) begun(first uint64) []table.Partition {
+	out := table.Split(first, r.initial())
+	for i := range out {
+		if r.several {
+			out[i].Founders = r.wanted()
+		}
+	}
+	return out
 }
 
 // NewID returns a random UUID, as TableId has it.
@@ -203,28 +217,31 @@ func held(d *table.Definition, region string) bool {
 
 // Table is an open table. Its methods are safe for concurrent use.
 type Table struct {
-	ID         uint32
-	region     *Region
-	actor      crdt.Actor // who stamps
-	def        atomic.Pointer[table.Definition]
-	partitions []*Partition // in key order, as the definition has them
-	conflicts  losses
-	former     atomic.Pointer[Table] // what an incarnation had that was given up, while it is wanted
-	revision   uint64                // of the definition in force; of reconcile alone
+	ID        uint32
+	region    *Region
+	actor     crdt.Actor // who stamps
+	def       atomic.Pointer[table.Definition]
+	open      atomic.Pointer[list] // see partitions
+	conflicts losses
+	former    atomic.Pointer[Table] // what an incarnation had that was given up, while it is wanted
+	revision  uint64                // of the definition in force; of reconcile alone
+
+	mu    sync.Mutex // for who opens partitions
+	going bool       // none is opened any more
 }
 
 // CatchUp waits until this node shows every write to the table that was acknowledged before the call, by whichever
 // node.
-func (t *Table) CatchUp(ctx context.Context) error { return t.readable(ctx, t.partitions, true) }
+func (t *Table) CatchUp(ctx context.Context) error {
+	_, err := t.readable(ctx, nil, nil, true)
+	return err
+}
 
 // Definition returns the table's definition. It must not be changed.
 func (t *Table) Definition() *table.Definition { return t.def.Load() }
 
 // Schema returns the table's schema. It must not be changed.
 func (t *Table) Schema() *table.Schema { return &t.def.Load().Schema }
-
-// Partitions returns the table's partitions in key order.
-func (t *Table) Partitions() []*Partition { return t.partitions }
 
 // Table returns the named table, open for reading and writing. It returns ErrNoTable, or ErrNotActive for
 // one that is being created or deleted; it waits while this node is still starting.
@@ -322,35 +339,23 @@ func (r *Region) Tables() []*Table {
 }
 
 func (r *Region) openTable(d *table.Definition) (*Table, error) {
-	return r.openPartitions(d, d.ID, r.actor(d.Incarnation), d.Partitions)
+	return r.openWith(d, d.ID, r.actor(d.Incarnation), d.Partitions)
 }
 
-func (r *Region) openPartitions(d *table.Definition, id uint32, actor crdt.Actor, partitions []table.Partition) (*Table, error) {
+func (r *Region) openWith(d *table.Definition, id uint32, actor crdt.Actor, partitions []table.Partition) (*Table, error) {
 	t := &Table{ID: id, region: r, actor: actor}
 	t.def.Store(d)
-	for i, pd := range partitions {
-		p := &Partition{ID: pd.ID, Start: pd.Start, table: t, watchers: map[chan struct{}]bool{}}
-		if i+1 < len(partitions) {
-			p.End = partitions[i+1].Start
-		}
-		m, err := partition.Open(p.config(r.cfg.Store))
-		if err != nil {
-			return nil, err
-		}
-		p.publish(m)
-		if p.group, err = r.host.Open(pd.ID, m, pd.Founders, func() { p.publish(m) }); err != nil {
-			return nil, err
-		}
-		t.partitions = append(t.partitions, p)
-	}
-	return t, nil
+	t.open.Store(&list{})
+	_, err := t.openPartitions(partitions)
+	return t, err
 }
 
-// founded tells whether all partitions follow a schema: without one they can make nothing of an item. They get it from
-// the node that leads the catalog, which may be another, or just not have come so far.
-func (t *Table) founded() bool {
-	for _, p := range t.partitions {
-		if p.schema.Load().Name == "" {
+// founded tells whether all partitions of a definition are open and follow a schema: without one they can make nothing of an item. They get it
+// from the node that leads the catalog, which may be another, or just not have come so far.
+func (t *Table) founded(of []table.Partition) bool {
+	l := t.partitions()
+	for _, pd := range of {
+		if p := l.byID(pd.ID); p == nil || p.schema.Load().Name == "" {
 			return false
 		}
 	}
@@ -361,8 +366,21 @@ func (t *Table) founded() bool {
 // the catalog that is somebody else's work; there, once it returns, a read of an index that the definition shows as filled finds its rows. A node
 // that comes to lead meanwhile follows again.
 func (t *Table) follow(ctx context.Context, d definition) (all bool, err error) {
+	// What is cut off from here on follows what its parent does.
 	var behind atomic.Bool
-	err = t.each(ctx, t.partitions, func(ctx context.Context, p *Partition) error {
+	followed := list(nil)
+	for err == nil && !slices.Equal(followed, t.partitions()) {
+		followed = t.partitions()
+		err = t.followWith(ctx, d, followed, &behind)
+	}
+	if err == nil {
+		t.def.Store(d.Definition)
+	}
+	return !behind.Load() && followed.cover(nil, nil), err
+}
+
+func (t *Table) followWith(ctx context.Context, d definition, l list, behind *atomic.Bool) error {
+	return t.each(ctx, l, func(ctx context.Context, p *Partition) error {
 		if err := t.await(ctx, d, p.caughtUp); err != nil || sameSchema(p.schema.Load(), &d.Schema) {
 			return err
 		}
@@ -377,10 +395,6 @@ func (t *Table) follow(ctx context.Context, d definition) (all bool, err error) 
 		schema := d.Schema.Clone()
 		return p.propose(ctx, &op.Command{Kind: op.Alter, Schema: &schema, Revision: d.revision})
 	})
-	if err == nil {
-		t.def.Store(d.Definition)
-	}
-	return !behind.Load(), err
 }
 
 // await calls read, which waits for other nodes, but no longer than the definition stands.
@@ -419,7 +433,7 @@ func (t *Table) backfill(ctx context.Context, d *table.Definition) error {
 		if !x.Backfilling {
 			continue
 		}
-		for _, p := range t.partitions {
+		for _, p := range t.partitions() { // none is cut before this is done
 			for key := p.Start; ; {
 				if !t.region.Leads() {
 					return fmt.Errorf("backfill of index %s: it is another node's now", x.Name)
@@ -482,24 +496,35 @@ func (r *Region) remove(ctx context.Context, d *table.Definition, t *Table) erro
 
 // removeData removes partitions' groups and rows; t is nil where they are not open.
 func (r *Region) removeData(ctx context.Context, t *Table, id uint32, of []table.Partition) error {
+	ids, open := table.IDs(of), list(nil)
 	if t != nil {
-		for _, p := range t.partitions {
-			if err := r.host.Remove(ctx, p.group); err != nil && !errors.Is(err, group.ErrGone) {
-				return err
-			}
-			p.tell()
+		open = t.close()
+	}
+	for _, p := range open {
+		if err := r.host.Remove(ctx, p.group); err != nil && !errors.Is(err, group.ErrGone) {
+			return err
+		}
+		p.tell()
+		if !slices.Contains(ids, p.ID) {
+			ids = append(ids, p.ID)
 		}
 	}
-	partitions := make([]uint64, len(of))
-	for i, p := range of {
-		partitions[i] = p.ID
-		if t == nil { // left by a crash
-			if err := r.host.Forget(ctx, p.ID); err != nil {
+	for _, id := range ids {
+		if open.byID(id) == nil { // left by a crash
+			if err := r.host.Forget(ctx, id); err != nil {
 				return err
 			}
 		}
 	}
-	return r.removeRows([]uint32{id}, partitions)
+	return r.removeRows([]uint32{id}, ids)
+}
+
+// close has no partition opened any more, and returns those that are.
+func (t *Table) close() list {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.going = true
+	return t.partitions()
 }
 
 // removeRows deletes all rows of tables and of partitions.
@@ -549,13 +574,13 @@ func (r *Region) removeLeftovers(ctx context.Context) error {
 	tables, partitions := map[uint32]bool{}, map[uint64]bool{}
 	for _, d := range defs {
 		tables[d.ID] = true
-		for _, p := range d.Partitions {
-			partitions[p.ID] = true
+		for _, id := range table.IDs(d.Partitions) {
+			partitions[id] = true
 		}
 		if f := d.Former; f != nil {
 			tables[f.ID] = true
-			for _, p := range f.Partitions {
-				partitions[p.ID] = true
+			for _, id := range table.IDs(f.Partitions) {
+				partitions[id] = true
 			}
 		}
 	}

@@ -1,6 +1,8 @@
 package replication
 
 import (
+	"bytes"
+
 	"github.com/commutatordb/commutator/crdt"
 	"github.com/commutatordb/commutator/internal/mutant"
 )
@@ -73,7 +75,7 @@ func (f *Feed) Pump(log Log, batch func(Batch) error, progress func(Progress) er
 		return false, err
 	}
 	if mutant.On(mutant.ProgressFirst) {
-		progress(Progress{Seq: f.last, Clock: p.Clock, Applied: p.Applied, After: f.last})
+		progress(Progress{Seq: f.last, Clock: p.Clock, Applied: p.Applied, After: f.last, Range: p.Range})
 	}
 	if len(b.Changes) > 0 {
 		b.After = f.After()
@@ -124,7 +126,7 @@ func combined(changes []Change) ([]Change, error) {
 
 // Shows tells whether a progress says more than the last one sent, and takes it for sent.
 func (f *Feed) Shows(p Progress) bool {
-	if f.showed && p.Seq == f.shown.Seq && p.Clock == f.shown.Clock && len(p.Applied) == len(f.shown.Applied) {
+	if f.showed && p.Seq == f.shown.Seq && p.Clock == f.shown.Clock && bytes.Equal(p.End, f.shown.End) && len(p.Applied) == len(f.shown.Applied) {
 		same := true
 		for region, h := range p.Applied {
 			same = same && f.shown.Applied[region] == h

@@ -43,6 +43,7 @@ type Progress struct {
 	Applied map[string]crdt.HLC // by region: the origin has applied all of that region's writes up to here
 	SentAt  int64               // by the origin's clock, ns since the Unix epoch
 	After   uint64              // the end of the last batch sent before it on this stream, or where the stream began
+	Range                       // what the partition has: of other keys Clock and Applied say nothing
 }
 
 // Resume is where a stream goes on.

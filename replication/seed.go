@@ -36,6 +36,8 @@ type Origin struct {
 	Stable crdt.HLC
 
 	Items, Bytes int64 // visible in the partition, for showing how far the seed has come
+
+	Range // what the partition had
 }
 
 // Place is how far a seed from one partition has come: what its receiver keeps beside what it has merged, and goes on from. The zero
@@ -57,7 +59,8 @@ func (p *Place) Take(part SeedPart) error {
 		if p.Origin == nil || mutant.On(mutant.SeedFromLater) {
 			p.Origin = o
 		}
-		p.Origin.Clock, p.Origin.Items, p.Origin.Bytes = max(p.Origin.Clock, o.Clock), o.Items, o.Bytes
+		// What was cut off meanwhile may not have been copied.
+		p.Origin.Clock, p.Origin.Items, p.Origin.Bytes, p.Origin.Range = max(p.Origin.Clock, o.Clock), o.Items, o.Bytes, o.Range
 		return nil
 	}
 	if p.Origin == nil {

@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"bytes"
 	"slices"
 	"strconv"
 
@@ -82,24 +83,40 @@ func (s *Stability) Applied() map[string]crdt.HLC {
 	return out
 }
 
-// AppliedOf is Applied of one of a region's partitions; 0 for one not heard from.
+// AppliedOf is Applied of one of a region's partitions, of which it is enough to know what it had before it was cut; 0 for one not heard from.
+// Of one that the region does not have, as far as is known here, it is that of all of them.
 func (s *Stability) AppliedOf(region string, partition uint64) crdt.HLC {
+	if !slices.Contains(s.streams[region], partition) {
+		if clock, ok := s.clock(region); ok {
+			return clock
+		}
+		return 0
+	}
 	return s.heard[StreamName(region, 0, partition)].Clock
 }
 
-// clock is the least clock heard on a region's streams.
+// clock is the least clock heard on a region's streams. There is none as long as they do not say of every key that it is one's: another
+// partition may have been cut off that is not known here, and what it has written may be older than what all others have come to.
 func (s *Stability) clock(region string) (crdt.HLC, bool) {
 	var least crdt.HLC
+	var ranges []Range
 	for i, id := range s.streams[region] {
 		p, ok := s.heard[StreamName(region, 0, id)]
 		if !ok {
 			return 0, false
 		}
+		ranges = append(ranges, p.Range)
 		if i == 0 || p.Clock < least {
 			least = p.Clock
 		}
 	}
-	return least, len(s.streams[region]) > 0
+	return least, Covers(ranges) || mutant.On(mutant.CutOffUnknown) && len(ranges) > 0
+}
+
+// Passed tells whether a region's partition has said, behind all that it had written to it before, that a key is another's now.
+func (s *Stability) Passed(region string, partition uint64, key []byte) bool {
+	p, ok := s.heard[StreamName(region, 0, partition)]
+	return ok && p.End != nil && bytes.Compare(p.End, key) <= 0
 }
 
 // Reached returns how far a member has come by what was heard of it: of its own clock, and of this region's writes. It is 0 before that.
@@ -127,7 +144,7 @@ func (s *Stability) Stable(clock crdt.HLC) crdt.HLC {
 		if mutant.On(mutant.StableWithoutMember) && member == slices.Max(s.members) {
 			continue
 		}
-		if len(s.streams[member]) == 0 {
+		if _, ok := s.clock(member); !ok && !mutant.On(mutant.StableOfOneStream) {
 			return 0
 		}
 		for _, id := range s.streams[member] {

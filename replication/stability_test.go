@@ -212,3 +212,55 @@ func TestWhatIsStableIsHeldAndSeen(t *testing.T) {
 		t.Error("nothing ever became stable: this test has shown nothing")
 	}
 }
+
+func TestWhatWasCutOffCountsBeforeItIsKnown(t *testing.T) {
+	s := NewStability("a")
+	s.SetMembers(map[string][]uint64{"b": {1}})
+	s.Heard("b", 1, Progress{Clock: 50, Applied: applied(50, 50, 50)})
+	if got := s.Applied()["b"]; got != 50 {
+		t.Fatalf("%d is applied before", got)
+	}
+	// Partition 1 is cut, and goes on; what was cut off may still ship what is older than that.
+	s.Heard("b", 1, Progress{Clock: 80, Applied: applied(80, 80, 80), Range: Range{End: []byte{9}}})
+	if got, ok := s.Applied()["b"]; ok || s.Stable(100) != 0 || s.AppliedOf("b", 2) != 0 {
+		t.Errorf("%d is applied, %d stable, though nothing is known of what was cut off", got, s.Stable(100))
+	}
+	if !s.Passed("b", 1, []byte{9}) || s.Passed("b", 1, []byte{8}) {
+		t.Error("who waits for what was written before the cut is told wrong")
+	}
+	s.SetMembers(map[string][]uint64{"b": {1, 2}})
+	if s.Stable(100) != 0 {
+		t.Error("something is stable before it is heard")
+	}
+	s.Heard("b", 2, Progress{Clock: 60, Applied: applied(60, 60, 60), Range: Range{Start: []byte{9}}})
+	if got := s.Applied()["b"]; got != 60 || s.Stable(100) != 60 || s.AppliedOf("b", 1) != 80 || s.AppliedOf("b", 2) != 60 {
+		t.Errorf("%d is applied and %d stable, want 60", got, s.Stable(100))
+	}
+}
+
+func TestRangesCoverWhatOneOrAnotherHas(t *testing.T) {
+	r := func(start, end string) Range {
+		out := Range{Start: []byte(start)}
+		if end != "" {
+			out.End = []byte(end)
+		}
+		return out
+	}
+	for name, c := range map[string]struct {
+		ranges []Range
+		want   bool
+	}{
+		"nothing":                {nil, false},
+		"all":                    {[]Range{r("", "")}, true},
+		"two":                    {[]Range{r("", "k"), r("k", "")}, true},
+		"in any order":           {[]Range{r("m", ""), r("", "k"), r("k", "m")}, true},
+		"one that was cut since": {[]Range{r("", ""), r("k", "")}, true},
+		"a gap":                  {[]Range{r("", "k"), r("m", "")}, false},
+		"no first":               {[]Range{r("k", "")}, false},
+		"no last":                {[]Range{r("", "k"), r("k", "m")}, false},
+	} {
+		if got := Covers(c.ranges); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

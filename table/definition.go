@@ -83,8 +83,19 @@ type Definition struct {
 type Partition struct {
 	ID    uint64 // also the id of its Raft group
 	Start Key    `json:",omitempty"`
+	// End is the least key beyond it, nil for the end of the table, when it began. What was cut off since it knows itself.
+	End Key `json:",omitempty"`
+	// Parent is the partition that it was cut off, 0 for none: then Founders tell whom its group began with, else the parent's log does.
+	Parent uint64     `json:",omitempty"`
+	Split  *Splitting `json:",omitempty"` // under way; nil: none
 	// Founders are the nodes of the region that its group begins with; nil: those that the region began with.
 	Founders []uint64 `json:",omitempty"`
+}
+
+// Splitting says that a partition is to be cut in two.
+type Splitting struct {
+	Child uint64 // the id of the one that takes over from At on
+	At    Key
 }
 
 // Replica is one region's copy of a global table.
@@ -238,9 +249,21 @@ func Split(id uint64, n int) []Partition {
 		if i > 0 {
 			share, _ := bits.Div64(uint64(i), 0, uint64(n)) // i/n of 2^64
 			out[i].Start = binary.BigEndian.AppendUint64(nil, share)
+			out[i-1].End = out[i].Start
 		}
 	}
 	return out
+}
+
+// IDs returns the ids of partitions, and of those that are about to be cut off them.
+func IDs(partitions []Partition) (ids []uint64) {
+	for _, p := range partitions {
+		ids = append(ids, p.ID)
+		if p.Split != nil {
+			ids = append(ids, p.Split.Child)
+		}
+	}
+	return ids
 }
 
 // Live tells whether the replica counts: it is there, or on its way to be.
@@ -449,7 +472,10 @@ func (d *Definition) Clone() *Definition {
 func clonePartitions(p []Partition) []Partition {
 	p = slices.Clone(p)
 	for i := range p {
-		p[i].Start, p[i].Founders = slices.Clone(p[i].Start), slices.Clone(p[i].Founders)
+		p[i].Start, p[i].End, p[i].Founders = slices.Clone(p[i].Start), slices.Clone(p[i].End), slices.Clone(p[i].Founders)
+		if s := p[i].Split; s != nil {
+			p[i].Split = &Splitting{s.Child, slices.Clone(s.At)}
+		}
 	}
 	return p
 }

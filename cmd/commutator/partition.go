@@ -2,9 +2,13 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -14,11 +18,79 @@ import (
 func partitionCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "partition",
-		Short:   "Show the partitions of tables",
+		Short:   "Show the partitions of tables, and split them",
 		Example: "  commutator partition list orders",
 	}
-	c.AddCommand(partitionListCommand())
+	c.AddCommand(partitionListCommand(), partitionSplitCommand())
 	return c
+}
+
+func partitionSplitCommand() *cobra.Command {
+	var f *clientFlags
+	var at string
+	timeout := 10 * time.Minute
+	c := &cobra.Command{
+		Use:   "split TABLE ID",
+		Short: "Split a partition in two",
+		Long: `Split a partition in two, while requests go on. The region does so by itself as partitions grow
+(partitionSplitBytes in a node's file) or are written to much (partitionSplitWrites).
+
+A partition is split at a hash of partition keys, so items of one partition key stay together. --at gives
+it as "partition list" shows where partitions begin, in up to 16 hexadecimal digits; without it, it is one
+in the middle of the items. Each region has partitions of its own: with several at hand, --region says
+whose. This waits until the partition is split; what has begun goes on if it does not.`,
+		Example: `  commutator partition split orders 17 --region eu-west-1
+  commutator partition split orders 17 --at c0`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(c *cobra.Command, args []string) error {
+			id, err := strconv.ParseUint(args[1], 10, 64)
+			if err != nil || id == 0 {
+				return usageError{fmt.Errorf("%q is no partition's number, as `commutator partition list` shows them", args[1])}
+			}
+			up, down, err := f.connect(c.Context())
+			if err != nil {
+				return err
+			}
+			if len(up) == 0 {
+				return down
+			}
+			if slices.ContainsFunc(up, func(o *client) bool { return o.region != up[0].region }) {
+				return usageError{errors.New("there are several regions: --region says whose partition it is")}
+			}
+			ctx, cancel := context.WithTimeout(c.Context(), timeout)
+			defer cancel()
+			l, err := splitPartition(ctx, up[0], admin.SplitPartitionRequest{TableName: args[0], ID: id, At: at}, c.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			all := []admin.PartitionList{*l}
+			return show(c, all, func(w io.Writer) { partitionRows(w, all) })
+		},
+	}
+	f = addClientFlags(c)
+	c.Flags().StringVar(&at, "at", "", "where to split: a hash in hexadecimal (default: in the middle of the items)")
+	c.Flags().DurationVar(&timeout, "timeout", timeout, "how long to wait; what has begun goes on after that")
+	addOutputFlag(c)
+	return c
+}
+
+// splitPartition has a partition split, and waits until it is.
+func splitPartition(ctx context.Context, c *client, q admin.SplitPartitionRequest, progress io.Writer) (*admin.PartitionList, error) {
+	var answer admin.SplitPartitionAnswer
+	if err := c.operator(ctx, "SplitPartition", q, &answer); err != nil {
+		return nil, err
+	}
+	fmt.Fprintf(progress, "partition %d is to be split off\n", answer.Child)
+	var last admin.PartitionList
+	err := poll(ctx, func(ctx context.Context) (bool, error) {
+		last = admin.PartitionList{}
+		err := c.operator(ctx, "ListPartitions", admin.ListPartitionsRequest{TableName: q.TableName}, &last)
+		return slices.ContainsFunc(last.Partitions, func(p admin.PartitionStatus) bool { return p.ID == answer.Child }), err
+	})
+	if err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("%w; the split goes on: are more than half of the nodes up?", context.Cause(ctx))
+	}
+	return &last, err
 }
 
 func partitionListCommand() *cobra.Command {
@@ -30,7 +102,8 @@ func partitionListCommand() *cobra.Command {
 keys from its own FROM up to the next one's: keys begin with the hash of their partition key. CHANGES
 counts the changes that its change log keeps for other regions, UNFOLDED those of them that are not known
 to have been seen by all. How many partitions a table begins with is the region's own matter:
-partitionsPerTable in a node's file, --partitions of dev.`,
+partitionsPerTable in a node's file, --partitions of dev. STATE is ACTIVE, SPLITTING while it is made
+ready to be split, or CLEANING while index rows are removed of what was split off; all three serve.`,
 		Example: `  commutator partition list orders
   commutator partition list orders --region eu-west-1 -o json`,
 		Args: cobra.ExactArgs(1),
@@ -48,14 +121,14 @@ partitionsPerTable in a node's file, --partitions of dev.`,
 }
 
 func partitionRows(w io.Writer, all []admin.PartitionList) {
-	fmt.Fprintln(w, "REGION\tPARTITION\tFROM\tITEMS\tBYTES\tLEADER\tCHANGES\tUNFOLDED")
+	fmt.Fprintln(w, "REGION\tPARTITION\tFROM\tSTATE\tITEMS\tBYTES\tLEADER\tCHANGES\tUNFOLDED")
 	for _, l := range all {
 		for _, p := range l.Partitions {
 			leader := "-"
 			if p.Leader != 0 {
 				leader = fmt.Sprint(p.Leader)
 			}
-			fmt.Fprintf(w, "%s\t%d\t%s\t%d\t%d\t%s\t%d\t%d\n", l.Region, p.ID, cmp.Or(p.Start, "the first key"), p.Items, p.Bytes, leader, p.Changes, p.Unfolded)
+			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%d\t%d\t%s\t%d\t%d\n", l.Region, p.ID, cmp.Or(p.Start, "the first key"), p.State, p.Items, p.Bytes, leader, p.Changes, p.Unfolded)
 		}
 	}
 }

@@ -66,6 +66,15 @@ var Planted = []Bug{
 	{Name: NoTrace, Breaks: "an item that is folded away leaves no trace", Check: "a delete that one region has lost is told from an item that another has", Package: "region/partition", Test: "TestADeletedItemThatAnotherStillHasDoesNotComeBack"},
 	{Name: TraceIgnored, Breaks: "the trace of a deleted item is not looked at when another region still has it", Check: "likewise", Package: "region/partition", Test: "TestADeletedItemThatAnotherStillHasDoesNotComeBack"},
 
+	{Name: DraftNotKept, Breaks: "what is written to items that are in the draft of a partition to come is not written there", Check: "the index is what its items make; counts are right"},
+	{Name: ChildUnfolded, Breaks: "the change log of a partition that is cut off does not begin with what is to be folded", Check: "everything folds"},
+	{Name: ChildClockBehind, Breaks: "the clock of a partition that is cut off begins at 0", Check: "stamps follow the order of acknowledgement"},
+	{Name: MovedTaken, Breaks: "a partition takes writes to items that were cut off", Check: "registers are linearizable"},
+	{Name: CutNotFlushed, Breaks: "the log of a partition that is cut off is durable before what it begins with", Check: "a node opens its own data"},
+	{Name: RowsTwice, Breaks: "index rows that are left of what was cut off are shown", Check: "a page is the same over any partitions", Package: "region", Test: "TestAPageIsTheSameWhileAPartitionIsCut"},
+	{Name: ChildFirst, Breaks: "what was cut off is followed before all is applied that was written before", Check: "regions come to be equal"},
+	{Name: CutOffUnknown, Breaks: "a partition that was cut off does not count for what is stable until it is known", Check: "what is cut off counts before it is known", Package: "replication", Test: "TestWhatWasCutOffCountsBeforeItIsKnown"},
+
 	{Name: TieByArrival, Breaks: "of writes with one time, the first to arrive wins", Check: "regions come to be equal"},
 	{Name: OlderWins, Breaks: "of two writes that had not seen each other the one that is here already wins, not the later", Check: "regions come to be equal"},
 	{Name: CountTwice, Breaks: "a fold takes up a counter's sum and keeps it too", Check: "counters add up"},

@@ -42,8 +42,10 @@ type Machine interface {
 	// big-endian. It lies within Ranges.
 	AppliedKey() []byte
 	// Ranges are the ranges of the store's keys, [from, to), that hold the machine's whole state, and nothing
-	// else's. They are the same at every replica, and do not meet.
+	// else's. They are the same at every replica that has applied as much, and do not meet.
 	Ranges() [][2][]byte
+	// Bounds are ranges within which those of Ranges lie at any replica, however much it has applied.
+	Bounds() [][2][]byte
 	// Reload reads the state anew: a snapshot's rows have taken the place of what was in Ranges.
 	Reload() error
 }
@@ -66,7 +68,7 @@ type Group struct {
 	host    *Host
 	several bool // it may have more than one voter
 	members atomic.Pointer[pb.ConfState]
-	ranges  [][2][]byte // the machine's
+	bounds  [][2][]byte // the machine's
 
 	ready  chan struct{} // one voter: closed once this replica has applied all that was committed before
 	gone   atomic.Bool
@@ -92,6 +94,7 @@ type Group struct {
 	ships    []*shipment       // snapshots on their way to followers
 	arrived  []arrived         // snapshots received, for raft to take or leave
 	heard    map[uint64]uint64 // by node: the tick at which it was heard of last
+	stands   uint64            // until this tick it stands for election while nobody leads
 }
 
 // Leads tells whether this replica leads and has applied everything that was acknowledged before it did. By the
@@ -200,7 +203,42 @@ func (g *Group) tick(h *Host) {
 	g.expire(h)
 	g.reads.tick(h)
 	g.followShips(h)
+	g.stand(h)
 	g.reconfigure(h)
+	h.mark(g)
+}
+
+// standTicks is how long a replica that is asked to lead stands for election.
+const standTicks = 20
+
+// Stand has this replica stand for election until somebody leads, for some time, instead of waiting until one is missed: for a group that
+// has just begun.
+func (g *Group) Stand() {
+	h := g.host
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !g.several || h.closed {
+		return
+	}
+	h.calls = append(h.calls, func() {
+		g.stands = h.ticks + standTicks
+		g.stand(h)
+	})
+	h.signal()
+}
+
+func (g *Group) stand(h *Host) {
+	if g.stands <= h.ticks || g.gone.Load() {
+		return
+	}
+	if g.leader.Load() != raft.None {
+		g.stands = 0
+		return
+	}
+	// Nobody is disturbed by it: see raft's PreVote.
+	if err := g.node.Campaign(); err != nil {
+		h.cfg.Logger.Debug("group: it cannot be stood for election", "group", g.ID, "err", err)
+	}
 	h.mark(g)
 }
 

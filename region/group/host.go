@@ -198,7 +198,7 @@ func (h *Host) call(ctx context.Context, f func()) error {
 }
 
 // Open returns the group with this id, replaying its log into the machine once the loop runs. A group that neither the log nor the
-// store knows begins here, with founders as its voters (nil: Config.Voters), if this node is one of them; all of them begin it alike. Else it
+// store knows begins here, with founders as its voters (nil: Config.Voters; empty: none), if this node is one of them; all of them begin it alike. Else it
 // is one that others have, and this node holds nothing of it until they take it in. after, if not nil, is called in the loop after each run of
 // commands that the store shows, and when Leads, Leader or Members change; it must not block.
 func (h *Host) Open(id uint64, m Machine, founders []uint64, after func()) (*Group, error) {
@@ -222,7 +222,7 @@ func (h *Host) Open(id uint64, m Machine, founders []uint64, after func()) (*Gro
 		begun = true
 	}
 	g := &Group{
-		ID: id, host: h, several: h.cfg.Several, ready: make(chan struct{}), machine: m, after: after, applied: m.Applied(), ranges: m.Ranges(), heard: map[uint64]uint64{},
+		ID: id, host: h, several: h.cfg.Several, ready: make(chan struct{}), machine: m, after: after, applied: m.Applied(), bounds: m.Bounds(), heard: map[uint64]uint64{},
 	}
 	if begun {
 		g.applied = max(g.applied, 1)
@@ -270,7 +270,8 @@ func (h *Host) Open(id uint64, m Machine, founders []uint64, after func()) (*Gro
 	}
 	// The only voter need not wait for an election timeout. Of several, each begins by standing for some of the
 	// groups, so that leaders are spread; where somebody leads already, the others do not listen (PreVote).
-	if voters := conf.GetVoters(); len(voters) > 0 && voters[id%uint64(len(voters))] == h.cfg.NodeID {
+	// For a group that has just begun with a state, somebody stands who knows that: see Stand.
+	if voters := conf.GetVoters(); len(voters) > 0 && voters[id%uint64(len(voters))] == h.cfg.NodeID && (!g.several || len(founders) > 0 || g.applied > 1) {
 		if err := g.node.Campaign(); err != nil {
 			return nil, fmt.Errorf("group %d: campaign: %w", id, err)
 		}
@@ -325,11 +326,9 @@ func (h *Host) forget(id uint64) {
 		h.fatal(fmt.Errorf("group %d: remove: %w", id, err))
 		return
 	}
-	if h.cfg.Several {
-		h.state.Delete(storage.InstalledKey(id))
-		if err := h.cfg.Store.Commit(h.state); err != nil {
-			h.fatal(fmt.Errorf("group %d: remove: %w", id, err))
-		}
+	h.state.Delete(storage.InstalledKey(id))
+	if err := h.cfg.Store.Commit(h.state); err != nil {
+		h.fatal(fmt.Errorf("group %d: remove: %w", id, err))
 	}
 }
 
@@ -585,6 +584,12 @@ func (h *Host) apply(g *Group, entries []*pb.Entry) {
 			h.touched = append(h.touched, g)
 		}
 		result := g.machine.Apply(e.GetIndex(), cmd, h.state)
+		if result.Child != 0 && cmd.Kind == op.Split {
+			if err := g.begin(h, result.Child); err != nil {
+				h.fatal(fmt.Errorf("group %d: entry %d: group %d: %w", g.ID, e.GetIndex(), result.Child, err))
+				return
+			}
+		}
 		if p != nil {
 			p.result = result
 			h.applied = append(h.applied, p)

@@ -59,6 +59,7 @@ func (n *notes) Apply(index uint64, c *op.Command, b *storage.Batch) op.Result {
 
 func (n *notes) Finish(b *storage.Batch) { b.Set(n.key, binary.BigEndian.AppendUint64(nil, n.applied)) }
 func (n *notes) Committed()              {}
+func (n *notes) Bounds() [][2][]byte     { return n.Ranges() }
 func (n *notes) Ranges() [][2][]byte     { return [][2][]byte{{n.key, append(slices.Clone(n.key), 0xFF)}} }
 func (n *notes) Reload() error           { return errors.New("one voter needs no snapshot") }
 func (n *notes) Applied() uint64         { return n.applied }

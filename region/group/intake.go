@@ -2,6 +2,7 @@ package group
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -60,7 +61,7 @@ func (h *Host) takeIn(m Message, now uint64) {
 	}
 	if in == nil {
 		in = &intake{group: m.Group, id: p.id, index: meta.GetIndex(), term: m.Raft.GetTerm()}
-		if err := h.beginIntake(g, in); err != nil {
+		if err := h.beginIntake(g, in, p.ranges); err != nil {
 			h.cfg.Logger.Error("group: a snapshot cannot be taken", "group", m.Group, "from", from, "err", err)
 			return
 		}
@@ -111,7 +112,10 @@ func (h *Host) takeIn(m Message, now uint64) {
 }
 
 // beginIntake begins to gather a snapshot, or goes on with it after a restart; what was gathered of another goes.
-func (h *Host) beginIntake(g *Group, in *intake) error {
+func (h *Host) beginIntake(g *Group, in *intake, ranges [][2][]byte) error {
+	if !within(ranges, g.bounds) {
+		return errRanges
+	}
 	names, err := h.cfg.Store.Imports()
 	if err != nil {
 		return err
@@ -123,14 +127,23 @@ func (h *Host) beginIntake(g *Group, in *intake) error {
 			}
 		}
 	}
-	ranges := slices.Clone(g.ranges)
-	slices.SortFunc(ranges, func(a, b [2][]byte) int { return bytes.Compare(a[0], b[0]) })
 	if in.imp, err = h.cfg.Store.Import(in.name(), ranges); err != nil {
 		return err
 	}
 	h.intakes[in.group] = in
 	h.cfg.Logger.Info("group: a snapshot is coming", "group", in.group, "index", in.index, "bytes", in.imp.Bytes())
 	return nil
+}
+
+var errRanges = errors.New("group: a snapshot of rows that are not the group's")
+
+// within tells whether each range lies in one of the bounds.
+func within(ranges, bounds [][2][]byte) bool {
+	return !slices.ContainsFunc(ranges, func(r [2][]byte) bool {
+		return !slices.ContainsFunc(bounds, func(b [2][]byte) bool {
+			return bytes.Compare(r[0], b[0]) >= 0 && (b[1] == nil || r[1] != nil && bytes.Compare(r[1], b[1]) <= 0)
+		})
+	})
 }
 
 // dropIntake forgets what has come of a snapshot that the loop does not have.

@@ -36,6 +36,8 @@ func (l *ledger) key(rest string) []byte {
 
 func (l *ledger) AppliedKey() []byte { return l.key("applied") }
 
+func (l *ledger) Bounds() [][2][]byte { return l.Ranges() }
+
 func (l *ledger) Ranges() [][2][]byte {
 	return [][2][]byte{{l.key("a"), l.key("b")}, {l.key("n"), l.key("o")}}
 }

@@ -1,6 +1,7 @@
 package group
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
@@ -15,6 +16,7 @@ import (
 //
 //	version 1 (1), id of the shipment (8, big-endian), flags (1; 1: there are no rows behind these),
 //	length of the key that it comes behind (uvarint; 0: it is the first) and the key,
+//	number of ranges of keys that the snapshot is of (uvarint), for each the keys from which and up to which, as above (to: empty for no end),
 //	(length of key (uvarint), key, length of value (uvarint), value)...,
 //	CRC-32C of all before (4, big-endian)
 //
@@ -42,13 +44,19 @@ type piece struct {
 	id    uint64
 	last  bool
 	after []byte // the key of the row before its first; empty: there is none
-	rows  []byte
+	// ranges are what the snapshot is of, in order. A replica that lags may have others: a partition is cut by its own log.
+	ranges [][2][]byte
+	rows   []byte
 }
 
 // beginPiece begins a piece's bytes; rows are appended to them, and then they are ended.
-func beginPiece(id uint64, after []byte) []byte {
+func beginPiece(id uint64, after []byte, ranges [][2][]byte) []byte {
 	b := binary.BigEndian.AppendUint64([]byte{pieceVersion}, id)
-	return appendField(append(b, 0), after)
+	b = binary.AppendUvarint(appendField(append(b, 0), after), uint64(len(ranges)))
+	for _, r := range ranges {
+		b = appendField(appendField(b, r[0]), r[1])
+	}
+	return b
 }
 
 func endPiece(b []byte, last bool) []byte {
@@ -80,6 +88,25 @@ func parsePiece(b []byte) (p piece, err error) {
 	var ok bool
 	if p.after, p.rows, ok = cutField(b[pieceHead:n]); !ok {
 		return p, errPiece
+	}
+	count, size := binary.Uvarint(p.rows)
+	if size <= 0 {
+		return p, errPiece
+	}
+	p.rows = p.rows[size:]
+	for ; count > 0; count-- {
+		var r [2][]byte
+		var ok1, ok2 bool
+		if r[0], p.rows, ok1 = cutField(p.rows); ok1 {
+			r[1], p.rows, ok2 = cutField(p.rows)
+		}
+		if !ok1 || !ok2 || len(p.ranges) > 0 && bytes.Compare(p.ranges[len(p.ranges)-1][1], r[0]) > 0 {
+			return p, errPiece
+		}
+		if len(r[1]) == 0 {
+			r[1] = nil
+		}
+		p.ranges = append(p.ranges, [2][]byte{bytes.Clone(r[0]), bytes.Clone(r[1])})
 	}
 	return p, nil
 }

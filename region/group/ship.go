@@ -296,7 +296,8 @@ func (h *Host) sendSome(s *shipment, now uint64) (more bool) {
 
 // read makes the piece behind a row of the snapshot, nil: the first.
 func (s *shipment) read(after []byte, size int) (b []byte, f flight, err error) {
-	b, f = beginPiece(s.id, after), flight{key: after}
+	b, f = beginPiece(s.id, after, s.ranges), flight{key: after}
+	head := len(b)
 	for _, r := range s.ranges {
 		from := r[0]
 		if after != nil && bytes.Compare(after, from) >= 0 {
@@ -310,7 +311,7 @@ func (s *shipment) read(after []byte, size int) (b []byte, f flight, err error) 
 			return nil, f, err
 		}
 		ok := it.First()
-		for ; ok && len(b) < size; ok = it.Next() {
+		for ; ok && len(b) < head+size; ok = it.Next() {
 			b = appendField(appendField(b, it.Key()), it.Value())
 			f.key = append(f.key[:0:0], it.Key()...)
 		}

@@ -158,5 +158,18 @@ func (h *Host) reinstall(g *Group, log *raftlog.Group) error {
 	}
 	b := h.cfg.Log.NewBatch()
 	b.SetSnapshot(g.ID, meta)
+	if hs.GetTerm() < meta.GetTerm() { // a group that begins with a state
+		b.Append(g.ID, &pb.HardState{Term: new(meta.GetTerm()), Commit: new(meta.GetIndex())}, nil)
+	}
 	return h.cfg.Log.Commit(b, true)
+}
+
+// begin notes that another group begins with what the present batch holds, with the members that this one has, as if it were a
+// snapshot's state: Open finds it.
+func (g *Group) begin(h *Host, child uint64) error {
+	note, err := proto.MarshalOptions{Deterministic: true}.Marshal(&pb.SnapshotMetadata{Index: new(uint64(1)), Term: new(uint64(1)), ConfState: g.members.Load()})
+	if err == nil {
+		h.state.Set(storage.InstalledKey(child), note)
+	}
+	return err
 }

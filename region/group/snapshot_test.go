@@ -138,7 +138,7 @@ func TestASnapshotSurvivesACrashAtEveryOperation(t *testing.T) {
 }
 
 func TestAPieceThatIsNotWholeIsRefused(t *testing.T) {
-	b := endPiece(appendField(appendField(beginPiece(7, []byte("before")), []byte("key")), []byte("value")), true)
+	b := endPiece(appendField(appendField(beginPiece(7, []byte("before"), [][2][]byte{{[]byte("a"), []byte("z")}}), []byte("key")), []byte("value")), true)
 	p, err := parsePiece(b)
 	if err != nil || p.id != 7 || !p.last || string(p.after) != "before" {
 		t.Fatalf("%+v, %v", p, err)

@@ -35,6 +35,8 @@ const (
 	Rebase  Kind = 12 // Deltas hold records that an incarnation of this region left which was given up: its own writes are made again
 	Mend    Kind = 14 // Deltas are whole states that hold what was lost here
 	Forget  Kind = 13 // traces of items that were deleted up to Stable go, and others may never have been kept
+	Split   Kind = 15 // the partition is made ready to be cut at Key, some items at a time; when it is, Child takes over from Key on
+	Prune   Kind = 16 // index rows of items that are another partition's now go
 	Held    Kind = 11 // Deltas of another region are held for being stamped too far ahead: it is noted
 )
 
@@ -45,7 +47,7 @@ type Command struct {
 	// HLC is what the leader proposes; applying fixes it to max(proposed, last+1).
 	HLC crdt.HLC
 
-	Key       table.Key       // Put, Update, Delete, Expire; Reindex, Forget: where to go on
+	Key       table.Key       // Put, Update, Delete, Expire; Reindex, Forget: where to go on; Split: where Child begins
 	Item      []byte          // Put: stored form
 	Update    *expr.Update    // Update
 	Condition *expr.Condition // Put, Update, Delete: nil for none
@@ -58,9 +60,10 @@ type Command struct {
 
 	Stable crdt.HLC // Fold: everything up to here is stable; Forget
 	Trim   uint64   // Fold: change-log entries up to here are needed by nobody
-	Limit  int      // Fold, Reindex, Forget: how many change-log entries, items or traces to look at, at most
+	Limit  int      // Fold, Reindex, Forget, Split, Prune: how many change-log entries, items, traces or rows to look at, at most
 
 	Index uint32 // Reindex
+	Child uint64 // Split: an id that no partition has had
 
 	Schema *table.Schema // Alter
 	// Revision is of the catalog's row that the schema is from, 0 for none. A schema older than the one followed
@@ -98,7 +101,13 @@ type Cursor struct {
 
 // Alone tells whether the command must find everything before it in the store: it reads more than the
 // records of its own keys.
-func (c *Command) Alone() bool { return c.Kind == Fold || c.Kind == Reindex || c.Kind == Forget }
+func (c *Command) Alone() bool {
+	switch c.Kind {
+	case Fold, Reindex, Forget, Split, Prune:
+		return true
+	}
+	return false
+}
 
 // Bytes of a command:
 //
@@ -112,6 +121,8 @@ func (c *Command) Alone() bool { return c.Kind == Fold || c.Kind == Reindex || c
 //	  Alter            schema as JSON to the end, behind 1 and its revision if it has one
 //	  Reindex          key, index, limit
 //	  Forget           stable (8), key, limit
+//	  Split            key, child, limit
+//	  Prune            limit
 //	  Catalog          name, expect, 0 or (1 and value to the end)
 //	condition = 0, or 1 and the stored condition
 //
@@ -163,6 +174,10 @@ func (c *Command) Append(dst []byte) []byte {
 	case Forget:
 		dst = binary.BigEndian.AppendUint64(dst, uint64(c.Stable))
 		dst = binary.AppendUvarint(appendBytes(dst, c.Key), uint64(c.Limit))
+	case Split:
+		dst = binary.AppendUvarint(binary.AppendUvarint(appendBytes(dst, c.Key), c.Child), uint64(c.Limit))
+	case Prune:
+		dst = binary.AppendUvarint(dst, uint64(c.Limit))
 	case Alter:
 		schema, err := json.Marshal(c.Schema)
 		if err != nil {
@@ -251,6 +266,10 @@ func Decode(b []byte) (*Command, error) {
 		c.Stable = crdt.HLC(binary.BigEndian.Uint64(d.b))
 		d.b = d.b[8:]
 		c.Key, c.Limit = d.bytes(), int(d.uvarint())
+	case Split:
+		c.Key, c.Child, c.Limit = d.bytes(), d.uvarint(), int(d.uvarint())
+	case Prune:
+		c.Limit = int(d.uvarint())
 	case Reindex:
 		c.Key = d.bytes()
 		index := d.uvarint()

@@ -18,7 +18,9 @@ type Result struct {
 
 	Applied   int       // Merge: deltas that were new
 	Conflicts []Loss    // Merge: conflicts found
-	More      bool      // Fold: there is more to fold at this stable time
+	More      bool      // Fold: there is more to fold at this stable time; Split, Prune: there is more to do
+	Child     uint64    // Split: the partition that takes over from the key on with this very command
+	Partition uint64    // of a write: who has carried it out
 	Next      table.Key // Reindex, Forget: where to go on, nil at the end
 	Revision  uint64    // Catalog: the row's new revision
 }
@@ -35,6 +37,10 @@ var (
 	ErrFenced = errors.New("op: the other regions have gone on without who wrote this")
 	// ErrClosed: what is here is of an incarnation that was given up. Its region begins anew.
 	ErrClosed = errors.New("op: the other regions have gone on without this one, which begins anew")
+	// ErrMoved: a key of the command's is another partition's now. Nothing of the command was carried out: whoever routes it looks again.
+	ErrMoved = errors.New("op: the key is another partition's")
+	// ErrBusy: the partition cannot be cut yet: an index is being filled, or rows are left of when it was cut last.
+	ErrBusy = errors.New("op: the partition has other work to finish first")
 )
 
 // ConditionFailed says that a command's condition did not hold.

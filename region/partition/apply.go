@@ -173,6 +173,9 @@ func (m *Machine) fold(c *op.Command, b *storage.Batch) op.Result {
 		if change.Local && change.Whole() {
 			continue // written folded: see write
 		}
+		if !m.cfg.holds(change.Key) {
+			continue // it was cut off, and is in the other partition's log
+		}
 		e := m.load(change.Key)
 		if e.stored == nil {
 			continue

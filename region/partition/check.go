@@ -24,7 +24,7 @@ func CheckIndexes(cfg Config, c op.IndexCheck) (op.IndexCheckResult, error) {
 	}
 	k := indexChecker{m: m, left: c.Limit, counted: map[uint32]*IndexState{}}
 	from := c.From
-	first, end := cfg.records()
+	first, end := m.cfg.records()
 	if from == nil {
 		from = first
 	}
@@ -44,9 +44,13 @@ func CheckIndexes(cfg Config, c op.IndexCheck) (op.IndexCheckResult, error) {
 }
 
 // Covers tells whether a check of the partition may go on from there: see op.IndexCheck.
-func (c *Config) Covers(from []byte) bool {
-	first, end := c.records()
-	return bytes.HasPrefix(from, keyenc.Indexes(nil, c.ID)) || bytes.Compare(from, first) >= 0 && bytes.Compare(from, end) < 0
+func Covers(cfg Config, from []byte) (bool, error) {
+	m, err := Open(cfg)
+	if err != nil {
+		return false, err
+	}
+	first, end := m.cfg.records()
+	return bytes.HasPrefix(from, keyenc.Indexes(nil, m.cfg.ID)) || bytes.Compare(from, first) >= 0 && bytes.Compare(from, end) < 0, nil
 }
 
 type indexChecker struct {
@@ -115,9 +119,12 @@ func (k *indexChecker) items(from, to []byte) (next []byte, err error) {
 func (k *indexChecker) rows(from []byte) (next []byte, err error) {
 	s := k.m.schema
 	return k.each(from, keyenc.End(keyenc.Indexes(nil, k.m.cfg.ID)), func(at, projected []byte) error {
-		k.out.Rows++
 		id, row := keyenc.IndexID(at), table.Key(keyenc.IndexKey(at))
 		i := slices.IndexFunc(s.Indexes, func(x table.Index) bool { return x.ID == id })
+		if i >= 0 && k.m.state.Span.Prune && !holdsRow(s, &k.m.cfg, projected) {
+			return nil // left of an item that is another partition's now
+		}
+		k.out.Rows++
 		if i < 0 {
 			k.differs(&table.Index{Name: fmt.Sprintf("(no index has the id %d)", id)}, op.RowStale, nil, row)
 			return nil

@@ -51,6 +51,9 @@ const (
 // commit is the one door to disk: it puts the item's new record (nil: none), the index rows that follow
 // from it and the change-log entry with its delta in the batch.
 func (m *Machine) commit(e entry, record, delta []byte, from origin, b *storage.Batch) {
+	if m.writes++; m.writes%sampleEvery == 0 && len(m.sample) < sampleMost {
+		m.sample = append(m.sample, e.key)
+	}
 	if from == remote && mutant.On(mutant.IndexNotMerged) {
 		e.old = visible(record)
 	}
@@ -72,6 +75,13 @@ func (m *Machine) set(e entry, record []byte, b *storage.Batch) {
 	new := visible(record)
 	m.count(e.old, -1)
 	m.count(new, +1)
+	draft := m.draftOf(e.key)
+	if draft != nil {
+		m.respan = true
+		draft.count(e.old, -1)
+		draft.count(new, +1)
+		draft.log(e.key, record, b)
+	}
 	if len(m.schema.Indexes) == 0 {
 		return
 	}
@@ -82,12 +92,21 @@ func (m *Machine) set(e entry, record []byte, b *storage.Batch) {
 		if row.Item == nil && mutant.On(mutant.IndexRowKept) {
 			continue
 		}
-		m.scratch = keyenc.Index(m.scratch[:0], m.cfg.ID, row.Index, row.Key)
-		if row.Item == nil {
-			b.Delete(m.scratch)
-		} else {
-			b.Set(m.scratch, row.Item)
+		m.setRow(m.cfg.ID, row, b)
+		if draft != nil {
+			draft.countRow(row)
+			m.setRow(draft.Child, row, b)
 		}
+	}
+}
+
+// setRow writes, or removes, an index row of a partition's.
+func (m *Machine) setRow(partition uint64, row *table.Row, b *storage.Batch) {
+	m.scratch = keyenc.Index(m.scratch[:0], partition, row.Index, row.Key)
+	if row.Item == nil {
+		b.Delete(m.scratch)
+	} else {
+		b.Set(m.scratch, row.Item)
 	}
 }
 

@@ -29,10 +29,11 @@ import (
 
 // Config is what a machine is told when it is opened.
 type Config struct {
-	ID    uint64     // of the partition
-	Table uint32     // storage id of its table
-	Start table.Key  // the least key that may be its
-	End   table.Key  // the least key beyond; nil: to the end of the table
+	ID    uint64    // of the partition
+	Table uint32    // storage id of its table
+	Start table.Key // the least key that may be its
+	// End is the least key beyond, nil for the end of the table, when the partition began: where it ends now, its state says.
+	End   table.Key
 	Actor crdt.Actor // this region: who stamps
 	Store storage.Reader
 }
@@ -61,12 +62,14 @@ func (c *Config) holds(key table.Key) bool {
 // Machine is the state machine of one partition. It belongs to one goroutine; State returns what others
 // may read.
 type Machine struct {
-	cfg    Config
+	cfg    Config    // with End as it is now
+	first  table.Key // Config.End as it was given
 	schema *table.Schema
 	// revision is the schema's in the catalog, 0 for one from before revisions were told. It never falls.
 	revision uint64
 	modes    crdt.Modes
 	state    State
+	respan   bool // state.Span is to be written
 
 	cursors map[string]uint64   // stream -> last sequence number applied
 	clocks  map[string]crdt.HLC // stream -> its newest write up to there
@@ -78,6 +81,9 @@ type Machine struct {
 	written map[string][]byte
 
 	kept map[string]bool // the keys of conflict records that this run has put in the batch
+
+	writes uint64      // items written since Written was asked
+	sample []table.Key // some of their keys
 
 	rows    []table.Row // scratch
 	scratch []byte
@@ -98,6 +104,7 @@ type State struct {
 	// Wrote is the newest stamp given to a write of this region's, and Cut that of the change log's entries that are gone.
 	Wrote, Cut crdt.HLC
 	Indexes    []IndexState
+	Span       Span // in a row of its own
 
 	// Of the conflict records, which stand beside the items:
 	Conflicts     uint64   // how many there are
@@ -115,12 +122,13 @@ const (
 	metaPlace    = "place/"
 	metaClock    = "clock/" // 8 bytes, big-endian
 	metaShare    = "share/" // likewise
+	metaSpan     = "span"   // a Span as JSON, of a partition that was cut or is about to be
 )
 
 // Open reads a machine's state, or begins one. It returns a *storage.CorruptionError when what is there
 // is not what was written.
 func Open(cfg Config) (*Machine, error) {
-	m := &Machine{cfg: cfg}
+	m := &Machine{cfg: cfg, first: cfg.End}
 	if err := m.Reload(); err != nil {
 		return nil, err
 	}
@@ -134,6 +142,8 @@ func (m *Machine) Reload() error {
 	m.cursors, m.written = map[string]uint64{}, map[string][]byte{}
 	m.clocks, m.shares = map[string]crdt.HLC{}, map[string]crdt.HLC{}
 	m.kept, m.places = map[string]bool{}, map[string]bool{}
+	m.cfg.End, m.respan = m.first, false
+	var span Span
 	prefix := keyenc.Meta(nil, m.cfg.ID, "")
 	it, err := m.cfg.Store.Iter(prefix, keyenc.End(prefix))
 	if err != nil {
@@ -156,6 +166,10 @@ func (m *Machine) Reload() error {
 				return fmt.Errorf("partition %d: open: schema: %w", m.cfg.ID, err)
 			}
 			m.follow(schema)
+		case name == metaSpan:
+			if err := json.Unmarshal(value, &span); err != nil {
+				return fmt.Errorf("partition %d: open: span: %w", m.cfg.ID, err)
+			}
 		case name == metaRevision && len(value) == 8:
 			m.revision = binary.BigEndian.Uint64(value)
 		case strings.HasPrefix(name, metaPlace):
@@ -173,6 +187,12 @@ func (m *Machine) Reload() error {
 	if err := it.Err(); err != nil {
 		return fmt.Errorf("partition %d: open: %w", m.cfg.ID, err)
 	}
+	m.state.Span = span
+	if span.Cut {
+		m.cfg.End = span.End
+	} else {
+		m.state.Span.End = m.cfg.End
+	}
 	return nil
 }
 
@@ -185,6 +205,25 @@ func (m *Machine) Ranges() [][2][]byte {
 		keyenc.Meta(nil, m.cfg.ID, ""), keyenc.LogOf(nil, m.cfg.ID), keyenc.Indexes(nil, m.cfg.ID), keyenc.Conflicts(nil, m.cfg.ID),
 	} {
 		out = append(out, [2][]byte{prefix, keyenc.End(prefix)})
+	}
+	if d := m.state.Span.Draft; d != nil {
+		out = append(out, d.ranges()...)
+	}
+	return out
+}
+
+// Bounds returns the ranges within which those of Ranges lie, whatever has become of the partition at another replica.
+func (m *Machine) Bounds() [][2][]byte {
+	out := [][2][]byte{
+		{keyenc.Record(nil, m.cfg.Table, m.cfg.Start), keyenc.End(keyenc.Record(nil, m.cfg.Table, nil))},
+		{keyenc.Trace(nil, m.cfg.Table, m.cfg.Start), keyenc.End(keyenc.Trace(nil, m.cfg.Table, nil))},
+	}
+	for _, prefix := range [][]byte{keyenc.Meta(nil, m.cfg.ID, ""), keyenc.Conflicts(nil, m.cfg.ID)} {
+		out = append(out, [2][]byte{prefix, keyenc.End(prefix)})
+	}
+	// Of a child to come, whose id is greater, too.
+	for _, prefix := range [][]byte{keyenc.LogOf(nil, m.cfg.ID), keyenc.Indexes(nil, m.cfg.ID)} {
+		out = append(out, [2][]byte{prefix, keyenc.End(prefix[:1])})
 	}
 	return out
 }
@@ -211,8 +250,24 @@ func mode(m table.Mode) crdt.Mode {
 func (m *Machine) State() State {
 	s := m.state
 	s.Indexes = slices.Clone(s.Indexes)
+	s.Span.Draft = nil // of the machine alone, but that there is one
+	s.Span.Drafting = m.state.Span.Draft != nil
+	s.Span.Ready = s.Span.Drafting && m.state.Span.Draft.Ready
 	return s
 }
+
+// Written returns how many items were written since the last call, and some of their keys: every sampleEvery'th, and no more than sampleMost.
+// It is no part of the state.
+func (m *Machine) Written() (n uint64, some []table.Key) {
+	n, some = m.writes, m.sample
+	m.writes, m.sample = 0, nil
+	return n, some
+}
+
+const (
+	sampleEvery = 4
+	sampleMost  = 64
+)
 
 // Schema returns the schema that the partition follows. It must not be changed.
 func (m *Machine) Schema() *table.Schema { return m.schema }
@@ -252,6 +307,9 @@ func (m *Machine) Apply(index uint64, c *op.Command, b *storage.Batch) op.Result
 	if m.schema.Closed && c.Kind != op.Alter {
 		return op.Result{Err: op.ErrClosed}
 	}
+	if !m.holdsAll(c) {
+		return op.Result{Err: op.ErrMoved}
+	}
 	switch c.Kind {
 	case op.Put:
 		return m.put(c, b)
@@ -273,6 +331,10 @@ func (m *Machine) Apply(index uint64, c *op.Command, b *storage.Batch) op.Result
 		return m.alter(c, b)
 	case op.Reindex:
 		return m.reindex(c, b)
+	case op.Split:
+		return m.split(c, b)
+	case op.Prune:
+		return m.prune(c, b)
 	case op.Forget:
 		return m.forget(c, b)
 	}
@@ -285,6 +347,10 @@ func (m *Machine) Finish(b *storage.Batch) {
 		panic(fmt.Sprintf("partition %d: an impossible state: %+v", m.cfg.ID, s)) // it must not become durable
 	}
 	b.Set(keyenc.Meta(m.scratch[:0], m.cfg.ID, metaState), m.state.encode())
+	if m.respan {
+		m.respan = false
+		b.Set(keyenc.Meta(m.scratch[:0], m.cfg.ID, metaSpan), m.state.Span.encode())
+	}
 }
 
 // Committed tells the machine that the store shows all that it has written.
@@ -309,6 +375,7 @@ func (m *Machine) alter(c *op.Command, b *storage.Batch) op.Result {
 		m.state.Traced = max(m.state.Traced, m.state.Clock) // what a region deletes alone leaves nothing
 	}
 	m.countAnew(c.Schema)
+	m.dropDraft(c.Schema, b)
 	m.follow(c.Schema)
 	value, err := json.Marshal(c.Schema)
 	if err != nil {

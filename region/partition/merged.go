@@ -13,14 +13,19 @@ import (
 // merged walks several runs of rows as if they were one, in the order of what stands behind their prefixes, which are of one length.
 type merged struct {
 	reverse bool
-	prefix  int             // length
-	runs    []*storage.Iter // those that stand at a row; the first one's comes first, and so on
+	prefix  int   // length
+	runs    []run // those that stand at a row; the first one's comes first, and so on
 	all     []*storage.Iter
 	err     error // of the first run that could not be read; the walk ends there
 }
 
-// add adds the run of a page's rows that have a prefix.
-func (m *merged) add(r storage.Reader, prefix []byte, p op.Page) {
+type run struct {
+	*storage.Iter
+	of func(value []byte) bool // nil: every row counts
+}
+
+// add adds the run of a page's rows that have a prefix, and of which those count that of tells.
+func (m *merged) add(r storage.Reader, prefix []byte, of func(value []byte) bool, p op.Page) {
 	lower, upper := append(slices.Clone(prefix), p.From...), keyenc.End(prefix)
 	if p.To != nil {
 		upper = append(slices.Clone(prefix), p.To...)
@@ -41,8 +46,8 @@ func (m *merged) add(r storage.Reader, prefix []byte, p op.Page) {
 		m.fail(it.Err())
 		return
 	}
-	at, _ := slices.BinarySearchFunc(m.runs, it, m.compare)
-	m.runs = slices.Insert(m.runs, at, it)
+	at, _ := slices.BinarySearchFunc(m.runs, run{it, of}, m.compare)
+	m.runs = slices.Insert(m.runs, at, run{it, of})
 }
 
 func (m *merged) fail(err error) {
@@ -51,7 +56,7 @@ func (m *merged) fail(err error) {
 	}
 }
 
-func (m *merged) compare(a, b *storage.Iter) int {
+func (m *merged) compare(a, b run) int {
 	if m.reverse {
 		a, b = b, a
 	}
@@ -63,6 +68,9 @@ func (m *merged) ok() bool { return m.err == nil && len(m.runs) > 0 }
 // key is that of the row where the walk stands, without the prefix, and value the row's. Both are good until next.
 func (m *merged) key() []byte   { return m.runs[0].Key()[m.prefix:] }
 func (m *merged) value() []byte { return m.runs[0].Value() }
+
+// counts tells whether the row is one of the page's.
+func (m *merged) counts() bool { return m.runs[0].of == nil || m.runs[0].of(m.value()) }
 
 func (m *merged) next() {
 	it, there := m.runs[0], false

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/internal/mutant"
 	"github.com/commutatordb/commutator/item"
 	"github.com/commutatordb/commutator/region/op"
 	"github.com/commutatordb/commutator/storage"
@@ -30,21 +31,40 @@ func Get(r storage.Reader, tableID uint32, key table.Key) ([]byte, error) {
 	return it, err
 }
 
+// Rows are the index rows of one partition's items.
+type Rows struct {
+	Partition uint64
+	// Of, if not nil, tells whether a row, by what it holds, is of an item that is the partition's still: there are others left.
+	Of func(projected []byte) bool
+}
+
+// RowsOf returns where the index rows of a partition's items stand, given its state.
+func RowsOf(id uint64, start table.Key, s *State, schema *table.Schema) Rows {
+	if !s.Span.Prune || mutant.On(mutant.RowsTwice) {
+		return Rows{Partition: id}
+	}
+	c := &Config{Start: start, End: s.Span.End}
+	return Rows{id, func(projected []byte) bool { return holdsRow(schema, c, projected) }}
+}
+
 // ReadPage reads a run of items, or of the index rows of some partitions' items.
-func ReadPage(r storage.Reader, tableID uint32, partitions []uint64, p op.Page) (op.PageResult, error) {
+func ReadPage(r storage.Reader, tableID uint32, partitions []Rows, p op.Page) (op.PageResult, error) {
 	var out op.PageResult
 	rows := merged{reverse: p.Reverse}
 	defer rows.close()
 	if p.Index == nil {
 		// The records of a table stand in one row, whichever partition's they are.
-		rows.add(r, keyenc.Record(nil, tableID, nil), p)
+		rows.add(r, keyenc.Record(nil, tableID, nil), nil, p)
 	} else {
-		for _, id := range partitions {
-			rows.add(r, keyenc.Index(nil, id, p.Index.ID, nil), p)
+		for _, rs := range partitions {
+			rows.add(r, keyenc.Index(nil, rs.Partition, p.Index.ID, nil), rs.Of, p)
 		}
 	}
 	for ; rows.ok(); rows.next() {
 		stored := rows.value()
+		if !rows.counts() {
+			continue
+		}
 		if p.Index == nil {
 			visible, exists, err := crdt.PeekVisible(stored)
 			if err != nil {

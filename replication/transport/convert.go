@@ -85,11 +85,18 @@ func batchFromProto(m *pb.Batch) (replication.Batch, error) {
 }
 
 func progressToProto(p replication.Progress) *pb.Progress {
-	return &pb.Progress{Seq: p.Seq, Clock: uint64(p.Clock), Applied: clocksToProto(p.Applied), SentUnixNano: p.SentAt, After: p.After}
+	return &pb.Progress{Seq: p.Seq, Clock: uint64(p.Clock), Applied: clocksToProto(p.Applied), SentUnixNano: p.SentAt, After: p.After, Start: p.Start, End: p.End}
 }
 
 func progressFromProto(m *pb.Progress) replication.Progress {
-	return replication.Progress{Seq: m.Seq, Clock: crdt.HLC(m.Clock), Applied: clocksFromProto(m.Applied), SentAt: m.SentUnixNano, After: m.After}
+	return replication.Progress{Seq: m.Seq, Clock: crdt.HLC(m.Clock), Applied: clocksFromProto(m.Applied), SentAt: m.SentUnixNano, After: m.After, Range: rangeFromProto(m.Start, m.End)}
+}
+
+func rangeFromProto(start, end []byte) replication.Range {
+	if len(end) == 0 {
+		end = nil
+	}
+	return replication.Range{Start: start, End: end}
 }
 
 func seedToProto(p replication.SeedPart) *pb.SeedChunk {
@@ -100,7 +107,7 @@ func seedToProto(p replication.SeedPart) *pb.SeedChunk {
 		o := p.Origin
 		return &pb.SeedChunk{Origin: &pb.SeedOrigin{
 			Seq: o.Seq, Clock: uint64(o.Clock), Cursors: o.Cursors, Stable: uint64(o.Stable), Items: o.Items, Bytes: o.Bytes,
-			Clocks: clocksToProto(o.Clocks), Shares: clocksToProto(o.Shares),
+			Clocks: clocksToProto(o.Clocks), Shares: clocksToProto(o.Shares), Start: o.Start, End: o.End,
 		}}
 	}
 	body, size, sum := packChanges(p.Items)
@@ -114,7 +121,7 @@ func seedFromProto(m *pb.SeedChunk) (replication.SeedPart, error) {
 	if o := m.Origin; o != nil {
 		return replication.SeedPart{Origin: &replication.Origin{
 			Seq: o.Seq, Clock: crdt.HLC(o.Clock), Cursors: o.Cursors, Stable: crdt.HLC(o.Stable), Items: o.Items, Bytes: o.Bytes,
-			Clocks: clocksFromProto(o.Clocks), Shares: clocksFromProto(o.Shares),
+			Clocks: clocksFromProto(o.Clocks), Shares: clocksFromProto(o.Shares), Range: rangeFromProto(o.Start, o.End),
 		}}, nil
 	}
 	items, err := unpackChanges(m.Body, m.Count, m.Size, m.Crc32C)

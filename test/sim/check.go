@@ -29,6 +29,7 @@ func (w *world) check() {
 	w.checkBackups()
 	w.checkSolo()
 	w.checkBounds()
+	w.countSplits()
 	w.checkAlike()
 }
 

@@ -175,6 +175,9 @@ func unequal(a, b *machine) string {
 // unrested says what a healed world has still to do in the background, "" when nothing: every replica of a region keeps the
 // same, everything is folded, and then all regions keep the same records.
 func (w *world) unrested() string {
+	if why := w.unsplit(); why != "" {
+		return why
+	}
 	var first map[string]string
 	for _, r := range w.regions {
 		for _, t := range r.nodes[0].engine.Region().Tables() {

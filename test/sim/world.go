@@ -12,6 +12,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/commutatordb/commutator/node"
+	"github.com/commutatordb/commutator/region"
 	"github.com/commutatordb/commutator/region/group"
 )
 
@@ -48,6 +49,7 @@ type regionOf struct {
 	nodes      []*machine
 	partitions int // of its tables
 
+	split    region.SplitConfig
 	founders []uint64
 	all      map[uint64]*machine // by number, those that were let go among them
 }
@@ -123,6 +125,7 @@ func newWorld(seed uint64, cfg Config, out io.Writer) *world {
 		w.regions = append(w.regions, r)
 	}
 	w.draw()
+	w.drawSplits()
 	return w
 }
 
@@ -171,7 +174,7 @@ func (m *machine) start() error {
 			}
 		},
 		PartitionsPerTable: m.region.partitions, FS: m.disk, Archive: archive{w.objects, p}, Now: p.Now, Tasks: p, Logger: logger, VerifyEvery: verifyEvery, Retention: w.retention(),
-		Sizes: node.Sizes{CacheBytes: 1 << 20, MemTableBytes: 4 << 20, SegmentBytes: 64 << 10, KeepEntries: 16, SeedBytes: 300, PieceBytes: 400, ImportTableBytes: 1500, NoBackground: true},
+		Sizes: node.Sizes{CacheBytes: 1 << 20, MemTableBytes: 4 << 20, SegmentBytes: 64 << 10, KeepEntries: 16, SeedBytes: 300, PieceBytes: 400, ImportTableBytes: 1500, NoBackground: true, Split: m.region.split},
 		Fatal: func(err error) {
 			w.say("%s ends itself: %v", m.name, err)
 			if w.calm {

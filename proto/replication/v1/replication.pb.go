@@ -838,6 +838,8 @@ type Progress struct {
 	Applied       map[string]uint64      `protobuf:"bytes,3,rep,name=applied,proto3" json:"applied,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"` // by region: HLC up to which the origin has applied all its writes
 	SentUnixNano  int64                  `protobuf:"varint,4,opt,name=sent_unix_nano,json=sentUnixNano,proto3" json:"sent_unix_nano,omitempty"`
 	After         uint64                 `protobuf:"varint,5,opt,name=after,proto3" json:"after,omitempty"` // the end of the last batch sent, or where the stream began
+	Start         []byte                 `protobuf:"bytes,6,opt,name=start,proto3" json:"start,omitempty"`  // the least key that may be in the partition
+	End           []byte                 `protobuf:"bytes,7,opt,name=end,proto3" json:"end,omitempty"`      // the least key beyond it; empty: to the end of the table
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -905,6 +907,20 @@ func (x *Progress) GetAfter() uint64 {
 		return x.After
 	}
 	return 0
+}
+
+func (x *Progress) GetStart() []byte {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *Progress) GetEnd() []byte {
+	if x != nil {
+		return x.End
+	}
+	return nil
 }
 
 type SeedRequest struct {
@@ -1078,6 +1094,8 @@ type SeedOrigin struct {
 	Bytes         int64                  `protobuf:"varint,6,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	Clocks        map[string]uint64      `protobuf:"bytes,7,rep,name=clocks,proto3" json:"clocks,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"` // HLC of the newest write of those streams up to there
 	Shares        map[string]uint64      `protobuf:"bytes,8,rep,name=shares,proto3" json:"shares,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"` // HLC of their newest write of which this partition alone may have its share
+	Start         []byte                 `protobuf:"bytes,9,opt,name=start,proto3" json:"start,omitempty"`                                                                               // the least key that may be in the partition
+	End           []byte                 `protobuf:"bytes,10,opt,name=end,proto3" json:"end,omitempty"`                                                                                  // the least key beyond it; empty: to the end of the table
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1164,6 +1182,20 @@ func (x *SeedOrigin) GetClocks() map[string]uint64 {
 func (x *SeedOrigin) GetShares() map[string]uint64 {
 	if x != nil {
 		return x.Shares
+	}
+	return nil
+}
+
+func (x *SeedOrigin) GetStart() []byte {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *SeedOrigin) GetEnd() []byte {
+	if x != nil {
+		return x.End
 	}
 	return nil
 }
@@ -1656,13 +1688,15 @@ const file_proto_replication_v1_replication_proto_rawDesc = "" +
 	"\x05count\x18\x03 \x01(\rR\x05count\x12\x12\n" +
 	"\x04size\x18\x04 \x01(\rR\x04size\x12\x16\n" +
 	"\x06crc32c\x18\x05 \x01(\aR\x06crc32c\x12\x12\n" +
-	"\x04body\x18\x06 \x01(\fR\x04body\"\xf6\x01\n" +
+	"\x04body\x18\x06 \x01(\fR\x04body\"\x9e\x02\n" +
 	"\bProgress\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x14\n" +
 	"\x05clock\x18\x02 \x01(\x06R\x05clock\x12J\n" +
 	"\aapplied\x18\x03 \x03(\v20.commutator.replication.v1.Progress.AppliedEntryR\aapplied\x12$\n" +
 	"\x0esent_unix_nano\x18\x04 \x01(\x03R\fsentUnixNano\x12\x14\n" +
-	"\x05after\x18\x05 \x01(\x04R\x05after\x1a:\n" +
+	"\x05after\x18\x05 \x01(\x04R\x05after\x12\x14\n" +
+	"\x05start\x18\x06 \x01(\fR\x05start\x12\x10\n" +
+	"\x03end\x18\a \x01(\fR\x03end\x1a:\n" +
 	"\fAppliedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x06R\x05value:\x028\x01\"\x8b\x01\n" +
@@ -1680,7 +1714,7 @@ const file_proto_replication_v1_replication_proto_rawDesc = "" +
 	"\x04done\x18\x05 \x01(\bR\x04done\x12=\n" +
 	"\x06origin\x18\n" +
 	" \x01(\v2%.commutator.replication.v1.SeedOriginR\x06originJ\x04\b\x06\x10\n" +
-	"\"\x8e\x04\n" +
+	"\"\xb6\x04\n" +
 	"\n" +
 	"SeedOrigin\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x14\n" +
@@ -1690,7 +1724,10 @@ const file_proto_replication_v1_replication_proto_rawDesc = "" +
 	"\x05items\x18\x05 \x01(\x03R\x05items\x12\x14\n" +
 	"\x05bytes\x18\x06 \x01(\x03R\x05bytes\x12I\n" +
 	"\x06clocks\x18\a \x03(\v21.commutator.replication.v1.SeedOrigin.ClocksEntryR\x06clocks\x12I\n" +
-	"\x06shares\x18\b \x03(\v21.commutator.replication.v1.SeedOrigin.SharesEntryR\x06shares\x1a:\n" +
+	"\x06shares\x18\b \x03(\v21.commutator.replication.v1.SeedOrigin.SharesEntryR\x06shares\x12\x14\n" +
+	"\x05start\x18\t \x01(\fR\x05start\x12\x10\n" +
+	"\x03end\x18\n" +
+	" \x01(\fR\x03end\x1a:\n" +
 	"\fCursorsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a9\n" +
