@@ -112,6 +112,10 @@ func Open(o Options) (*Store, error) {
 	cache := pebble.NewCache(o.CacheBytes)
 	defer cache.Unref()
 	logger := pebbleLogger{o.Logger, o.Fatal}
+	stop := 24
+	if o.NoBackground {
+		stop = 1 << 20 // nothing would ever end the wait
+	}
 	opts := &pebble.Options{
 		FS:                          w,
 		Cache:                       cache,
@@ -120,7 +124,7 @@ func Open(o Options) (*Store, error) {
 		MemTableSize:                o.MemTableBytes,
 		MemTableStopWritesThreshold: 4,
 		L0CompactionThreshold:       4,
-		L0StopWritesThreshold:       24,
+		L0StopWritesThreshold:       stop,
 		MaxOpenFiles:                512,
 		DisableAutomaticCompactions: o.NoBackground,
 		Logger:                      logger,

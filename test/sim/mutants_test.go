@@ -34,6 +34,11 @@ var aimed = map[mutant.Name]Config{
 	mutant.OldDiskTaken:      {Families: []string{"old disk"}, Regions: 3, Nodes: 1},
 	mutant.WriteUnasked:      {Families: []string{"old disk"}, Regions: 3, Nodes: 1},
 	mutant.ProgressPastGap:   {Families: []string{"far net"}, Regions: 2, Nodes: 1},
+	mutant.DraftNotKept:      {Families: []string{"splits"}, Regions: 2, Nodes: 1},
+	mutant.ChildUnfolded:     {Families: []string{"splits"}, Regions: 2, Nodes: 1},
+	mutant.ChildClockBehind:  {Families: []string{"splits", "clock"}, Regions: 2, Nodes: 1},
+	mutant.ChildFirst:        {Families: []string{"splits", "far net"}, Regions: 2, Nodes: 1},
+	mutant.CutNotFlushed:     {Families: []string{"splits", "crash"}, Regions: 2, Nodes: 3},
 }
 
 const (
