@@ -4,7 +4,7 @@
 // All integers are big-endian, so that rows of one table or partition are neighbours in order:
 //
 //	'R' table(4) key                      record of an item            key: table.Key
-//	'D' table(4) key                         trace of an item that was deleted and folded away
+//	'D' table(4) key                      trace of an item that was deleted and folded away
 //	'I' partition(8) index(4) key         row of a secondary index     of a partition's items; key: table.Key of the index
 //	'L' partition(8) seq(8)               change-log entry
 //	'P' partition(8) name                 a partition's own state      name: see Meta...

@@ -87,7 +87,7 @@ func Read(ctx context.Context, e *Engine) (map[string]State, error) {
 func checkLeft(e *Engine, defs []*table.Definition) error {
 	rows, groups := map[string]bool{}, map[uint64]bool{1: true} // 1 is the catalog's
 	for _, d := range defs {
-		rows[string(keyenc.Record(nil, d.ID, nil))] = true
+		rows[string(keyenc.Record(nil, d.ID, nil))], rows[string(keyenc.Trace(nil, d.ID, nil))] = true, true
 		for _, p := range d.Partitions {
 			groups[p.ID] = true
 			rows[string(keyenc.Conflicts(nil, p.ID))], rows[string(keyenc.Indexes(nil, p.ID))] = true, true
