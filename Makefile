@@ -40,7 +40,9 @@ build: ## the static binary, bin/commutator
 
 .PHONY: test
 test: lint $(MINIO) ## vet, staticcheck, every test, against a real MinIO too, the simulation, and every planted bug (the first run builds MinIO: some minutes)
-	COMMUTATOR_MINIO=$(MINIO) $(GO) test -timeout 40m $$($(GO) list $(PKG) | grep -v '/test/sim$$')
+	COMMUTATOR_MINIO=$(MINIO) $(GO) test -timeout 40m $$($(GO) list $(PKG) | grep -v -e '/test/sim$$' -e '/test/cluster$$')
+	@# These measure or fill the machine: each has it for itself.
+	$(GO) test -timeout 20m ./test/cluster
 	$(MAKE) -s sim mutants
 
 .PHONY: race
