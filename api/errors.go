@@ -162,6 +162,11 @@ func errFenced(region string, why error) *Error {
 	return dynamoError("RegionFencedException", "Region %s takes no writes at present: %s. Other regions do.", region, why)
 }
 
+// errFull refuses a write for want of space. The service has an unlimited disk; SDKs send again what is refused with its status.
+func errFull() *Error {
+	return &Error{kind: spaceDynamo + "ServiceUnavailable", status: http.StatusServiceUnavailable, message: "The disk has too little space left: writes are refused until there is more. Reads go on."}
+}
+
 // translate turns whatever an operation returned into an answer. What it does not know is this region's
 // fault, and a 500.
 func (h *Handler) translate(err error) *Error {
@@ -189,6 +194,8 @@ func (h *Handler) translate(err error) *Error {
 		return errNoTable()
 	case h.cfg.Overloaded(err):
 		return errThrottled()
+	case errors.Is(err, region.ErrFull):
+		return errFull()
 	}
 	return errInternal()
 }

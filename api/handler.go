@@ -337,7 +337,7 @@ func shorten(s string) string {
 // fail writes an error's answer and returns its status.
 func (q *request) fail(err error, id, target string) int {
 	e := q.h.translate(err)
-	if e.status >= http.StatusInternalServerError {
+	if e.status >= http.StatusInternalServerError && !errors.Is(err, region.ErrFull) { // of which the node tells once
 		q.h.cfg.Logger.Error("api: a request could not be carried out", "request", id, "target", target, "err", err)
 	}
 	if e.message == "" { // clients are told no more; people need to know

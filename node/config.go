@@ -58,6 +58,9 @@ type Config struct {
 	// 64 MiB.
 	SnapshotRate int64 `yaml:"snapshotBytesPerSecond"`
 
+	// Reserve is how many bytes of the disk are left free: below that the node takes no writes; default: 128 MiB.
+	Reserve int64 `yaml:"reserveBytes"`
+
 	// What a file cannot give:
 	FS vfs.FS `yaml:"-"` // default: the disk
 	// Lenient is for dev's clients. It takes signatures made for any region, not only for this one, so that they need
@@ -261,6 +264,9 @@ func (c *Config) Validate() error {
 	if c.Retention.MaxBytes < 0 || c.Retention.MaxAge < 0 {
 		wrong("retention: a bound is less than 0")
 	}
+	if c.Reserve < 0 {
+		wrong("reserveBytes: %d is less than 0", c.Reserve)
+	}
 	if c.SnapshotRate < 0 || c.SnapshotRate > 0 && c.SnapshotRate < 1<<20 {
 		wrong("snapshotBytesPerSecond: %d is less than 1 MiB", c.SnapshotRate)
 	}
@@ -370,6 +376,9 @@ func (c *Config) fillIn() {
 	}
 	if c.NodeID == 0 {
 		c.NodeID = 1
+	}
+	if c.Reserve == 0 {
+		c.Reserve = defaultReserve
 	}
 	c.Retention.fillIn()
 	if c.Tasks == nil {

@@ -39,6 +39,7 @@ type Engine struct {
 	rep     *replicator
 	backups *backups
 	scrub   *scrubber
+	space   *space
 	handler *api.Handler
 }
 
@@ -139,6 +140,7 @@ func openEngine(cfg Config, archive backup.Archive) (e *Engine, err error) {
 	e.rep = newReplicator(e.region, cfg.Now, cfg.Tasks, cfg.Logger)
 	e.backups = newBackups(e.region, archive, cfg.Now, cfg.Tasks, cfg.Logger)
 	e.scrub = &scrubber{log: e.log, store: e.store, now: cfg.Now, tasks: cfg.Tasks, logger: cfg.Logger, fatal: cfg.Fatal}
+	e.space = &space{fs: cfg.FS, dir: cfg.Data, reserve: uint64(cfg.Reserve), region: e.region, tasks: cfg.Tasks, logger: cfg.Logger}
 	e.rep.retention = cfg.Retention
 	e.rep.verify.every, e.rep.expire.every = cfg.VerifyEvery, cfg.ExpireEvery
 	if cfg.Sizes.SeedBytes > 0 {
@@ -181,6 +183,7 @@ func (e *Engine) run(ctx, inner context.Context) error {
 	g.Go(func() error { return e.rep.Run(gctx) })
 	g.Go(func() error { return e.backups.Run(gctx) })
 	g.Go(func() error { return e.scrub.Run(gctx) })
+	g.Go(func() error { return e.space.Run(gctx) })
 	return g.Wait()
 }
 

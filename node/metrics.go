@@ -38,6 +38,7 @@ func newMetrics(n *Node) *prometheus.Registry {
 	}
 	r.MustRegister(tableCollector{n})
 	r.MustRegister(n.scrub.collectors()...)
+	r.MustRegister(n.space.collectors()...)
 	r.MustRegister(n.rep.verify)
 	return r
 }

@@ -31,6 +31,9 @@ func (t *Table) each(ctx context.Context, parts []*Partition, f func(context.Con
 // command itself is refused for is in the result's Err; the error says that it could not be carried out
 // (group.ErrUnknown: it may have been).
 func (t *Table) Write(ctx context.Context, c *op.Command) (result op.Result, err error) {
+	if err := t.region.roomFor(); err != nil {
+		return op.Result{}, err
+	}
 	p := t.PartitionOf(c.Key)
 	result, err = p.group.Propose(ctx, c)
 	if errors.Is(result.Err, op.ErrMoved) || errors.Is(err, group.ErrGone) {

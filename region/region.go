@@ -88,6 +88,7 @@ type Region struct {
 	opened  chan struct{}                     // closed once every table of the catalog is open
 	changed chan struct{}                     // gets a token when there may be something to reconcile
 	led     atomic.Bool                       // this node led when the catalog's group last said so
+	full    atomic.Bool                       // see SetFull
 
 	// Of reconcile alone:
 	opening map[string]*Table // open, but not in tables yet: see Table.founded

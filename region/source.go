@@ -135,6 +135,9 @@ func (t *Table) Mend(ctx context.Context, source op.Cursor, states []op.Delta) e
 }
 
 func (t *Table) merge(ctx context.Context, kind op.Kind, source op.Cursor, clock crdt.HLC, deltas []op.Delta) error {
+	if err := t.region.roomFor(); err != nil {
+		return err
+	}
 	// What has a share that was cut off meanwhile is merged once more, which changes nothing.
 	return t.look(ctx, func(ctx context.Context, l list) (bool, error) {
 		err := t.mergeInto(ctx, l, kind, source, clock, deltas)
@@ -172,6 +175,9 @@ func (t *Table) mergeInto(ctx context.Context, l list, kind op.Kind, source op.C
 
 // Restore writes whole items, as this region's own, in stored form.
 func (t *Table) Restore(ctx context.Context, items [][]byte) error {
+	if err := t.region.roomFor(); err != nil {
+		return err
+	}
 	deltas := make([]op.Delta, len(items))
 	for i, it := range items {
 		key, err := t.Schema().KeyOf(it)

@@ -108,6 +108,7 @@ type Host struct {
 
 	shippedBytes, takenBytes atomic.Int64
 	coming                   atomic.Int64 // snapshots
+	full                     atomic.Bool  // see SetFull
 
 	intakes map[uint64]*intake // Carry's, by group
 	swept   bool               // Carry's: what an earlier start had left of snapshots is gone

@@ -130,7 +130,7 @@ func (h *Host) deliver(mail []Message) {
 		}
 		g := h.live[i]
 		rm := m.Raft
-		if refuses(g, rm) {
+		if h.refuses(g, rm) {
 			continue
 		}
 		if lost(h, g, rm) {
@@ -145,9 +145,16 @@ func (h *Host) deliver(mail []Message) {
 	}
 }
 
+// SetFull says whether this node's disk has room for more. While it has not, its replicas take nothing from their leaders, as if cut off
+// from them; the region's catalog goes on, for what is deleted makes room.
+func (h *Host) SetFull(full bool) { h.full.Store(full) }
+
 // refuses tells whether a replica must not answer. One that knows of no members holds nothing: it is being taken in, or has lost what it had.
-func refuses(g *Group, m *pb.Message) bool {
+func (h *Host) refuses(g *Group, m *pb.Message) bool {
 	t := m.GetType()
+	if h.full.Load() && g.ID != h.cfg.Home && (t == pb.MsgSnap || t == pb.MsgApp && len(m.GetEntries()) > 0) {
+		return true
+	}
 	return (t == pb.MsgVote || t == pb.MsgPreVote) && len(g.members.Load().GetVoters()) == 0 && !mutant.On(mutant.BlankVotes)
 }
 

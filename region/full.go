@@ -1,0 +1,21 @@
+package region
+
+import "errors"
+
+// ErrFull refuses what would add to this node's data while SetFull says that there is no room for it. It had no effect.
+var ErrFull = errors.New("region: the disk has too little space left: there are no writes until there is more. Reads go on")
+
+// SetFull says whether this node's disk has room for more. While it has not, the node takes no writes of items, from clients, other regions
+// or backups, nor from the nodes that lead its partitions; tables can still be deleted, which makes room.
+func (r *Region) SetFull(full bool) {
+	r.full.Store(full)
+	r.host.SetFull(full)
+}
+
+// roomFor returns ErrFull while there is no room for more data.
+func (r *Region) roomFor() error {
+	if r.full.Load() {
+		return ErrFull
+	}
+	return nil
+}
