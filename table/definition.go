@@ -9,6 +9,8 @@ import (
 	"math/bits"
 	"slices"
 	"strings"
+
+	"github.com/commutatordb/commutator/internal/mutant"
 )
 
 // Definition is all that a region's catalog holds of one table: the schema, and what surrounds it.
@@ -387,7 +389,7 @@ func (d *Definition) Take(own string, theirs *Definition) bool {
 		d.Schema.Indexes = slices.DeleteFunc(d.Schema.Indexes, func(x Index) bool { return x.Deleting && !old.has(&x) })
 		for i := range d.Schema.Indexes {
 			x := &d.Schema.Indexes[i]
-			x.Backfilling = !x.Deleting && (!old.has(x) || old.Index(x.Name).Backfilling)
+			x.Backfilling = !x.Deleting && (!old.has(x) || old.Index(x.Name).Backfilling) && !mutant.On(mutant.IndexUnfilled)
 		}
 		d.Billing, d.Throughput, d.OnDemand = theirs.Billing, theirs.Throughput, theirs.OnDemand
 		d.Warm, d.Scaled, d.OnDemandSince = theirs.Warm, theirs.Scaled, theirs.OnDemandSince

@@ -55,7 +55,7 @@ func (w *world) settle() bool {
 		w.violate("a region takes no write within %s of being healed", settleLimit)
 		return false
 	}
-	return w.comesTo("settled", w.apart) && w.comesTo("at rest", w.unrested)
+	return w.comesTo("settled", w.apart) && w.comesTo("of one mind", w.unlike) && w.comesTo("at rest", w.unrested)
 }
 
 // comesTo waits until a look at the world finds nothing missing.

@@ -7,7 +7,7 @@ import (
 )
 
 // familyNames are the families that a seed draws one to three of.
-var familyNames = []string{"near net", "far net", "crash", "pause", "clock", "disk", "archive", "region", "members", "away", "nodes", "removed", "old disk", "splits"}
+var familyNames = []string{"near net", "far net", "crash", "pause", "clock", "disk", "archive", "region", "members", "away", "nodes", "removed", "old disk", "splits", "slow", "schema"}
 
 // draw chooses the families.
 func (w *world) draw() {
@@ -105,6 +105,11 @@ func (w *world) chaos(until time.Duration) {
 			o.slow, o.fail, o.cut, o.flip, o.stale = w.rng.Float64()*0.3, w.rng.Float64()*0.2, w.rng.Float64()*0.1, w.rng.Float64()*0.1, w.rng.Float64()*0.1
 		case "region":
 			every(2*time.Second, 8*time.Second, w.regionDown)
+		case "slow":
+			every(time.Second, 6*time.Second, w.slowRegion)
+		case "schema":
+			w.working++
+			w.clients.proc.Go(func() { w.changeSchemas(until); w.working-- })
 		case "nodes":
 			w.working++
 			w.clients.proc.Go(func() { w.replaceNodes(until); w.working-- })
@@ -221,6 +226,16 @@ func (w *world) cutFar() {
 		})
 	}
 	next(flap)
+}
+
+// slowRegion has everything between one region and the others take long: a round trip is a second or two.
+func (w *world) slowRegion() {
+	w.count.fault(faultSlow)
+	w.net.slowed = w.regions[w.rng.IntN(len(w.regions))]
+	lo := w.between(100*time.Millisecond, 500*time.Millisecond)
+	w.net.slow = quality{delay: [2]time.Duration{lo, 2 * lo}, dup: w.net.far.dup}
+	w.say("the ways to %s are slow: %s", w.net.slowed.name, lo)
+	w.mend(w.between(time.Second, 5*time.Second), func() { w.net.slowed = nil })
 }
 
 // restart boots a node later.
@@ -389,6 +404,7 @@ func (w *world) heal() {
 	w.say("heal")
 	w.calm = true
 	clear(w.net.cuts)
+	w.net.slowed = nil
 	for _, q := range []*quality{&w.net.near, &w.net.far, &w.net.last} {
 		*q = quality{delay: q.delay}
 	}

@@ -20,6 +20,9 @@ type network struct {
 	near quality // within a region
 	far  quality // between regions
 	last quality // from clients and back
+	// slow is that of every way to and from one region, if there is such a one.
+	slow   quality
+	slowed *regionOf
 }
 
 // quality is how a kind of way is at present. Probabilities are per message, or per batch of a stream.
@@ -53,6 +56,8 @@ func (n *network) quality(a, b *machine) *quality {
 		return &n.last
 	case a.region == b.region:
 		return &n.near
+	case n.slowed != nil && (a.region == n.slowed || b.region == n.slowed):
+		return &n.slow
 	}
 	return &n.far
 }
