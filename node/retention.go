@@ -10,7 +10,7 @@ import (
 
 // Retention bounds the change logs that a node keeps for regions that are away. At a bound the region that is furthest behind is given
 // up, if it cannot be reached and the others may decide that by themselves: see table.Definition.MayGiveUp. One that can be reached, and
-// is slow, is waited for until the bound is exceeded by a quarter. Writes go on in any case.
+// is slow, is waited for until the bound has been exceeded by a quarter, for its sake alone, for ten times as long. Writes go on in any case.
 type Retention struct {
 	MaxBytes int64         `yaml:"maxBytes"` // of all change logs on this node's disk; default 50 GiB
 	MaxAge   time.Duration `yaml:"maxAge"`   // of a change that somebody has not got; 0: no bound
@@ -42,6 +42,8 @@ func (q *Retention) fillIn() {
 // retain watches the change logs, and gives a region up when they come to a bound.
 func (r *replicator) retain(ctx context.Context) error {
 	was := 0
+	var slow string     // who is waited for beyond slowLimit
+	var since time.Time // and since when
 	for r.tasks.Wait(ctx, nil, min(retainEvery, r.retention.MinAway)) != task.Ended {
 		bytes, oldest := r.kept("")
 		age := time.Duration(0)
@@ -60,7 +62,10 @@ func (r *replicator) retain(ctx context.Context) error {
 			r.logger.Warn("replicator: the change logs grow for want of a region", "bytes", bytes, "percent", full, "oldest", age, "waiting for", name)
 		}
 		was = grade
-		if grade < 100 || !away && grade < slowLimit {
+		if grade < slowLimit || name != slow {
+			slow, since = name, r.now()
+		}
+		if grade < 100 || !away && (grade < slowLimit || r.now().Sub(since) < slowFor*r.retention.MinAway) {
 			continue
 		}
 		if _, refused, err := r.giveUp(ctx, name, "", false, r.retention.MinAway); err != nil || len(refused) > 0 {
@@ -70,8 +75,12 @@ func (r *replicator) retain(ctx context.Context) error {
 	return nil
 }
 
-// slowLimit is how full change logs are, in percent of their bound, when a region is given up that can be reached.
-const slowLimit = 125
+// slowLimit is how full change logs are, in percent of their bound, when a region is given up that can be reached: once that has been so for
+// slowFor times MinAway. One that has just come back needs some time.
+const (
+	slowLimit = 125
+	slowFor   = 10
+)
 
 // full returns how full change logs are, in percent of their bounds, and the greatest of the marks that this is at or beyond.
 func (q *Retention) full(bytes uint64, age time.Duration) (percent, mark int) {
