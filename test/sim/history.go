@@ -83,10 +83,11 @@ type change struct {
 	origin *regionOf
 	delta  []byte
 	marks  []string
-	former incarnation // whose log had it when it was given up; of no region: none
-	stream string      // then
-	from   string      // the stream that it was read from
-	lost   bool        // its origin has lost it: former is the incarnation that it was at most
+	former incarnation   // whose log had it when it was given up; of no region: none
+	stream string        // then
+	from   string        // the stream that it was read from
+	at     time.Duration // when, first
+	lost   bool          // its origin has lost it: former is the incarnation that it was at most
 }
 
 func newHistory() *history {
@@ -135,7 +136,7 @@ func (w *world) shipped(origin *regionOf, to replication.Resume, b replication.B
 			w.violate("%s ships %v, which is %s's", origin.name, dot.Dot, have.origin.name)
 		}
 		if h.changes[dot] == nil {
-			h.changes[dot] = &change{origin: origin, delta: bytes.Clone(c.Delta), marks: marksIn(c.Delta), from: replication.StreamName(origin.name, to.Instance, to.Partition)}
+			h.changes[dot] = &change{origin: origin, delta: bytes.Clone(c.Delta), marks: marksIn(c.Delta), from: replication.StreamName(origin.name, to.Instance, to.Partition), at: w.now}
 			h.dots = append(h.dots, dot)
 			of := writesTo{dot.Actor, string(c.Key)}
 			h.byItem[of] = append(h.byItem[of], dot.Dot)
