@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"time"
@@ -122,8 +123,10 @@ func (l *Link) carry(ctx context.Context, q *queue, begun func()) error {
 		case err := <-ended:
 			return err
 		}
-		if err := send(stream, q.take()); err != nil {
-			return broken(stream, err)
+		if err := send(stream, q.take()); errors.Is(err, io.EOF) {
+			return <-ended // why; only one may receive at a time
+		} else if err != nil {
+			return err
 		}
 	}
 }
