@@ -27,8 +27,8 @@ MINIO       := $(BIN)/minio-$(minio_sum)
 NODES   ?=
 COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose) -p commutator
 # One node a region, or three.
-LIGHT := -f deploy/docker-compose.yml
-FULL  := -f deploy/docker-compose.3x3.yml
+ONENODE := -f deploy/docker-compose.yml
+THREENODES := -f deploy/docker-compose.3x3.yml
 
 .PHONY: help
 help: ## this list
@@ -111,18 +111,18 @@ image: $(IMAGES)/minio/minio ## the container images commutator:dev and commutat
 
 .PHONY: up
 up: image ## three regions and MinIO in containers, at 127.0.0.1:8000, 8001 and 8002; NODES=3: of three nodes each
-	$(COMPOSE) $(if $(filter 3,$(NODES)),$(FULL),$(LIGHT)) up -d
+	$(COMPOSE) $(if $(filter 3,$(NODES)),$(THREENODES),$(ONENODE)) up -d
 	@deploy/ready.sh
 
 .PHONY: one
 one: ## one node of the deployment of three nodes a region: NODE=us-east-1-d, which joins
-	$(COMPOSE) $(FULL) --profile join up -d --no-deps $(NODE)
+	$(COMPOSE) $(THREENODES) --profile join up -d --no-deps $(NODE)
 	@deploy/ready.sh $(NODE)
 
 .PHONY: down
 down: ## stops them and removes their data
-	$(COMPOSE) $(FULL) --profile join down -v --remove-orphans
-	$(COMPOSE) $(LIGHT) down -v --remove-orphans
+	$(COMPOSE) $(THREENODES) --profile join down -v --remove-orphans
+	$(COMPOSE) $(ONENODE) down -v --remove-orphans
 
 .PHONY: drill
 drill: image ## rehearses losing a region, and each kind of accident of a node, on containers, and a restore (needs Docker; DRILL=regexp to choose)
