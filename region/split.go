@@ -19,7 +19,7 @@ import (
 
 // How a table comes to more partitions. That one is to be cut, and the id of what is cut off, is in the catalog first; the node that leads it
 // has the partition's log do it (region/partition/split.go), and then puts the child into the catalog. It is gone on with from wherever a
-// crash or another leader has left it. Source: docs/decisions/0020.
+// crash or another leader has left it. Source: docs/decisions/0023.
 
 // SplitConfig says when a partition is cut by itself.
 type SplitConfig struct {

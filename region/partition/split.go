@@ -21,7 +21,7 @@ import (
 // they are. What stands by the partition, index rows and the change log, the child needs of its own: the parent drafts it, some items at a
 // time, and keeps the draft in step with every write to the items that it has come to. The command behind the last item cuts: from
 // its entry on the parent ends at the child's first key, and the child begins with the draft. Clients wait for no more than one step. Source:
-// docs/decisions/0020.
+// docs/decisions/0023.
 //
 //   - Index rows of the child's items are left under the parent and go later (Prune); until then whoever reads the parent's passes over them.
 //   - The child's change log begins with an entry for every item that is not folded, as what came as a whole state has: none of them is
