@@ -3,9 +3,11 @@ package node
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
+	"github.com/commutatordb/commutator/internal/mutant"
 	"github.com/commutatordb/commutator/internal/task"
 	"github.com/commutatordb/commutator/region"
 	"github.com/commutatordb/commutator/replication"
@@ -54,14 +56,14 @@ func (r *replicator) inDoubt() bool {
 func (r *replicator) had(theirs replication.Tables, defs map[string]*table.Definition) (had []replication.Had, begins []replication.Begin) {
 	for _, t := range r.region.Tables() {
 		d := t.Definition()
-		own := defs[d.GlobalID]
-		if own == nil || d.GivenUp(r.self) {
+		if defs[d.GlobalID] == nil || d.GivenUp(r.self) {
 			continue
 		}
-		for _, part := range own.Partitions {
-			stream := replication.StreamName(theirs.Region, theirs.Instance, part.ID)
-			if seq := t.Cursor(stream); seq > 0 {
-				had = append(had, replication.Had{Table: d.GlobalID, Partition: part.ID, Seq: seq, Clock: t.Clock(stream)})
+		// Not of the partitions alone that it says to have: one may have been split off since its disk was copied.
+		cursors := t.Cursors()
+		for _, stream := range slices.Sorted(maps.Keys(cursors)) {
+			if part, ok := replication.PartitionOf(stream, theirs.Region, theirs.Instance); ok {
+				had = append(had, replication.Had{Table: d.GlobalID, Partition: part, Seq: cursors[stream], Clock: t.Clock(stream)})
 			}
 		}
 		for _, p := range t.Partitions() {
@@ -83,16 +85,14 @@ func (r *replicator) compared(ctx context.Context, p *peer, theirs replication.T
 		if rep := d.Replica(r.self); rep == nil || rep.Status != table.Active || d.GivenUp(r.self) {
 			continue
 		}
-		for _, part := range t.Partitions() {
-			for _, h := range theirs.Had {
-				if h.Table != d.GlobalID || h.Partition != part.ID {
-					continue
-				}
-				if wrote, err := part.Wrote(h.Seq, h.Clock); err != nil {
-					return err
-				} else if !wrote {
-					why = "region " + p.name + " has had writes of this one's that are not here"
-				}
+		for _, h := range theirs.Had {
+			if h.Table != d.GlobalID {
+				continue
+			}
+			if wrote, err := r.wrote(ctx, t, h); err != nil {
+				return err
+			} else if !wrote {
+				why = "region " + p.name + " has had writes of this one's that are not here"
 			}
 		}
 		rep := d.Replica(p.name)
@@ -111,6 +111,24 @@ func (r *replicator) compared(ctx context.Context, p *peer, theirs replication.T
 	p.compared = true
 	r.mu.Unlock()
 	return nil
+}
+
+// wrote tells whether what another region has had of a partition here was written here.
+func (r *replicator) wrote(ctx context.Context, t *region.Table, h replication.Had) (bool, error) {
+	if err := t.CatchUp(ctx); err != nil {
+		return false, err
+	}
+	for _, part := range t.Partitions() {
+		if part.ID == h.Partition {
+			return part.Wrote(h.Seq, h.Clock)
+		}
+	}
+	// It is a former incarnation's, or was split off since the disk was copied.
+	if slices.ContainsFunc(t.Definition().Partitions, func(p table.Partition) bool { return p.Split != nil && p.Split.Child == h.Partition }) {
+		return false, nil
+	}
+	known, err := r.region.Numbered(ctx, h.Partition)
+	return known || mutant.On(mutant.SplitOffForgotten), err
 }
 
 // doubt looks again at what another region says to have had of a partition, once this replica has caught up with its region.

@@ -237,18 +237,35 @@ type next struct {
 // allocate takes so many ids of tables and of partitions that nobody has had, and returns the first of each.
 func (r *Region) allocate(ctx context.Context, tables, partitions int) (tableID uint32, partition uint64, err error) {
 	for {
-		old := r.catalog.view.Load().rows[rowNext]
-		ids := next{Table: 1, Partition: firstPartition}
-		if old.value != nil {
-			if err := json.Unmarshal(old.value, &ids); err != nil {
-				return 0, 0, fmt.Errorf("region: catalog: %s: %w", rowNext, err)
-			}
+		ids, old, err := r.next()
+		if err != nil {
+			return 0, 0, err
 		}
-		err := r.setRow(ctx, rowNext, next{ids.Table + uint32(tables), ids.Partition + uint64(partitions)}, old.revision)
+		err = r.setRow(ctx, rowNext, next{ids.Table + uint32(tables), ids.Partition + uint64(partitions)}, old.revision)
 		var stale *op.Stale
 		if errors.As(err, &stale) {
 			continue // somebody else took these; each round somebody succeeds
 		}
 		return ids.Table, ids.Partition, err
 	}
+}
+
+// next returns the ids to be given next, and the row that says so.
+func (r *Region) next() (ids next, from row, err error) {
+	ids, from = next{Table: 1, Partition: firstPartition}, r.catalog.view.Load().rows[rowNext]
+	if from.value != nil {
+		if err := json.Unmarshal(from.value, &ids); err != nil {
+			return ids, from, fmt.Errorf("region: catalog: %s: %w", rowNext, err)
+		}
+	}
+	return ids, from, nil
+}
+
+// Numbered tells whether an id of a partition was ever given in this region, as far as its catalog goes back.
+func (r *Region) Numbered(ctx context.Context, partition uint64) (bool, error) {
+	if err := r.CatchUp(ctx); err != nil {
+		return false, err
+	}
+	ids, _, err := r.next()
+	return partition < ids.Partition, err
 }

@@ -192,10 +192,10 @@ func (t *Table) Restore(ctx context.Context, items [][]byte) error {
 }
 
 // Cursor returns how far a stream of another region has been applied: everything up to there is in the partitions that it belongs to.
-func (t *Table) Cursor(stream string) uint64 { return t.cursors()[stream] }
+func (t *Table) Cursor(stream string) uint64 { return t.Cursors()[stream] }
 
-// cursors returns Cursor of every stream. Of what the partitions say of one the greatest is true, and the others were: see Merge.
-func (t *Table) cursors() map[string]uint64 {
+// Cursors returns Cursor of every stream. Of what the partitions say of one the greatest is true, and the others were: see Merge.
+func (t *Table) Cursors() map[string]uint64 {
 	out := map[string]uint64{}
 	for _, p := range t.partitions() {
 		for stream, seq := range *p.cursors.Load() {
@@ -334,7 +334,7 @@ type Snapshot struct {
 
 // Snapshot pins the partition as it stands.
 func (p *Partition) Snapshot(ctx context.Context) (*Snapshot, error) {
-	cursors, clocks, stable := p.table.cursors(), p.table.clocks(), p.State().Stable
+	cursors, clocks, stable := p.table.Cursors(), p.table.clocks(), p.State().Stable
 	for _, q := range p.table.partitions() {
 		stable = max(stable, q.State().Stable)
 	}

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"strings"
 
 	"github.com/commutatordb/commutator/crdt"
 )
@@ -205,4 +206,11 @@ type Sink interface {
 // receiver keeps.
 func StreamName(region string, instance, partition uint64) string {
 	return region + "/" + strconv.FormatUint(instance, 16) + "/" + strconv.FormatUint(partition, 10)
+}
+
+// PartitionOf returns the partition that a stream is of, if it is one of a region's instance.
+func PartitionOf(stream, region string, instance uint64) (partition uint64, ok bool) {
+	id, ok := strings.CutPrefix(stream, region+"/"+strconv.FormatUint(instance, 16)+"/")
+	partition, err := strconv.ParseUint(id, 10, 64)
+	return partition, ok && err == nil
 }

@@ -161,4 +161,9 @@ func TestStreamsOfOneNameAreOne(t *testing.T) {
 	if got, want := StreamName("eu-west-1", 255, 7), "eu-west-1/ff/7"; got != want {
 		t.Errorf("got %s, want %s: stored cursors bear it", got, want)
 	}
+	for stream, want := range map[string]uint64{"eu-west-1/ff/7": 7, "eu-west-1/ff/71": 71, "eu-west-1/f/7": 0, "eu-west/ff/7": 0, "eu-west-1/ff": 0} {
+		if got, ok := PartitionOf(stream, "eu-west-1", 255); got != want || ok != (want > 0) {
+			t.Errorf("%s is of partition %d (%v), want %d", stream, got, ok, want)
+		}
+	}
 }

@@ -70,6 +70,7 @@ const (
 	WholeNotRelayed    Name = "whole-not-relayed"
 	OldDiskTaken       Name = "old-disk-taken"
 	WriteUnasked       Name = "write-unasked"
+	SplitOffForgotten  Name = "split-off-forgotten"
 	IndexUnfilled      Name = "index-unfilled"
 	NoTrace            Name = "no-trace"
 	TraceIgnored       Name = "trace-ignored"

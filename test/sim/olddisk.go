@@ -13,11 +13,10 @@ import (
 const askAtStart = 3500 * time.Millisecond // a little more than in package node
 
 // oldDisk has a region of one node start on a copy of its disk that was made some time before: what it acknowledged in between is
-// gone, but for what others have had of it. The first, whose table of its own is judged by itself, keeps its disk; and none loses a partition
-// that was split off meanwhile: see decision 0021.
+// gone, but for what others have had of it. The first, whose table of its own is judged by itself, keeps its disk.
 func (w *world) oldDisk(r *regionOf) {
 	m := r.nodes[0]
-	if r.index == 0 || len(r.nodes) > 1 || slices.Contains(w.families, "splits") || !m.up() || m.stopping {
+	if r.index == 0 || len(r.nodes) > 1 || !m.up() || m.stopping {
 		return
 	}
 	w.say("%s's disk is copied", m.name)
