@@ -42,8 +42,15 @@ func (r *replicator) fold(ctx context.Context) error {
 				if news {
 					p.Wake()
 				}
-				work = append(work, r.stable(d, p))
+				// Asking the catalog wakes it, so it is asked only if there is something to do.
+				f := r.stable(d, p)
+				if folds, err := p.Folds(f.stable, f.trim); folds || err != nil || forget && len(f.members) > 0 {
+					work = append(work, f)
+				}
 			}
+		}
+		if len(work) == 0 {
+			continue
 		}
 		if err := r.region.CatchUp(ctx); err != nil {
 			continue

@@ -177,7 +177,7 @@ func (l *links) run(ctx context.Context) error {
 				continue
 			}
 			if configured := l.n.cfg.member(m.Name); configured != nil && configured.GRPC != "" {
-				m.Address = "" // what the configuration says goes first
+				m.Address = configured.GRPC // what the configuration says goes first, also of a node that has begun anew under another number
 			}
 			if err := l.add(m.ID, m.Name, m.Address); err != nil {
 				l.n.cfg.Logger.Error("node: there is no way to another node of the region", "node", m.ID, "err", err)

@@ -22,6 +22,7 @@ func newMetrics(n *Node) *prometheus.Registry {
 	gauge("raftlog_segment_bytes", "Size of the Raft log on disk.", func() float64 { return float64(n.log.Metrics().SegmentBytes) })
 	gauge("state_disk_bytes", "Size of the state on disk.", func() float64 { return float64(n.store.Metrics().DiskBytes) })
 	gauge("state_memtable_bytes", "Size of the state not flushed yet.", func() float64 { return float64(n.store.Metrics().MemTableBytes) })
+	gauge("partitions_asleep", "Partitions that have nothing to do, and send nothing to other nodes, and the catalog if it has nothing, either.", func() float64 { return float64(n.region.Asleep()) })
 	gauge("snapshots_sending", "Snapshots of partitions that are on their way to other nodes of the region.", func() float64 { return float64(n.region.Snapshots().Sending) })
 	gauge("snapshots_coming", "Snapshots of partitions that are coming from other nodes of the region.", func() float64 { return float64(n.region.Snapshots().Coming) })
 	counter("snapshot_sent_bytes_total", "Bytes of snapshots sent to other nodes of the region, since the start.", func() float64 { return float64(n.region.Snapshots().SentBytes) })

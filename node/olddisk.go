@@ -95,6 +95,11 @@ func (r *replicator) compared(ctx context.Context, p *peer, theirs replication.T
 				why = "region " + p.name + " has had writes of this one's that are not here"
 			}
 		}
+		if len(theirs.Begins) > 0 { // this replica may be behind those that count
+			if err := t.CatchUp(ctx); err != nil {
+				return err
+			}
+		}
 		rep := d.Replica(p.name)
 		for _, b := range theirs.Begins {
 			if b.Table == d.GlobalID && rep != nil && rep.Live() && t.Cursor(replication.StreamName(p.name, theirs.Instance, b.Partition)) < b.Seq {

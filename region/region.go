@@ -149,6 +149,9 @@ func (r *Region) Unreachable(node uint64) { r.host.Unreachable(node) }
 // Snapshots tells what this node sends and takes of snapshots.
 func (r *Region) Snapshots() group.Snapshots { return r.host.Snapshots() }
 
+// Asleep is how many of the region's groups have nothing to do, and send nothing, as this node's replicas know.
+func (r *Region) Asleep() int { return r.host.Asleep() }
+
 // Resign hands what this node leads to other nodes of the region, before it stops. It ends with ctx.
 func (r *Region) Resign(ctx context.Context) error { return r.host.Resign(ctx) }
 

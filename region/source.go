@@ -244,14 +244,8 @@ func (t *Table) Place(stream string) ([]byte, error) {
 // and costs next to nothing, when there is nothing to do.
 func (p *Partition) Fold(ctx context.Context, stable crdt.HLC, trim uint64) error {
 	for {
-		state := p.State()
-		foldable, err := p.foldable(state, stable)
-		if err != nil {
+		if folds, err := p.Folds(stable, trim); err != nil || !folds {
 			return err
-		}
-		now := crdt.At(p.table.region.cfg.Now().UnixMilli(), 0)
-		if !foldable && min(trim, state.Folded) <= state.Trimmed && !state.Overdue(now) {
-			return nil
 		}
 		result, err := p.group.Propose(ctx, &op.Command{Kind: op.Fold, Stable: stable, Trim: trim, Limit: foldPerStep})
 		if err = errors.Join(err, result.Err); err != nil {
@@ -261,6 +255,15 @@ func (p *Partition) Fold(ctx context.Context, stable crdt.HLC, trim uint64) erro
 			return nil
 		}
 	}
+}
+
+// Folds tells whether Fold would find anything to do.
+func (p *Partition) Folds(stable crdt.HLC, trim uint64) (bool, error) {
+	state := p.State()
+	if min(trim, state.Folded) > state.Trimmed || state.Overdue(crdt.At(p.table.region.cfg.Now().UnixMilli(), 0)) {
+		return true, nil
+	}
+	return p.foldable(state, stable)
 }
 
 // Stable takes over that everything up to a time is stable, from a copy of the table that this one was seeded from: the copy's own

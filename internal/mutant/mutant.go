@@ -22,6 +22,8 @@ const (
 	SnapshotPieceMissing Name = "snapshot-piece-missing"
 	SnapshotsMixed       Name = "snapshots-mixed"
 	BlankVotes           Name = "blank-votes"
+	SleepsOn             Name = "sleeps-on"
+	SleepsTooSoon        Name = "sleeps-too-soon"
 	SnapshotPastGap      Name = "snapshot-past-gap"
 )
 

@@ -26,6 +26,8 @@ var Planted = []Bug{
 	{Name: SnapshotKeepsRows, Breaks: "a snapshot is installed over the old rows", Check: "a region's replicas are equal, row by row"},
 	{Name: SnapshotPieceMissing, Breaks: "a snapshot's last piece is taken though one before it has not come", Check: "a follower ends with the names of the leader", Package: "region/group", Test: "TestASnapshotArrivesWholeWhateverHappensOnTheWay"},
 	{Name: BlankVotes, Breaks: "a replica that holds nothing of a group votes in it", Check: "it does not answer", Package: "region/group", Test: "TestAReplicaThatKnowsOfNoMembersDoesNotVote"},
+	{Name: SleepsOn, Breaks: "a sleeping group is not woken when a node of it is gone", Check: "it has a leader again", Package: "region/group", Test: "TestSleepingGroupsElectWhenTheirLeaderIsGone"},
+	{Name: SleepsTooSoon, Breaks: "a group sleeps though a follower lacks what it has", Check: "it does not sleep", Package: "region/group", Test: "TestAGroupDoesNotSleepWhileAFollowerLacksWhatItHas"},
 	{Name: SnapshotsMixed, Breaks: "a snapshot goes on where another had stopped", Check: "a follower ends with the names of the leader", Package: "region/group", Test: "TestASnapshotArrivesWholeWhateverHappensOnTheWay"},
 	{Name: SnapshotPastGap, Breaks: "a piece of a snapshot is taken wherever it stands", Check: "a follower ends with the names of the leader", Package: "region/group", Test: "TestASnapshotArrivesWholeWhateverHappensOnTheWay"},
 

@@ -78,23 +78,24 @@ type Group struct {
 	// Of the Host's loop alone:
 	node     *raft.RawNode
 	machine  Machine
-	after    func()            // called after each run that the store shows, and when another replica leads
-	applied  uint64            // index of the last entry applied; the store shows it between two rounds
-	passed   uint64            // several voters: the term of the last entry applied since the start
-	queue    []*proposal       // to be proposed
-	waiting  []*proposal       // one voter: proposed; Invariant: index rises, and is 0 in those not numbered yet
-	sent     sent              // several voters: proposed
-	reads    reads             // several voters
-	touched  bool              // has applied something that is not committed to the store yet
-	dirty    bool              // is on the Host's list of groups to look at
-	led      bool              // ready is closed
-	changing uint64            // the tick until which a change of the members is waited for
-	leading  bool              // raft's state is leader
-	term     uint64            // as of the last change that raft told of
-	ships    []*shipment       // snapshots on their way to followers
-	arrived  []arrived         // snapshots received, for raft to take or leave
-	heard    map[uint64]uint64 // by node: the tick at which it was heard of last
-	stands   uint64            // until this tick it stands for election while nobody leads
+	after    func()      // called after each run that the store shows, and when another replica leads
+	applied  uint64      // index of the last entry applied; the store shows it between two rounds
+	passed   uint64      // several voters: the term of the last entry applied since the start
+	queue    []*proposal // to be proposed
+	waiting  []*proposal // one voter: proposed; Invariant: index rises, and is 0 in those not numbered yet
+	sent     sent        // several voters: proposed
+	reads    reads       // several voters
+	touched  bool        // has applied something that is not committed to the store yet
+	dirty    bool        // is on the Host's list of groups to look at
+	led      bool        // ready is closed
+	changing uint64      // the tick until which a change of the members is waited for
+	leading  bool        // raft's state is leader
+	term     uint64      // as of the last change that raft told of
+	ships    []*shipment // snapshots on their way to followers
+	arrived  []arrived   // snapshots received, for raft to take or leave
+	asleep   bool        // see sleep.go
+	awake    uint64      // the tick at which there was last something to do
+	stands   uint64      // until this tick it stands for election while nobody leads
 }
 
 // Leads tells whether this replica leads and has applied everything that was acknowledged before it did. By the
@@ -199,12 +200,16 @@ func (g *Group) ownTerm(h *Host, s raft.BasicStatus) bool {
 
 // tick lets the group's time pass.
 func (g *Group) tick(h *Host) {
+	if g.asleep {
+		return
+	}
 	g.node.Tick()
 	g.expire(h)
 	g.reads.tick(h)
 	g.followShips(h)
 	g.stand(h)
 	g.reconfigure(h)
+	g.rest(h)
 	h.mark(g)
 }
 
@@ -231,9 +236,13 @@ func (g *Group) stand(h *Host) {
 	if g.stands <= h.ticks || g.gone.Load() {
 		return
 	}
-	if g.leader.Load() != raft.None {
+	s := g.node.BasicStatus()
+	if s.Lead != raft.None {
 		g.stands = 0
 		return
+	}
+	if s.RaftState == raft.StateCandidate {
+		return // the votes are on their way
 	}
 	// Nobody is disturbed by it: see raft's PreVote.
 	if err := g.node.Campaign(); err != nil {

@@ -109,18 +109,21 @@ type Host struct {
 	shippedBytes, takenBytes atomic.Int64
 	coming                   atomic.Int64 // snapshots
 	full                     atomic.Bool  // see SetFull
+	sleeping                 atomic.Int64 // groups
 
 	intakes map[uint64]*intake // Carry's, by group
 	swept   bool               // Carry's: what an earlier start had left of snapshots is gone
 
 	// Of the loop alone:
-	live     []*Group // by id
-	ticks    uint64   // how many have passed
-	nonce    uint64   // the last one given
-	arrivals []*Group // have arrived snapshots
-	broken   bool     // Fatal was called: nothing moves any more
-	want     []uint64 // see Want
-	keep     uint64   // Config.KeepEntries
+	live     []*Group        // by id
+	ticks    uint64          // how many have passed
+	nonce    uint64          // the last one given
+	arrivals []*Group        // have arrived snapshots
+	broken   bool            // Fatal was called: nothing moves any more
+	start    uint64          // several voters: the number of this start, not 0
+	beats    map[uint64]beat // by node
+	want     []uint64        // see Want
+	keep     uint64          // Config.KeepEntries
 	dirty    []*Group
 	batch    *raftlog.Batch
 	state    *storage.Batch
@@ -152,6 +155,7 @@ func NewHost(cfg Config) *Host {
 	}
 	cfg.ShipRate, cfg.PieceBytes = cmp.Or(cfg.ShipRate, defaultShipRate), cmp.Or(cfg.PieceBytes, defaultPiece)
 	h := &Host{
+		beats: map[uint64]beat{},
 		carry: make(chan struct{}, 1), shipTick: int64(float64(cfg.ShipRate) * cfg.Tick.Seconds()), shipLog: maxShipLog, intakes: map[uint64]*intake{}, taking: cfg.Several,
 		cfg: cfg, groups: map[uint64]*Group{}, wake: make(chan struct{}, 1),
 		batch: cfg.Log.NewBatch(), state: cfg.Store.NewBatch(), keep: cfg.KeepEntries,
@@ -160,6 +164,7 @@ func NewHost(cfg Config) *Host {
 		var base [8]byte
 		rand.Read(base[:]) // never fails
 		h.nonce = binary.BigEndian.Uint64(base[:])
+		h.start = h.nonce | 1
 	}
 	return h
 }
@@ -223,7 +228,7 @@ func (h *Host) Open(id uint64, m Machine, founders []uint64, after func()) (*Gro
 		begun = true
 	}
 	g := &Group{
-		ID: id, host: h, several: h.cfg.Several, ready: make(chan struct{}), machine: m, after: after, applied: m.Applied(), bounds: m.Bounds(), heard: map[uint64]uint64{},
+		ID: id, host: h, several: h.cfg.Several, ready: make(chan struct{}), machine: m, after: after, applied: m.Applied(), bounds: m.Bounds(),
 	}
 	if begun {
 		g.applied = max(g.applied, 1)
@@ -419,6 +424,7 @@ func (h *Host) Step() {
 		for _, g := range h.live {
 			g.tick(h)
 		}
+		h.beat()
 	}
 	for _, p := range inbox {
 		if p.group.gone.Load() {
@@ -427,6 +433,7 @@ func (h *Host) Step() {
 			continue
 		}
 		p.until = h.ticks + leaderTicks
+		p.group.wake(h)
 		p.group.queue = append(p.group.queue, p)
 		h.mark(p.group)
 	}
@@ -435,6 +442,7 @@ func (h *Host) Step() {
 			h.answerReads([]*read{r}, ErrGone)
 			continue
 		}
+		r.group.wake(h)
 		r.group.reads.come = append(r.group.reads.come, r)
 		h.mark(r.group)
 	}

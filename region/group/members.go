@@ -29,7 +29,16 @@ const changeTicks = 20
 // Want says which nodes are to hold the groups from now on. It may be said again at any time, at every node; who leads a group listens.
 func (h *Host) Want(ctx context.Context, nodes []uint64) error {
 	nodes = slices.Sorted(slices.Values(nodes))
-	return h.call(ctx, func() { h.want = nodes })
+	return h.call(ctx, func() { h.wants(nodes) })
+}
+
+func (h *Host) wants(nodes []uint64) {
+	if !slices.Equal(h.want, nodes) {
+		h.want = nodes
+		for _, g := range h.live {
+			g.wake(h)
+		}
+	}
 }
 
 // reconfigure takes the next step towards what is wanted, if this replica leads and no step is under way.
@@ -81,13 +90,11 @@ func (g *Group) reconfigure(h *Host) {
 	}
 }
 
-// Heard tells whether this node, of the groups that it leads, has heard of another lately.
+// Heard tells whether this node has heard of another lately.
 func (h *Host) Heard(ctx context.Context, node uint64) (yes bool, err error) {
 	err = h.call(ctx, func() {
-		yes = slices.ContainsFunc(h.live, func(g *Group) bool {
-			at, ok := g.heard[node]
-			return g.leading && ok && h.ticks-at <= activeTicks
-		})
+		b, ok := h.beats[node]
+		yes = ok && h.ticks-b.at <= activeTicks
 	})
 	return yes, err
 }

@@ -341,7 +341,7 @@ func (n *network) elect(group int) *replica {
 func (n *network) wants(nodes ...uint64) {
 	n.want = nodes
 	for _, r := range n.nodes {
-		r.host.want = nodes
+		r.host.wants(nodes)
 	}
 }
 

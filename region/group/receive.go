@@ -34,6 +34,9 @@ func (m Message) Once() bool {
 	return m.Raft.GetType() == pb.MsgProp && !mutant.On(mutant.ProposalTwice)
 }
 
+// Beat tells that the message is no group's: the node says that it is there.
+func (m Message) Beat() bool { return m.Group == beatGroup }
+
 // Bulk tells that the message is a piece of a snapshot: many of them may be on their way.
 func (m Message) Bulk() bool { return m.Raft.GetType() == pb.MsgSnap }
 
@@ -112,7 +115,7 @@ func (h *Host) Unreachable(node uint64) {
 	}
 	h.calls = append(h.calls, func() {
 		for _, g := range h.live {
-			if g.leading {
+			if g.leading && !g.asleep {
 				g.node.ReportUnreachable(node)
 				h.mark(g)
 			}
@@ -124,19 +127,29 @@ func (h *Host) Unreachable(node uint64) {
 // deliver hands messages to raft.
 func (h *Host) deliver(mail []Message) {
 	for _, m := range mail {
+		h.heard(m)
 		i, ok := h.find(m.Group)
 		if !ok {
 			continue // not open yet, or gone
 		}
 		g := h.live[i]
 		rm := m.Raft
+		if g.told(h, rm) {
+			if g.asleep {
+				continue
+			}
+			rm = proto.CloneOf(rm)
+			rm.Context = nil
+		}
+		if t := rm.GetType(); t != pb.MsgHeartbeatResp && (g.asleep || t != pb.MsgHeartbeat) {
+			g.wake(h) // an answer to a heartbeat from before it slept wakes nobody
+		}
 		if h.refuses(g, rm) {
 			continue
 		}
 		if lost(h, g, rm) {
 			return
 		}
-		g.heard[rm.GetFrom()] = h.ticks
 		// Raft refuses what comes from nobody it knows, and proposals while nobody leads: both are lost.
 		if err := g.node.Step(rm); err != nil && !errors.Is(err, raft.ErrProposalDropped) {
 			h.cfg.Logger.Debug("group: a message was refused", "group", g.ID, "from", rm.GetFrom(), "err", err)

@@ -41,6 +41,7 @@ func (h *Host) resign() (leads int) {
 
 // handOver asks the follower to take over that has most of the log, of those heard of lately; one of these nodes, nil for any.
 func (g *Group) handOver(h *Host, of []uint64) {
+	g.wake(h)
 	var best, most uint64
 	g.node.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
 		if id == h.cfg.NodeID || pr.IsLearner || !pr.RecentActive || pr.State != tracker.StateReplicate || of != nil && !slices.Contains(of, id) {

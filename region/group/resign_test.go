@@ -17,7 +17,7 @@ func TestWhoResignsLeadsNothingTwoTicksLaterAndAnotherLeads(t *testing.T) {
 	lags := n.nodes[r.id%3]
 	n.isolate(lags)
 	r.propose(0, "kept")
-	n.settle(20)
+	n.settle(40)
 	clear(n.cut)
 	led := 0
 	for g := range n.groups {

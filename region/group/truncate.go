@@ -79,7 +79,7 @@ func (g *Group) unneeded(durable uint64, h *Host) uint64 {
 		to = min(to, index)
 	}
 	g.node.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
-		if id == h.cfg.NodeID || h.ticks-g.heard[id] > activeTicks {
+		if id == h.cfg.NodeID || h.ticks-h.beats[id].at > activeTicks {
 			return
 		}
 		has := pr.Match

@@ -28,6 +28,9 @@ type leadership struct {
 
 // led looks at a message between nodes: in a term one node alone speaks as the leader.
 func (w *world) led(from *machine, m group.Message) {
+	if m.Beat() {
+		return
+	}
 	switch m.Raft.GetType() {
 	case pb.MsgApp, pb.MsgHeartbeat, pb.MsgSnap:
 		l := leadership{from.region, m.Group, m.Raft.GetTerm()}

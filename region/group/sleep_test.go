@@ -1,0 +1,164 @@
+package group
+
+import (
+	"fmt"
+	"testing"
+	"testing/cryptotest"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// asleep settles until every group sleeps at every node.
+func (n *network) asleep() {
+	n.t.Helper()
+	for range 20 {
+		n.settle(10)
+		all := true
+		for _, r := range n.nodes {
+			all = all && (r.down || int(r.host.sleeping.Load()) == n.groups)
+		}
+		if all {
+			return
+		}
+	}
+	for _, r := range n.nodes {
+		n.t.Logf("node %d: %d of %d groups sleep", r.id, r.host.sleeping.Load(), n.groups)
+	}
+	n.t.Fatal("not all groups sleep")
+}
+
+func TestGroupsThatHaveNothingToDoSendNothing(t *testing.T) {
+	cryptotest.SetGlobalRandom(t, 1)
+	n := newNetwork(t, 3, 8)
+	defer n.close()
+	for i := range n.groups {
+		n.nodes[i%3].propose(i, "a")
+	}
+	n.asleep()
+	for range 100 {
+		for _, r := range n.nodes {
+			r.host.Tick()
+			r.step()
+		}
+		for _, f := range n.flying {
+			if m, err := DecodeMessage(f.raw); err != nil || m.Group != beatGroup {
+				t.Fatalf("%d sends %+v to %d, %v", f.from, m, f.to, err)
+			}
+		}
+		if len(n.flying) > 6 {
+			t.Fatalf("%d messages", len(n.flying))
+		}
+		for len(n.flying) > 0 {
+			n.deliver(0, false)
+		}
+	}
+}
+
+func TestASleepingGroupAnswersAtOnce(t *testing.T) {
+	cryptotest.SetGlobalRandom(t, 2)
+	n := newNetwork(t, 3, 3)
+	defer n.close()
+	for _, r := range n.nodes {
+		n.asleep()
+		for g := range n.groups {
+			p := r.propose(g, fmt.Sprint(r.id))
+			n.settle(1)
+			if !p.answered() || p.err != nil {
+				t.Errorf("node %d, group %d: answered %v, %v", r.id, g, p.answered(), p.err)
+			}
+		}
+		n.asleep()
+		for g := range n.groups {
+			rd := r.read(g)
+			n.settle(1)
+			if !rd.answered() || rd.err != nil {
+				t.Errorf("node %d, group %d: a read answered %v, %v", r.id, g, rd.answered(), rd.err)
+			}
+		}
+	}
+}
+
+func TestSleepingGroupsElectWhenTheirLeaderIsGone(t *testing.T) {
+	for _, crash := range []bool{true, false} {
+		t.Run(fmt.Sprint("crash ", crash), func(t *testing.T) {
+			cryptotest.SetGlobalRandom(t, 3)
+			n := newNetwork(t, 3, 6)
+			defer n.close()
+			n.asleep()
+			gone := n.leader(0)
+			if gone == nil {
+				t.Fatal("nobody leads")
+			}
+			if crash {
+				gone.crash(vfs.CrashCloneCfg{})
+			} else {
+				gone.paused = true
+			}
+			// Until it is missed, and the others have heard of each other's votes: two seconds, by the default tick.
+			n.settle(missedTicks + heartbeatTicks + 8)
+			for g := range n.groups {
+				leads := 0
+				for _, r := range n.nodes {
+					if r != gone && r.groups[g].Leads() {
+						leads++
+					}
+				}
+				if leads != 1 {
+					t.Errorf("group %d is led by %d of the other nodes", g, leads)
+				}
+			}
+			gone.paused = false
+			if crash {
+				if err := gone.open(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			n.asleep()
+		})
+	}
+}
+
+func TestSleepingGroupsElectWhenTheirLeaderStartsAnewAtOnce(t *testing.T) {
+	cryptotest.SetGlobalRandom(t, 4)
+	n := newNetwork(t, 3, 6)
+	defer n.close()
+	n.asleep()
+	again := n.leader(0)
+	again.crash(vfs.CrashCloneCfg{})
+	if err := again.open(); err != nil {
+		t.Fatal(err)
+	}
+	n.settle(heartbeatTicks + 8)
+	for g := range n.groups {
+		if n.leader(g) == nil {
+			t.Errorf("group %d has no leader", g)
+		}
+	}
+}
+
+func TestAGroupDoesNotSleepWhileAFollowerLacksWhatItHas(t *testing.T) {
+	cryptotest.SetGlobalRandom(t, 5)
+	n := newNetwork(t, 3, 1)
+	defer n.close()
+	n.asleep()
+	leader := n.leader(0)
+	lags := n.nodes[leader.id%3]
+	n.isolate(lags)
+	if p := leader.propose(0, "a"); true {
+		n.settle(1)
+		if !p.answered() || p.err != nil {
+			t.Fatalf("answered %v, %v", p.answered(), p.err)
+		}
+	}
+	for range 5 * sleepTicks {
+		n.settle(1)
+		if leader.groups[0].asleep {
+			t.Fatal("it sleeps")
+		}
+	}
+	clear(n.cut)
+	n.asleep()
+	if got := lags.ledgers[0].shown(t); got != 1 {
+		t.Errorf("%d of 1 shown", got)
+	}
+}
