@@ -147,6 +147,9 @@ func (t *Table) merge(ctx context.Context, kind op.Kind, source op.Cursor, clock
 
 func (t *Table) mergeInto(ctx context.Context, l list, kind op.Kind, source op.Cursor, clock crdt.HLC, deltas []op.Delta) error {
 	by, touched := l.share(deltas)
+	for _, p := range touched { // each item's in their order, and the items as the store has them, where they are looked up
+		slices.SortStableFunc(by[p], func(a, b op.Delta) int { return bytes.Compare(a.Key, b.Key) })
+	}
 	if clock != 0 {
 		touched = slices.Clone(l)
 	}

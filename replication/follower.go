@@ -7,8 +7,8 @@ import (
 	"github.com/commutatordb/commutator/internal/mutant"
 )
 
-// JoinBytes is up to which size batches are applied as one. What is written locally waits while one is applied.
-const JoinBytes = 512 << 10
+// JoinBytes is from which size on batches that are applied as one take in no other. What is written locally waits while one is applied.
+const JoinBytes = 1 << 20
 
 // Follower checks that a stream goes on without a gap. It is the receiver's end of a stream.
 //
@@ -62,7 +62,7 @@ func (f *Follower) Done(b Batch) { f.applied = max(f.applied, b.Seq) }
 func (f *Follower) Batch(b Batch) bool {
 	size := b.Size()
 	switch wanted, err := f.Next(b); {
-	case f.batch != nil && (b.Seq < b.After || b.After != f.batch.Seq && !mutant.On(mutant.JoinPastGap) || f.size+size > JoinBytes):
+	case f.batch != nil && (b.Seq < b.After || b.After != f.batch.Seq && !mutant.On(mutant.JoinPastGap) || f.size >= JoinBytes):
 		return false
 	case f.batch != nil:
 		f.batch.Seq, f.batch.Changes = b.Seq, append(f.batch.Changes, b.Changes...)

@@ -73,9 +73,18 @@ func TestWhatHasComeMeanwhileIsAppliedAsOne(t *testing.T) {
 	if len(s.batches) != 1 || s.batches[0].After != 10 || s.batches[0].Seq != 15 || len(s.batches[0].Changes) != 5 || len(s.progress) != 1 || s.progress[0].Seq != 15 {
 		t.Errorf("applied %+v", s)
 	}
-	big := numbered(15, 16)
-	big.Changes[0].Delta = make([]byte, JoinBytes)
-	if !f.Batch(big) || f.Batch(numbered(16, 17)) {
+	// As an origin sends them that has more than that: a batch ends behind the change that fills it.
+	full := func(after uint64) Batch {
+		b := numbered(after, after+2)
+		b.Changes[1].Delta = make([]byte, BatchBytes)
+		return b
+	}
+	for i := range uint64(JoinBytes / BatchBytes) {
+		if !f.Batch(full(15 + 2*i)) {
+			t.Errorf("of full batches %d are applied at once", i)
+		}
+	}
+	if f.Batch(full(15 + 2*JoinBytes/BatchBytes)) {
 		t.Error("more is joined than is applied at once")
 	}
 }

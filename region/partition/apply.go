@@ -23,6 +23,7 @@ func (m *Machine) merge(c *op.Command, b *storage.Batch) op.Result {
 		return result
 	}
 	m.observe(c.Observe)
+	defer m.find()()
 	for i := range c.Deltas {
 		if mutant.On(mutant.MergeSkipsDelta) && i > 0 && i == len(c.Deltas)-1 {
 			continue
@@ -61,6 +62,20 @@ func (m *Machine) merge(c *op.Command, b *storage.Batch) op.Result {
 	}
 	m.mark(c.Source, b)
 	return result
+}
+
+// find has rows looked up by one Finder until what it returns is called.
+func (m *Machine) find() (end func()) {
+	var err error
+	if m.finder, err = m.cfg.Store.Finder(); err != nil {
+		panic(fmt.Sprintf("partition %d: %v", m.cfg.ID, err))
+	}
+	return func() {
+		if err := m.finder.Close(); err != nil {
+			panic(fmt.Sprintf("partition %d: %v", m.cfg.ID, err))
+		}
+		m.finder = nil
+	}
 }
 
 // mark keeps how far a stream has been applied, or a copy of its partition has come.

@@ -85,6 +85,8 @@ type Machine struct {
 	writes uint64      // items written since Written was asked
 	sample []table.Key // some of their keys
 
+	finder *storage.Finder // of a command that looks up many rows, while it does; nil otherwise
+
 	rows    []table.Row // scratch
 	scratch []byte
 }
@@ -399,7 +401,13 @@ func (m *Machine) row(at []byte) []byte {
 	if r, ok := m.written[string(at)]; ok && !mutant.On(mutant.ReadPastRun) {
 		return r
 	}
-	r, err := m.cfg.Store.Get(nil, at)
+	var r []byte
+	var err error
+	if m.finder != nil {
+		r, err = m.finder.Get(nil, at)
+	} else {
+		r, err = m.cfg.Store.Get(nil, at)
+	}
 	if err != nil && !errors.Is(err, storage.ErrNotFound) {
 		panic(fmt.Sprintf("partition %d: read %x: %v", m.cfg.ID, at, err))
 	}
