@@ -1,7 +1,9 @@
 package crdt
 
 import (
+	"bytes"
 	"encoding/binary"
+	"math"
 	"slices"
 
 	"github.com/commutatordb/commutator/item"
@@ -64,7 +66,8 @@ type reader struct {
 	newest Dot
 	actors []Actor
 	known  [8]Actor
-	own    *assign
+	delta  bool
+	own    *assign // in a delta, behind its origin
 }
 
 func (d *reader) fail() { d.bad, d.b = true, nil }
@@ -111,33 +114,49 @@ func (d *reader) take(n int) []byte {
 
 func (d *reader) bytes() []byte { return d.take(d.count(1)) }
 
-func (d *reader) hlc() HLC {
-	n := d.uvarint()
-	if n >= uint64(d.newest.HLC) {
-		d.fail()
-		return 0
+func (d *reader) hlc() HLC { return d.below(d.newest.HLC) }
+
+// below reads what appendBelow appends.
+func (d *reader) below(base HLC) (h HLC) {
+	n, counter := d.uvarint(), uint64(0)
+	ms := n >> 1
+	if n&1 != 0 {
+		if counter = d.uvarint(); counter == 0 || counter > math.MaxUint16 {
+			d.fail()
+		}
 	}
-	return d.newest.HLC - HLC(n)
+	switch {
+	case ms > uint64(base>>16):
+		d.fail()
+	case ms > 0:
+		h = base>>16 - HLC(ms)
+		h = h<<16 | HLC(counter)
+	case counter > uint64(base.Counter()):
+		d.fail()
+	default:
+		h = base - HLC(counter)
+	}
+	if h == 0 {
+		d.fail()
+	}
+	return h
 }
 
 func (d *reader) actor() Actor {
-	i := d.uvarint()
-	if i > uint64(len(d.actors)) {
-		d.fail()
-		return 0
-	}
-	if i > 0 {
-		if i == 2 && d.actors[0] == allActors {
+	n := d.uvarint()
+	i, new := n>>1, n&1 != 0
+	if !new {
+		if i >= uint64(len(d.actors)) || i == 1 && d.actors[0] == allActors {
 			d.fail()
 			return 0
 		}
-		return d.actors[i-1]
+		return d.actors[i]
 	}
-	c := d.take(4)
-	if d.bad {
+	if i > math.MaxUint32 {
+		d.fail()
 		return 0
 	}
-	a := Actor(binary.BigEndian.Uint32(c))
+	a := Actor(i&(1<<22-1)<<10 | i>>22)
 	if slices.Contains(d.actors, a) {
 		d.fail()
 		return 0
@@ -149,6 +168,20 @@ func (d *reader) actor() Actor {
 func (d *reader) dot() Dot {
 	a := d.actor()
 	return Dot{d.hlc(), a}
+}
+
+// seen reads what the record has seen; the newest dot's entry is the header's.
+func (d *reader) seen() Vector {
+	v := d.vector()
+	i, ok := v.find(d.newest.Actor)
+	switch {
+	case v.floor == d.newest && len(v.entries) == 0:
+	case ok || v.Covers(d.newest):
+		d.fail()
+	default:
+		v.entries = slices.Insert(v.entries, i, entry{d.newest.Actor, d.newest.HLC})
+	}
+	return v
 }
 
 func (d *reader) vector() Vector {
@@ -176,7 +209,7 @@ func (d *reader) vector() Vector {
 
 func (d *reader) origin() (o Origin, flags byte) {
 	flags = d.byte()
-	if flags&assignOwn != 0 {
+	if d.delta && flags&assignOwn != 0 {
 		if flags&^assignAbsent != assignOwn || d.own == nil {
 			d.fail()
 		}
@@ -199,6 +232,16 @@ func (d *reader) origin() (o Origin, flags byte) {
 }
 
 func (d *reader) number() item.Number {
+	if n := d.uvarint(); n&1 == 0 {
+		n >>= 1
+		i := int64(n>>1) ^ -int64(n&1)
+		if i < -maxWhole || i > maxWhole {
+			d.fail()
+		}
+		return item.NumberFromInt(i)
+	} else if n != 1 {
+		d.fail()
+	}
 	value, rest, err := item.CutValue(d.b)
 	if err != nil || item.RawKind(value) != item.KindN || !item.Valid(value) {
 		d.fail()
@@ -210,7 +253,11 @@ func (d *reader) number() item.Number {
 		return item.Number{}
 	}
 	d.b = rest
-	return v.Number()
+	n := v.Number()
+	if i, ok := n.Int(); ok && i >= -maxWhole && i <= maxWhole {
+		d.fail()
+	}
+	return n
 }
 
 func (d *reader) path() []string {
@@ -230,9 +277,15 @@ func (d *reader) path() []string {
 
 func (d *reader) assign(path []string, value func() []byte) (a assign) {
 	o, flags := d.origin()
-	if flags&assignOwn != 0 && d.own != nil {
+	newest := !d.delta && flags&assignNewest != 0
+	switch {
+	case newest:
+		if a.dot, a.by, a.ctx = d.newest, o, d.vector(); o.Op == Expire {
+			d.fail()
+		}
+	case flags&assignOwn != 0 && d.own != nil:
 		a.dot, a.by, a.ctx = d.own.dot, d.own.by, d.own.ctx
-	} else {
+	default:
 		a.by = o
 		a.dot = d.dot()
 		if o.Op == Expire {
@@ -243,7 +296,10 @@ func (d *reader) assign(path []string, value func() []byte) (a assign) {
 			d.fail()
 		}
 	}
-	n := d.count(4)
+	n := 0
+	if !newest {
+		n = d.count(4)
+	}
 	if n > 0 {
 		a.totals = make([]total, 0, min(n, 64))
 	}
@@ -256,6 +312,9 @@ func (d *reader) assign(path []string, value func() []byte) (a assign) {
 			d.fail()
 		}
 		a.totals = append(a.totals, t)
+	}
+	if !d.delta && !newest && a.dot == d.newest && n == 0 && o.Op != Expire {
+		d.fail()
 	}
 	switch {
 	case value == nil:
@@ -284,10 +343,27 @@ func (d *reader) item() []byte {
 	return b
 }
 
+// patch reads an item that is told by how it differs from another one.
+func (d *reader) patch(from []byte) []byte {
+	other := d.item()
+	var lacks [][]byte
+	for n := d.count(1); n > 0 && !d.bad; n-- {
+		lacks = append(lacks, d.bytes())
+	}
+	if d.bad {
+		return nil
+	}
+	to, ok := patched(from, other, lacks)
+	if !ok || bytes.Equal(to, from) {
+		d.fail()
+	}
+	return to
+}
+
 func (d *reader) record(r *Record, format byte) {
 	switch format {
 	case formatDelta:
-		r.delta = true
+		r.delta, d.delta = true, true
 		var flags byte
 		if r.by, flags = d.origin(); flags&assignAbsent != 0 {
 			d.fail()
@@ -304,14 +380,17 @@ func (d *reader) record(r *Record, format byte) {
 		return
 	}
 	flags := d.byte()
-	if flags >= flagExpiry<<1 || flags&flagRootShown != 0 && (flags&flagRoot == 0 || format != formatVisible) {
+	if flags&flagRoot == 0 && flags&(flagRootShown|flagFolded) != 0 || flags&flagRootShown != 0 && format != formatVisible || flags&flagFolded != 0 && r.delta {
 		d.fail()
 		return
 	}
-	if format == formatDelta {
+	switch {
+	case r.delta:
 		d.own = &assign{dot: d.newest, by: r.by, ctx: r.ctx}
-	} else {
-		r.seen = d.vector()
+	case flags&flagFolded != 0:
+		r.seen.floor = d.newest
+	default:
+		r.seen = d.seen()
 	}
 	r.writes = r.seen
 	if flags&flagWrites != 0 {
@@ -333,19 +412,38 @@ func (d *reader) record(r *Record, format byte) {
 		r.expiry.value = emptyItem
 	}
 	switch {
-	case flags&flagRootShown != 0:
-		r.root = d.assign(nil, nil)
-		r.root.value = r.shown
-	case flags&flagRoot != 0:
+	case flags&flagRoot == 0:
+	case flags&flagFolded != 0:
+		r.root = assign{dot: d.newest, ctx: r.seen}
+	case r.delta:
 		r.root = d.assign(nil, d.item)
-		if r.root.value == nil || format == formatVisible && string(r.root.value) == string(r.shown) {
+		if r.root.value == nil {
 			d.fail()
 		}
+	default:
+		r.root = d.assign(nil, nil)
+	}
+	switch {
+	case flags&flagRoot == 0 || r.delta:
+	case flags&flagRootShown != 0:
+		r.root.value = r.shown
+	case format == formatHidden:
+		r.root.value = d.item()
+	default:
+		r.root.value = d.patch(r.shown)
+	}
+	if flags&flagFolded == 0 && !r.delta && r.rootFolded() {
+		d.fail()
+	}
+	if flags&flagNodes == 0 {
+		return
 	}
 	n := d.count(4)
-	if n > 0 {
-		r.nodes = make([]node, 0, min(n, 64))
+	if n == 0 {
+		d.fail()
+		return
 	}
+	r.nodes = make([]node, 0, min(n, 64))
 	for i := 0; i < n && !d.bad; i++ {
 		k := d.node()
 		if d.bad || len(k.path) == 0 || i > 0 && compareNodes(&r.nodes[i-1], &k) >= 0 {
@@ -367,14 +465,10 @@ func (d *reader) node() (n node) {
 		n.assign = d.assign(n.path, d.value)
 	}
 	if flags&nodeSums != 0 {
-		n.sums = parts(d, 5, compareSums, func() (s sum) {
+		n.sums = parts(d, 4, compareSums, func() (s sum) {
 			s.actor = d.actor()
 			s.hlc = d.hlc()
-			back := d.uvarint()
-			if back >= uint64(s.hlc) {
-				d.fail()
-			}
-			s.id = s.hlc - HLC(back)
+			s.id = d.below(s.hlc)
 			s.total = d.number()
 			return s
 		})

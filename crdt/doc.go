@@ -30,26 +30,34 @@
 //	format 2, open and deleted:     state
 //	format 3, delta:                origin, vector (seen by the writer), state without its seen
 //
-//	state   = flags (1), seen, [writes], [dead], [expired], [expiry], [root], count (uvarint), node...
-//	flags     01 root, 02 root's value is the visible item and left out, 04 writes differs from seen,
-//	          08 dead, 10 expired, 20 expiry
-//	seen, writes, expired = vector;  dead, expiry = assign without value;  root = assign of a stored item
+//	state   = flags (1), [seen], [writes], [dead], [expired], [expiry], [root], [count (uvarint), node...]
+//	flags     01 root, 02 root's value is the visible item, 04 writes differs from seen,
+//	          08 dead, 10 expired, 20 expiry, 80 nodes,
+//	          40 all was folded at the header's dot: seen is left out, and of the root all but its value
+//	seen      a vector; the entry of the header's dot is left out
+//	writes, expired = vector;  dead, expiry = assign without value
+//	root    = assign, with a stored item in a delta and otherwise without value; then, unless flag 02, [value]:
+//	          where it is deleted the stored item; else what of it is otherwise than in the visible item: length,
+//	          stored item of those attributes, count and names of those that it does not have
 //	node    = path, flags (1), [assign], [sums], [adds], [removes], [appends]
 //	flags     01 assign, 02 sums, 04 adds, 08 removes, 10 appends; each list: count (uvarint), then
-//	sum     = actor, HLC, how far before it the entry began (uvarint), stored N
+//	sum     = actor, HLC, HLC of the entry's first increment (below that of the sum), number
 //	add     = element, dot
 //	remove  = element, vector
 //	append  = dot, length, stored L
 //	assign  = origin, dot, [dot of the expiry, when origin's operation is Expire], vector, totals, [value]
-//	          in a delta, the delta's own assignments: 80 or C0 instead of origin, dot and vector
-//	totals  = count (uvarint), then each: path below the assignment's, actor, HLC, stored N
+//	          at the header's dot, without totals, and no Expire: origin + 80, vector, [value]
+//	          in a delta, the delta's own assignments: 80 or C0, totals, [value]
+//	totals  = count (uvarint), then each: path below the assignment's, actor, HLC, number
 //	origin  = flags (1), [transaction id (16), items (2)]
 //	flags     lower 4 bits operation, 10 conditional, 20 transaction, 40 no value
 //	vector  = 2*entries + (1 if it has a floor) (uvarint), [dot of the floor], dot...    sorted by actor
 //	dot     = actor, HLC
-//	actor   = 1 + index (uvarint) into the actors met so far, of which 1 is the header's and 2 FFFFFFFF,
-//	          or 0 and the actor (4)
-//	HLC     = how far below the header's (uvarint)
+//	actor   = 2*index (uvarint) into the actors met so far, of which 0 is the header's and 1 FFFFFFFF,
+//	          or 2*(incarnation<<22 + hash of the region) + 1 (uvarint)
+//	HLC     = 2*(how many ms below the header's), and 1 more if its counter, within the header's ms how far it is
+//	          below the header's, is not 0 and follows (both uvarint)
+//	number  = 4*n, or 4*(-n)-2, of a whole number of less than 62 bits (uvarint), or 1, stored N
 //	path    = count (uvarint), each: length (uvarint), name
 //	element, value, item = length (uvarint), stored form
 package crdt

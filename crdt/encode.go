@@ -25,11 +25,13 @@ const (
 // Flags of an open record or a delta: which parts follow.
 const (
 	flagRoot      = 1 << iota
-	flagRootShown // the root's value is the visible item and is not repeated
+	flagRootShown // the root's value is the visible item; else it is told by how it differs, if there is one
 	flagWrites    // writes is not seen
 	flagDead
 	flagExpired
 	flagExpiry
+	flagFolded // seen and the root are those of a fold at the newest dot, and not repeated
+	flagNodes
 )
 
 // Of an assignment's first byte the lower 4 bits are the operation.
@@ -37,7 +39,8 @@ const (
 	assignConditional = 0x10
 	assignTransaction = 0x20
 	assignAbsent      = 0x40
-	assignOwn         = 0x80 // a delta's own: its dot, ctx and origin
+	assignOwn         = 0x80 // in a delta: its dot, ctx and origin
+	assignNewest      = 0x80 // in a record: the newest dot, and no totals
 )
 
 // Flags of a node: which parts follow.
@@ -133,9 +136,12 @@ func (r *Record) Append(dst []byte) []byte {
 	set(flagDead, r.dead.present())
 	set(flagExpired, !r.expired.IsZero())
 	set(flagExpiry, r.expiry.present())
+	folded := !r.delta && r.rootFolded()
+	set(flagFolded, folded)
+	set(flagNodes, len(r.nodes) > 0)
 	w.b = append(w.b, flags)
-	if !r.delta {
-		w.vector(r.seen)
+	if !r.delta && !folded {
+		w.seen(r.seen)
 	}
 	if flags&flagWrites != 0 {
 		w.vector(r.writes)
@@ -149,10 +155,27 @@ func (r *Record) Append(dst []byte) []byte {
 	if flags&flagExpiry != 0 {
 		w.assign(nil, &r.expiry, true)
 	}
-	if flags&flagRoot != 0 {
-		w.assign(nil, &r.root, rootShown)
+	switch {
+	case flags&flagRoot != 0 && r.delta:
+		w.assign(nil, &r.root, false)
+	case flags&flagRoot != 0 && !folded:
+		w.assign(nil, &r.root, true)
 	}
-	w.uvarint(uint64(len(r.nodes)))
+	switch {
+	case flags&flagRoot == 0 || r.delta || rootShown:
+	case r.shown == nil:
+		w.bytes(r.root.value)
+	default:
+		other, lacks := difference(r.shown, r.root.value)
+		w.bytes(other)
+		w.uvarint(uint64(len(lacks)))
+		for _, name := range lacks {
+			w.bytes(name)
+		}
+	}
+	if len(r.nodes) > 0 {
+		w.uvarint(uint64(len(r.nodes)))
+	}
 	for i := range r.nodes {
 		w.node(&r.nodes[i])
 	}
@@ -179,20 +202,43 @@ func (w *writer) text(s string) {
 	w.b = append(w.b, s...)
 }
 
-func (w *writer) hlc(h HLC) { w.uvarint(uint64(w.newest.HLC - h)) }
+func (w *writer) hlc(h HLC) { w.b = appendBelow(w.b, w.newest.HLC, h) }
+
+// appendBelow appends an HLC by one that is no less. What regions write seldom falls into one millisecond, and then its counter
+// is mostly 0.
+func appendBelow(b []byte, base, h HLC) []byte {
+	ms, counter := uint64(base>>16-h>>16), uint64(h.Counter())
+	if ms == 0 {
+		counter = uint64(base - h)
+	}
+	if counter == 0 {
+		return binary.AppendUvarint(b, ms<<1)
+	}
+	return binary.AppendUvarint(binary.AppendUvarint(b, ms<<1|1), counter)
+}
 
 func (w *writer) actor(a Actor) {
 	i := slices.Index(w.actors, a)
-	w.uvarint(uint64(i + 1))
-	if i < 0 {
-		w.b = binary.BigEndian.AppendUint32(w.b, uint32(a))
-		w.actors = append(w.actors, a)
+	if i >= 0 {
+		w.uvarint(uint64(i) << 1)
+		return
 	}
+	// Incarnations are small numbers: most actors take four bytes.
+	w.uvarint((uint64(a.Incarnation())<<22|uint64(a.Region()))<<1 | 1)
+	w.actors = append(w.actors, a)
 }
 
 func (w *writer) dot(d Dot) {
 	w.actor(d.Actor)
 	w.hlc(d.HLC)
+}
+
+// seen writes what the record has seen, without the entry of the newest dot, which the header has.
+func (w *writer) seen(v Vector) {
+	if i, ok := v.find(w.newest.Actor); ok && v.floor != w.newest {
+		v.entries = slices.Delete(slices.Clone(v.entries), i, i+1)
+	}
+	w.vector(v)
 }
 
 func (w *writer) vector(v Vector) {
@@ -224,7 +270,17 @@ func (w *writer) origin(o Origin, flags byte) {
 	}
 }
 
-func (w *writer) number(n item.Number) { w.b = item.AppendValue(w.b, item.N(n)) }
+// number writes a total: mostly of whole numbers.
+func (w *writer) number(n item.Number) {
+	if i, ok := n.Int(); ok && i >= -maxWhole && i <= maxWhole {
+		w.uvarint((uint64(i)<<1 ^ uint64(i>>63)) << 1)
+		return
+	}
+	w.b = item.AppendValue(append(w.b, 1), item.N(n))
+}
+
+// maxWhole bounds the numbers that are written as such.
+const maxWhole = 1<<62 - 1
 
 // assign writes an assignment; its value is left out where the reader has it from elsewhere.
 func (w *writer) assign(path []string, a *assign, valueElsewhere bool) {
@@ -232,9 +288,14 @@ func (w *writer) assign(path []string, a *assign, valueElsewhere bool) {
 	if a.value == nil && !valueElsewhere {
 		flags |= assignAbsent
 	}
-	if w.own != nil && a.dot == w.own.dot && a.by == w.own.by && a.ctx.Equal(w.own.ctx) && a.expiry.IsZero() {
+	newest := w.own == nil && a.dot == w.newest && len(a.totals) == 0 && a.by.Op != Expire
+	switch {
+	case newest:
+		w.origin(a.by, flags|assignNewest)
+		w.vector(a.ctx)
+	case w.own != nil && a.dot == w.own.dot && a.by == w.own.by && a.ctx.Equal(w.own.ctx) && a.expiry.IsZero():
 		w.b = append(w.b, flags|assignOwn)
-	} else {
+	default:
 		w.origin(a.by, flags)
 		w.dot(a.dot)
 		if a.by.Op == Expire {
@@ -242,7 +303,9 @@ func (w *writer) assign(path []string, a *assign, valueElsewhere bool) {
 		}
 		w.vector(a.ctx)
 	}
-	w.uvarint(uint64(len(a.totals)))
+	if !newest {
+		w.uvarint(uint64(len(a.totals)))
+	}
 	for i := range a.totals {
 		t := &a.totals[i]
 		w.path(t.path[len(path):])
@@ -288,7 +351,7 @@ func (w *writer) node(n *node) {
 		s := &n.sums[i]
 		w.actor(s.actor)
 		w.hlc(s.hlc)
-		w.uvarint(uint64(s.hlc - s.id))
+		w.b = appendBelow(w.b, s.hlc, s.id)
 		w.number(s.total)
 	}
 	if len(n.adds) > 0 {

@@ -135,9 +135,12 @@ func (r *Record) By() Origin { return r.by }
 
 // IsFolded tells whether nothing is left of the record but a dot and an item.
 func (r *Record) IsFolded() bool {
-	return r.root.present() && len(r.nodes) == 0 && !r.seen.floor.IsZero() && r.root.dot == r.seen.floor &&
-		len(r.seen.entries) == 0 && r.isFold(&r.root) && r.writes.Equal(r.seen) &&
-		!r.dead.present() && r.expired.IsZero() && !r.expiry.present() && !r.delta
+	return r.rootFolded() && len(r.nodes) == 0 && r.writes.Equal(r.seen) && !r.dead.present() && r.expired.IsZero() && !r.expiry.present() && !r.delta
+}
+
+// rootFolded tells whether all that was seen is folded, into the root.
+func (r *Record) rootFolded() bool {
+	return r.root.present() && r.root.dot == r.seen.floor && len(r.seen.entries) == 0 && r.isFold(&r.root)
 }
 
 func (r *Record) isFold(a *assign) bool {

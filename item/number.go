@@ -3,6 +3,7 @@ package item
 import (
 	"errors"
 	"math/big"
+	"strconv"
 	"strings"
 )
 
@@ -289,6 +290,13 @@ func validOrdered(b string) bool {
 func (n Number) String() string {
 	var buf [64]byte
 	return string(AppendNumberText(buf[:0], n.ordered()))
+}
+
+// Int returns the number if it is whole and an int64.
+func (n Number) Int() (i int64, ok bool) {
+	var buf [64]byte
+	i, err := strconv.ParseInt(string(AppendNumberText(buf[:0], n.ordered())), 10, 64)
+	return i, err == nil
 }
 
 // AppendNumberText appends the decimal text of a number given by its ordered bytes.
