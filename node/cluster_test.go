@@ -25,7 +25,7 @@ import (
 // messages within a region go through queues, and streams between regions straight from the one's Source to the other's
 // Sink, ending when the node that sends is killed.
 
-const within = 30 * time.Second
+const within = 2 * time.Minute
 
 type engines struct {
 	t       *testing.T

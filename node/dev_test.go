@@ -74,7 +74,7 @@ func begin(t *testing.T, cfg node.DevConfig) *world {
 // until polls: the regions' progress is only to be seen from outside.
 func (w *world) until(what string, ok func() bool) {
 	w.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !ok() {
 		if time.Now().After(deadline) {
 			for _, n := range w.dev.Nodes() {

@@ -213,7 +213,7 @@ func (n *siteNode) client() *dynamodb.Client {
 }
 
 func (n *siteNode) put(pk string) error {
-	ctx, cancel := context.WithTimeout(n.site.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(n.site.t.Context(), 2*time.Minute)
 	defer cancel()
 	_, err := n.client().PutItem(ctx, &dynamodb.PutItemInput{TableName: aws.String("orders"), Item: item{"pk": s(pk)}})
 	return err
@@ -226,7 +226,7 @@ func (n *siteNode) has(pk string) bool {
 
 func (w *site) until(what string, ok func() bool) {
 	w.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) { // seen from outside alone
+	for deadline := time.Now().Add(2 * time.Minute); !ok(); time.Sleep(10 * time.Millisecond) { // seen from outside alone
 		if time.Now().After(deadline) {
 			w.t.Fatalf("%s: not within 30 s; the log:\n%s", what, w.log)
 		}

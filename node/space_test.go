@@ -46,7 +46,7 @@ func TestAFullDiskRefusesWritesAndReadsGoOn(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	limit, cancel := context.WithTimeout(ctx, 10*time.Second)
+	limit, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	if err := e.Ready(limit); err != nil {
 		t.Fatal(err)
