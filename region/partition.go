@@ -130,7 +130,7 @@ func (p *Partition) caughtUp(ctx context.Context) error {
 // readable waits until this node may answer a read.
 func (p *Partition) readable(ctx context.Context, strong bool) error {
 	if strong || !p.table.region.several {
-		return p.group.Read(ctx)
+		return p.group.ReadSoon(ctx)
 	}
 	return p.caughtUp(ctx)
 }

@@ -70,6 +70,7 @@ type Group struct {
 	members atomic.Pointer[pb.ConfState]
 	bounds  [][2][]byte // the machine's
 
+	line   line          // under the Host's lock
 	ready  chan struct{} // one voter: closed once this replica has applied all that was committed before
 	gone   atomic.Bool
 	leads  atomic.Bool
@@ -95,6 +96,7 @@ type Group struct {
 	arrived  []arrived   // snapshots received, for raft to take or leave
 	asleep   bool        // see sleep.go
 	awake    uint64      // the tick at which there was last something to do
+	orphaned uint64      // the tick at which it was last left without a leader
 	stands   uint64      // until this tick it stands for election while nobody leads
 }
 
@@ -186,11 +188,22 @@ func (g *Group) set(leader uint64, leads bool) {
 	if g.leader.Load() == leader && g.leads.Load() == leads {
 		return
 	}
+	if leader == 0 {
+		g.orphaned = g.host.ticks
+	}
 	g.leader.Store(leader)
 	g.leads.Store(leads)
 	if g.after != nil {
 		g.after()
 	}
+}
+
+// patient returns the tick until which who comes now is to wait for somebody to lead.
+func (g *Group) patient(h *Host) uint64 {
+	if g.leader.Load() != 0 {
+		return h.ticks + leaderTicks
+	}
+	return max(g.orphaned+leaderTicks, h.ticks+hurryTicks)
 }
 
 func (g *Group) ownTerm(h *Host, s raft.BasicStatus) bool {

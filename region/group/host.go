@@ -432,8 +432,8 @@ func (h *Host) Step() {
 			h.answer([]*proposal{p})
 			continue
 		}
-		p.until = h.ticks + leaderTicks
 		p.group.wake(h)
+		p.until = p.group.patient(h)
 		p.group.queue = append(p.group.queue, p)
 		h.mark(p.group)
 	}
@@ -443,6 +443,7 @@ func (h *Host) Step() {
 			continue
 		}
 		r.group.wake(h)
+		r.until = r.group.patient(h)
 		r.group.reads.come = append(r.group.reads.come, r)
 		h.mark(r.group)
 	}
@@ -451,8 +452,20 @@ func (h *Host) Step() {
 		g.ask(h)
 	}
 	for h.ready() {
+		// One group's long queue takes many rounds; what others have to do since goes into the next.
+		if h.pending() {
+			h.signal()
+			break
+		}
 	}
 	h.leaveSnapshots()
+}
+
+// pending tells whether there is more for Step to take.
+func (h *Host) pending() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.inbox) > 0 || len(h.mail) > 0 || len(h.readbox) > 0 || len(h.calls) > 0 || h.ticked
 }
 
 func (h *Host) mark(g *Group) {
@@ -543,9 +556,7 @@ func (h *Host) ready() bool {
 	for _, w := range todo {
 		w.g.reads.serve(h)
 		w.g.lead(h, w.rd)
-		if w.g.several {
-			w.g.propose(h)
-		}
+		w.g.propose(h)
 	}
 	return !h.broken
 }
@@ -639,10 +650,12 @@ func (h *Host) answer(ps []*proposal) {
 	if len(ps) == 0 {
 		return
 	}
+	now := h.cfg.Now()
 	h.mu.Lock()
 	for _, p := range ps {
 		h.waiting--
 		h.bytes -= len(p.data)
+		p.group.line.leave(p, now)
 	}
 	h.mu.Unlock()
 	for _, p := range ps {

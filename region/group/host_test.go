@@ -29,6 +29,7 @@ type notes struct {
 	store   *storage.Store
 	applied uint64
 	names   []string // since it was opened
+	during  func()   // nil, or called as commands are applied
 }
 
 func openNotes(t *testing.T, store *storage.Store, id uint64) *notes {
@@ -53,6 +54,9 @@ func (n *notes) Apply(index uint64, c *op.Command, b *storage.Batch) op.Result {
 		return op.Result{}
 	}
 	n.names = append(n.names, c.Name)
+	if n.during != nil {
+		n.during()
+	}
 	b.Set(append(slices.Clone(n.key), c.Name...), []byte("noted"))
 	return op.Result{Revision: index}
 }

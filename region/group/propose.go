@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
@@ -46,19 +47,24 @@ const (
 	leaderTicks = 100
 	// unknownTicks is how long it is waited for the entry of a proposal that raft has taken.
 	unknownTicks = 100
-	// hurryTicks is that time for a proposal whose entry a snapshot may have covered.
+	// hurryTicks is that time for a proposal whose entry a snapshot may have covered, and for one that comes when there has been no leader
+	// for long.
 	hurryTicks = 20
+	// maxRound bounds how many commands of one group, of maxProposed bytes, go into one round: the other groups' wait for no more.
+	maxRound = 1024
 )
 
 // proposal is one command on its way.
 type proposal struct {
 	group *Group
 	cmd   *op.Command
-	data  []byte // of the entry
-	index uint64 // of its entry, once proposed (one voter)
-	term  uint64 // of its entry; (several voters) the one that it is proposed for
-	nonce uint64 // (several voters)
-	until uint64 // tick at which it is no longer waited for (several voters)
+	data  []byte    // of the entry
+	index uint64    // of its entry, once proposed (one voter)
+	term  uint64    // of its entry; (several voters) the one that it is proposed for
+	nonce uint64    // (several voters)
+	until uint64    // tick at which it is no longer waited for (several voters)
+	slot  uint8     // of its key: see line
+	at    time.Time // when it came
 	// covered says that a snapshot may have brought its effect.
 	covered bool
 	// ended is set by a caller that waits no longer.
@@ -96,7 +102,7 @@ func (h *Host) newProposal(g *Group, c *op.Command) *proposal {
 	if p == nil {
 		p = &proposal{done: make(chan struct{}, 1)}
 	}
-	p.group, p.cmd = g, c
+	p.group, p.cmd, p.slot = g, c, slot(c.Key)
 	p.data = make([]byte, 0, len(c.Item)+len(c.Key)+64+headBytes)
 	if g.several {
 		p.data = append(p.data, nonceMark, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
@@ -106,7 +112,7 @@ func (h *Host) newProposal(g *Group, c *op.Command) *proposal {
 }
 
 func (h *Host) recycle(p *proposal) {
-	p.group, p.cmd, p.data, p.index, p.term, p.nonce, p.until, p.covered = nil, nil, nil, 0, 0, 0, 0, false
+	p.group, p.cmd, p.data, p.index, p.term, p.nonce, p.until, p.covered, p.slot, p.at = nil, nil, nil, 0, 0, 0, 0, false, 0, time.Time{}
 	p.result, p.err = op.Result{}, nil
 	h.mu.Lock()
 	if len(h.pool) < maxPooled {
@@ -123,11 +129,13 @@ func (h *Host) submit(p *proposal) error {
 		return ErrClosed
 	case p.group.gone.Load():
 		return ErrGone
-	case h.waiting >= maxWaiting || h.bytes+len(p.data) > maxWaitingBytes:
+	case h.waiting >= maxWaiting || h.bytes+len(p.data) > maxWaitingBytes || p.group.line.crowded(p):
 		return ErrOverloaded
 	}
 	h.waiting++
 	h.bytes += len(p.data)
+	p.at = h.cfg.Now()
+	p.group.line.join(p)
 	h.inbox = append(h.inbox, p)
 	h.signal()
 	return nil
@@ -180,18 +188,27 @@ func (g *Group) step(h *Host, ps []*proposal) error {
 }
 
 func (g *Group) proposeAlone(h *Host) {
-	h.stamp(g.queue)
-	if err := g.step(h, g.queue); err != nil {
-		for _, p := range g.queue {
+	round := g.round()
+	h.stamp(round)
+	if err := g.step(h, round); err != nil {
+		for _, p := range round {
 			p.err = fmt.Errorf("group %d: propose: %w", g.ID, err)
 		}
-		h.answer(g.queue)
-		g.queue = g.queue[:0]
-		return
+		h.answer(round)
+	} else {
+		g.waiting = append(g.waiting, round...)
 	}
-	g.waiting = append(g.waiting, g.queue...)
-	clear(g.queue)
-	g.queue = g.queue[:0]
+	g.queue = slices.Delete(g.queue, 0, len(round))
+}
+
+// round returns the commands that go next, at least one.
+func (g *Group) round() []*proposal {
+	n, size := 0, 0
+	for n < min(len(g.queue), maxRound) && (n == 0 || size+len(g.queue[n].data) <= maxProposed) {
+		size += len(g.queue[n].data)
+		n++
+	}
+	return g.queue[:n]
 }
 
 func (g *Group) proposeSeveral(h *Host) {
@@ -206,32 +223,28 @@ func (g *Group) proposeSeveral(h *Host) {
 		return false
 	})
 	h.answer(ended)
-	for len(g.queue) > 0 && g.leader.Load() != raft.None {
-		n, size := 0, 0
-		for n < len(g.queue) && (n == 0 || size+len(g.queue[n].data) <= maxProposed) {
-			size += len(g.queue[n].data)
-			n++
-		}
-		chunk := g.queue[:n]
-		h.stamp(chunk)
-		term := g.node.BasicStatus().HardState.GetTerm()
-		for _, p := range chunk {
-			p.nonce, p.term = h.next(), term
-			binary.BigEndian.PutUint64(p.data[1:], p.nonce)
-			binary.BigEndian.PutUint64(p.data[9:], p.term)
-		}
-		if err := g.step(h, chunk); err != nil {
-			if !errors.Is(err, raft.ErrProposalDropped) {
-				h.fatal(fmt.Errorf("group %d: propose: %w", g.ID, err))
-			}
-			return // not taken: the next tick, or the next leader, comes back to it
-		}
-		for _, p := range chunk {
-			p.until = h.ticks + unknownTicks
-			g.sent.add(p)
-		}
-		g.queue = slices.Delete(g.queue, 0, n)
+	if len(g.queue) == 0 || g.leader.Load() == raft.None {
+		return
 	}
+	round := g.round()
+	h.stamp(round)
+	term := g.node.BasicStatus().HardState.GetTerm()
+	for _, p := range round {
+		p.nonce, p.term = h.next(), term
+		binary.BigEndian.PutUint64(p.data[1:], p.nonce)
+		binary.BigEndian.PutUint64(p.data[9:], p.term)
+	}
+	if err := g.step(h, round); err != nil {
+		if !errors.Is(err, raft.ErrProposalDropped) {
+			h.fatal(fmt.Errorf("group %d: propose: %w", g.ID, err))
+		}
+		return // not taken: the next tick, or the next leader, comes back to it
+	}
+	for _, p := range round {
+		p.until = h.ticks + unknownTicks
+		g.sent.add(p)
+	}
+	g.queue = slices.Delete(g.queue, 0, len(round))
 }
 
 // again queues proposals once more, before those that came later: none of them has had an effect, or ever will.

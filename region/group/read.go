@@ -26,6 +26,8 @@ const (
 type read struct {
 	group *Group
 	ended atomic.Bool // set by a caller that waits no longer
+	bound bool        // ReadSoon's
+	until uint64      // tick at which it is no longer waited for, if bound
 	err   error
 	done  chan struct{} // gets one token
 }
@@ -33,9 +35,14 @@ type read struct {
 // Read waits until this node's store shows every write acknowledged before the call, by whichever node, so that a
 // strongly consistent read may read it. It ends with ctx, or with ErrGone, ErrClosed or ErrOverloaded; while nobody
 // leads it waits.
-func (g *Group) Read(ctx context.Context) error {
+func (g *Group) Read(ctx context.Context) error { return g.read(ctx, false) }
+
+// ReadSoon is Read that ends with ErrNoLeader when nothing is heard of a leader for long.
+func (g *Group) ReadSoon(ctx context.Context) error { return g.read(ctx, true) }
+
+func (g *Group) read(ctx context.Context, bound bool) error {
 	if g.several {
-		return g.readSeveral(ctx)
+		return g.readSeveral(ctx, bound)
 	}
 	// A group of one voter: an acknowledged write is visible in this very store, from the moment that
 	// this replica has replayed its log.
@@ -52,11 +59,11 @@ func (g *Group) Read(ctx context.Context) error {
 	return nil
 }
 
-func (g *Group) readSeveral(ctx context.Context) error {
+func (g *Group) readSeveral(ctx context.Context, bound bool) error {
 	if mutant.On(mutant.StaleLeader) && g.Leads() {
 		return nil
 	}
-	r := &read{group: g, done: make(chan struct{}, 1)}
+	r := &read{group: g, bound: bound, done: make(chan struct{}, 1)}
 	if err := g.host.submitRead(r); err != nil {
 		return err
 	}
@@ -162,19 +169,24 @@ func (r *reads) lost() {
 	}
 }
 
-// tick forgets the reads that nobody waits for, and puts the last question again when it has no answer: it
+// tick forgets the reads that nobody waits for, or should wait for any longer, and puts the last question again when it has no answer: it
 // stands for those before it.
 func (r *reads) tick(h *Host) {
 	forget := func(rs []*read) []*read {
-		var ended []*read
+		var ended, late []*read
 		rs = slices.DeleteFunc(rs, func(r *read) bool {
-			if r.ended.Load() {
+			switch {
+			case r.ended.Load():
 				ended = append(ended, r)
-				return true
+			case r.bound && r.until <= h.ticks:
+				late = append(late, r)
+			default:
+				return false
 			}
-			return false
+			return true
 		})
 		h.answerReads(ended, nil)
+		h.answerReads(late, ErrNoLeader)
 		return rs
 	}
 	r.come = forget(r.come)

@@ -60,7 +60,9 @@ func TestAProposalWithoutALeaderHasNoEffect(t *testing.T) {
 	n.elect(0)
 	r := n.nodes[0]
 	n.isolate(r)
-	n.settle(50)
+	for r.groups[0].Leader() != 0 {
+		n.settle(1)
+	}
 	p, waits := r.propose(0, "refused"), r.propose(0, "given up")
 	rd := r.read(0)
 	n.settle(leaderTicks - 5)
@@ -72,6 +74,15 @@ func TestAProposalWithoutALeaderHasNoEffect(t *testing.T) {
 	n.settle(10)
 	if !p.answered() || !errors.Is(p.err, ErrNoLeader) || r.host.waiting != 0 || r.host.reading != 0 {
 		t.Errorf("answered %v, %v; %d waiting, %d reading", p.answered(), p.err, r.host.waiting, r.host.reading)
+	}
+	soon := r.propose(0, "refused")
+	bound := &read{group: r.groups[0], bound: true, done: make(chan struct{}, 1)}
+	if err := r.host.submitRead(bound); err != nil {
+		t.Fatal(err)
+	}
+	n.settle(hurryTicks + 1)
+	if !errors.Is(soon.err, ErrNoLeader) || !errors.Is(bound.err, ErrNoLeader) {
+		t.Errorf("who comes when nobody has led for long is answered %v, and of a read %v", soon.err, bound.err)
 	}
 	late := r.propose(0, "late")
 	clear(n.cut)
