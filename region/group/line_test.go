@@ -67,16 +67,16 @@ func TestALongQueueOfOneGroupLetsOthersInBetween(t *testing.T) {
 	}
 	before := 0 // of the queue, when what came during its first round is applied
 	others.during = func() { before = len(names.names) }
-	all := make([]*proposal, 4*maxRound)
+	all := make([]*proposal, 8*maxRound)
 	for i := range all {
 		all[i] = n.propose(hot, note("x"))
 	}
 	n.host.Step() // ends when it finds that there is more to take
 	n.host.Step()
-	if !other.answered() || before > 2*maxRound {
+	if !other.answered() || before > 4*maxRound {
 		t.Errorf("what came during the first round is answered: %v, behind %d of the queue", other.answered(), before)
 	}
-	for range 4 {
+	for range 8 {
 		n.host.Step()
 	}
 	if len(names.names) != len(all) || n.host.waiting != 0 {
