@@ -43,6 +43,7 @@ test: lint $(MINIO) ## vet, staticcheck, every test, against a real MinIO too, t
 	COMMUTATOR_MINIO=$(MINIO) $(GO) test -timeout 40m $$($(GO) list $(PKG) | grep -v -e '/test/sim$$' -e '/test/cluster$$')
 	@# These measure or fill the machine: each has it for itself.
 	$(GO) test -timeout 20m ./test/cluster
+	$(GO) test -tags mutants -timeout 20m -skip '^Test(Seeds|Share|Soak|EveryPlantedBugIsCaught)$$' ./test/sim
 	$(MAKE) -s sim mutants
 
 .PHONY: race

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/internal/mutant"
 	"github.com/commutatordb/commutator/internal/task"
 )
 
@@ -65,9 +66,10 @@ func (r *replicator) retain(ctx context.Context) error {
 		if grade < slowLimit || name != slow {
 			slow, since = name, r.now()
 		}
-		if grade < 100 || !away && (grade < slowLimit || r.now().Sub(since) < slowFor*r.retention.MinAway) {
+		if grade < 100 || !away && !mutant.On(mutant.SlowGivenUp) && (grade < slowLimit || r.now().Sub(since) < slowFor*r.retention.MinAway) {
 			continue
 		}
+		slow = "" // it begins anew, which takes time as well
 		if _, refused, err := r.giveUp(ctx, name, "", false, r.retention.MinAway); err != nil || len(refused) > 0 {
 			r.logger.Error("replicator: the change logs are at their bound, and the region that they are kept for cannot be given up by this one", "region", name, "tables", refused, "err", err)
 		}

@@ -346,7 +346,9 @@ func (r *replicator) Remove(ctx context.Context, name string) ([]admin.RemovedRe
 		n, err := r.region.Change(ctx, d.Schema.Name, func(n *table.Definition) error {
 			rep, own := n.Replica(name), n.Replica(r.self)
 			if n.ID == d.ID && rep != nil && (rep.Live() || rep.Status == table.Stale) && own != nil && own.Status == table.Active && !n.GivenUp(r.self) {
-				rep.Incarnation++
+				if !mutant.On(mutant.RemovedUnfenced) {
+					rep.Incarnation++
+				}
 				n.SetReplica(r.self, name, table.Gone, uint64(r.region.Stamp()))
 			}
 			return nil

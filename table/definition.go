@@ -336,7 +336,7 @@ func (d *Definition) MayGiveUp(away func(region string) bool) bool {
 		}
 		first = first || all == 1 && stays
 	}
-	return 2*left > all || 2*left == all && first
+	return 2*left > all || 2*left == all && first || mutant.On(mutant.GivenUpAlone)
 }
 
 // Last tells whether every replica was given up, each by another, and the named region's, which is one of them, is the one that goes on:

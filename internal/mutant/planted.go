@@ -63,7 +63,11 @@ var Planted = []Bug{
 	{Name: NotMadeAgain, Breaks: "what an incarnation had written that was given up is not made again", Check: "acknowledged writes are among the changes"},
 	{Name: OldDiskTaken, Breaks: "a region that has lost writes which others have had goes on", Check: "what is shown is the merge of all changes"},
 	{Name: WriteUnasked, Breaks: "a region takes writes before it has asked the others whether its disk is an old one", Check: "counters add up"},
-	{Name: SplitOffForgotten, Breaks: "a region on an old disk is not asked about a partition that was split off since", Check: "what is shown is the merge of all changes"},
+	{Name: NotRecalled, Breaks: "conflict records go with the incarnation that kept them", Check: "they are kept", Package: "test/sim", Test: "TestConflictRecordsOutliveTheIncarnationThatKeptThem"},
+	{Name: RemovedUnfenced, Breaks: "what a region ships that was removed by force is still merged", Check: "what is shown is the merge of all changes"},
+	{Name: SlowGivenUp, Breaks: "a region within reach is given up as soon as the change logs are full", Check: "it is waited for", Package: "test/sim", Test: "TestARegionWithinReachIsWaitedForBeyondTheBound"},
+	{Name: GivenUpAlone, Breaks: "regions are given up by one that is alone", Check: "neither side of a cut may, or one", Package: "test/sim", Test: "TestARegionAloneGivesNobodyUpThoughItsChangeLogsAreFull"},
+	{Name: SplitOffForgotten, Breaks: "a region on an old disk is not asked about a partition that was split off since", Check: "it begins anew", Package: "test/sim", Test: "TestARegionOnAnOldDiskNoticesThatAPartitionWasSplitOff"},
 	{Name: IndexUnfilled, Breaks: "an index that another region has made is not filled here", Check: "the index is what its items make"},
 	{Name: WholeNotRelayed, Breaks: "what came as whole states is not relayed of a region that was given up", Check: "a relay brings them", Package: "region", Test: "TestWhatCameAsAWholeStateIsRelayed"},
 

@@ -33,7 +33,7 @@ var aimed = map[mutant.Name]Config{
 	mutant.FoldUnsettled:     {Families: []string{"away", "far net"}, Regions: 3, Nodes: 1},
 	mutant.OldDiskTaken:      {Families: []string{"old disk"}, Regions: 3, Nodes: 1},
 	mutant.WriteUnasked:      {Families: []string{"old disk"}, Regions: 3, Nodes: 1},
-	mutant.SplitOffForgotten: {Families: []string{"old disk", "splits"}, Regions: 3, Nodes: 1},
+	mutant.RemovedUnfenced:   {Families: []string{"removed"}, Regions: 3, Nodes: 1},
 	mutant.IndexUnfilled:     {Families: []string{"schema"}, Regions: 3, Nodes: 1},
 	mutant.ProgressPastGap:   {Families: []string{"far net"}, Regions: 2, Nodes: 1},
 	mutant.DraftNotKept:      {Families: []string{"splits"}, Regions: 2, Nodes: 1},
