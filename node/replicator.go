@@ -71,7 +71,8 @@ type replicator struct {
 	begunAt   time.Time
 	tables    map[string]*replicated // by global id
 	followers map[stream]context.CancelFunc
-	jobs      map[string]bool // global ids with a seed or a removal under way
+	jobs      map[string]bool    // global ids with a seed or a removal under way, or to be tried again
+	failing   map[string]failing // those that failed when they were tried last
 	seeds     map[string]*seeding
 	running   *task.Group
 	ctx       context.Context
@@ -219,6 +220,7 @@ func (r *replicator) lead(ctx context.Context) error {
 	r.terms++
 	r.term, r.ctx, r.running, r.begunAt = r.terms, ctx, g, r.now()
 	r.tables, r.followers, r.jobs = map[string]*replicated{}, map[stream]context.CancelFunc{}, map[string]bool{}
+	r.failing = map[string]failing{}
 	for _, name := range slices.Sorted(maps.Keys(r.peers)) {
 		p := r.peers[name]
 		p.instance, p.defs, p.heard, p.came, p.err, p.held = 0, nil, time.Time{}, time.Time{}, nil, 0
@@ -459,8 +461,7 @@ func (r *replicator) reconcile(ctx context.Context) {
 	}
 }
 
-// start runs a job for a table, one at a time, until it is done; a job that fails is started again by the
-// next reconcile.
+// start runs a job for a table, one at a time, until it is done; a job that fails is started again by the next reconcile after a while.
 func (r *replicator) start(ctx context.Context, id string, job func() error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -470,14 +471,48 @@ func (r *replicator) start(ctx context.Context, id string, job func() error) {
 	r.jobs[id] = true
 	r.running.Go(func() error {
 		err := job()
+		if wait := r.tried(ctx, id, err); wait > 0 {
+			r.tasks.Wait(ctx, nil, wait)
+		}
 		r.mu.Lock()
 		delete(r.jobs, id)
 		r.mu.Unlock()
-		if err != nil && ctx.Err() == nil {
-			r.logger.Info("replicator: not yet", "table", id, "err", err)
-			r.tasks.Wait(ctx, nil, retryAfter)
-		}
 		task.Poke(r.wake)
 		return nil
 	})
+}
+
+// failing is what is known of a job that does not come to an end.
+type failing struct {
+	err  string
+	wait time.Duration // before it was tried last
+}
+
+// A job that fails waits mostly for another region's next word, which takes a round trip; or for an operator.
+const (
+	firstWait = 50 * time.Millisecond
+	maxWait   = 2 * time.Second
+)
+
+// tried takes note of how a job ended, and returns how long to wait before the next try. It tells of the first failure, and of others.
+func (r *replicator) tried(ctx context.Context, id string, err error) (wait time.Duration) {
+	if ctx.Err() != nil {
+		return 0
+	}
+	r.mu.Lock()
+	was, again := r.failing[id]
+	if err == nil {
+		delete(r.failing, id)
+	} else {
+		wait = min(max(firstWait, 2*was.wait), maxWait)
+		r.failing[id] = failing{err.Error(), wait}
+	}
+	r.mu.Unlock()
+	switch {
+	case err != nil && err.Error() != was.err:
+		r.logger.Info("replicator: not yet", "table", id, "err", err)
+	case err == nil && again:
+		r.logger.Info("replicator: what had to wait is done", "table", id)
+	}
+	return wait
 }
