@@ -109,7 +109,7 @@ func (t *Table) Closed() bool {
 // Had tells, of an item of a partition of a former incarnation's, up to when the others have what was written to it.
 type Had func(partition uint64, key table.Key) crdt.HLC
 
-// MakeAgain writes again, as this incarnation, what the former one had written and nobody else has. upTo tells, for each of its
+// MakeAgain writes again, as this incarnation, what the former one had written and nobody else has, and keeps its conflict records. upTo tells, for each of its
 // partitions, up to which change the others have all. It returns how many items that were.
 func (t *Table) MakeAgain(ctx context.Context, upTo func(partition uint64) uint64, had Had) (items int, err error) {
 	former := t.Former()
@@ -121,6 +121,11 @@ func (t *Table) MakeAgain(ctx context.Context, upTo func(partition uint64) uint6
 	}
 	if !former.Closed() {
 		return 0, ErrNotClosed
+	}
+	if !mutant.On(mutant.NotRecalled) {
+		if err := t.recall(ctx, former); err != nil {
+			return 0, err
+		}
 	}
 	// What was cut off a partition is in its log as far as it was written before.
 	trimmed := slices.ContainsFunc(former.partitions(), func(p *Partition) bool { return p.State().Trimmed > upTo(p.ID) })
@@ -154,6 +159,40 @@ func (t *Table) MakeAgain(ctx context.Context, upTo func(partition uint64) uint6
 		}
 	}
 	return items, nil
+}
+
+// recall keeps the conflict records that a former incarnation had kept: nobody else has them.
+func (t *Table) recall(ctx context.Context, former *Table) error {
+	var records []op.Delta
+	size := 0
+	keep := func() error {
+		err := t.spread(ctx, records, func(ctx context.Context, p *Partition, records []op.Delta) error {
+			return p.propose(ctx, &op.Command{Kind: op.Recall, Deltas: records})
+		})
+		records, size = nil, 0
+		return err
+	}
+	for _, p := range former.partitions() {
+		prefix := keyenc.Conflicts(nil, p.ID)
+		err := t.region.rows(prefix, keyenc.End(prefix), func(_, value []byte) error {
+			c, err := op.DecodeConflict(value)
+			if err != nil {
+				return fmt.Errorf("region: conflict record of partition %d: %w", p.ID, err)
+			}
+			records = append(records, op.Delta{Key: c.Key, State: slices.Clone(value)})
+			if size += len(c.Key) + len(value); size >= rebaseBytes {
+				return keep()
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if len(records) == 0 {
+		return nil
+	}
+	return keep()
 }
 
 // rebase makes items of a former incarnation's partition again. They were had up to one time in each command.
@@ -214,13 +253,20 @@ func (p *Partition) written(had Had, yield func(key table.Key, record []byte) er
 
 // all calls yield with every item of the partition.
 func (p *Partition) all(yield func(key table.Key, record []byte) error) error {
-	it, err := p.table.region.cfg.Store.Iter(keyenc.Record(nil, p.table.ID, p.Start), recordsEnd(p.table.ID, p.End()))
+	return p.table.region.rows(keyenc.Record(nil, p.table.ID, p.Start), recordsEnd(p.table.ID, p.End()), func(key, value []byte) error {
+		return yield(keyenc.RecordKey(key), value)
+	})
+}
+
+// rows calls yield with the store's rows from one key up to another.
+func (r *Region) rows(from, to []byte, yield func(key, value []byte) error) error {
+	it, err := r.cfg.Store.Iter(from, to)
 	if err != nil {
 		return err
 	}
 	defer it.Close()
 	for ok := it.First(); ok; ok = it.Next() {
-		if err := yield(keyenc.RecordKey(it.Key()), it.Value()); err != nil {
+		if err := yield(it.Key(), it.Value()); err != nil {
 			return err
 		}
 	}

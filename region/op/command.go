@@ -37,6 +37,7 @@ const (
 	Forget  Kind = 13 // traces of items that were deleted up to Stable go, and others may never have been kept
 	Split   Kind = 15 // the partition is made ready to be cut at Key, some items at a time; when it is, Child takes over from Key on
 	Prune   Kind = 16 // index rows of items that are another partition's now go
+	Recall  Kind = 17 // Deltas hold conflict records that an incarnation of this region left which was given up
 	Held    Kind = 11 // Deltas of another region are held for being stamped too far ahead: it is noted
 )
 
@@ -52,7 +53,7 @@ type Command struct {
 	Update    *expr.Update    // Update
 	Condition *expr.Condition // Put, Update, Delete: nil for none
 
-	Deltas  []Delta  // Merge, Mend, Restore, Held, Rebase
+	Deltas  []Delta  // Merge, Mend, Restore, Held, Rebase, Recall
 	Source  Cursor   // Merge, Mend
 	Observe crdt.HLC // Merge: the origin's clock, above which this one's is lifted; 0 for none
 
@@ -78,7 +79,7 @@ type Command struct {
 // Delta is what one write, or one whole item, adds to a partition.
 type Delta struct {
 	Key   table.Key
-	State []byte // a crdt.Record's encoding (Merge, Mend, Held, Rebase), or an item's stored form (Restore)
+	State []byte // a crdt.Record's encoding (Merge, Mend, Held, Rebase), an item's stored form (Restore), or a conflict record as it is kept (Recall)
 }
 
 // Cursor is how far one stream of another region's change log has been applied.
@@ -117,6 +118,7 @@ func (c *Command) Alone() bool {
 //	  Delete, Expire   condition, key
 //	  Merge, Mend, Restore, Held   stream, seq, place, clock, 2 * incarnation + 1 for a part, observe, count, (key, state)...
 //	  Rebase           clock, actor, count, (key, state)...
+//	  Recall           count, (key, state)...
 //	  Fold             stable (8), trim, limit
 //	  Alter            schema as JSON to the end, behind 1 and its revision if it has one
 //	  Reindex          key, index, limit
@@ -164,6 +166,8 @@ func (c *Command) Append(dst []byte) []byte {
 		dst = appendDeltas(dst, c.Deltas)
 	case Rebase:
 		dst = binary.AppendUvarint(binary.AppendUvarint(dst, uint64(c.Lost.HLC)), uint64(c.Lost.Actor))
+		dst = appendDeltas(dst, c.Deltas)
+	case Recall:
 		dst = appendDeltas(dst, c.Deltas)
 	case Fold:
 		dst = binary.BigEndian.AppendUint64(dst, uint64(c.Stable))
@@ -251,6 +255,8 @@ func Decode(b []byte) (*Command, error) {
 		actor := d.uvarint()
 		c.Lost.Actor = crdt.Actor(actor)
 		d.bad = d.bad || actor > math.MaxUint32
+		c.Deltas = d.deltas()
+	case Recall:
 		c.Deltas = d.deltas()
 	case Fold:
 		if len(d.b) < 8 {

@@ -51,7 +51,7 @@ func updates(t *rapid.T) *expr.Update {
 	return u
 }
 
-var kinds = []Kind{Put, Update, Delete, Expire, Merge, Restore, Fold, Alter, Catalog, Reindex}
+var kinds = []Kind{Put, Update, Delete, Expire, Merge, Restore, Fold, Alter, Catalog, Reindex, Rebase, Mend, Forget, Split, Prune, Recall, Held}
 
 func commands(t *rapid.T) *Command {
 	some := rapid.SliceOfN(rapid.Byte(), 1, 40)
@@ -64,13 +64,23 @@ func commands(t *rapid.T) *Command {
 		c.Condition, c.Key, c.Update = conditions(t), some.Draw(t, "key"), updates(t)
 	case Delete, Expire:
 		c.Condition, c.Key = conditions(t), some.Draw(t, "key")
-	case Merge, Restore, Held:
+	case Merge, Mend, Restore, Held:
 		c.Source = Cursor{Stream: rapid.String().Draw(t, "stream"), Seq: rapid.Uint64().Draw(t, "seq"), Clock: hlc.Draw(t, "clock"), Incarnation: rapid.Uint16().Draw(t, "incarnation"), Part: rapid.Bool().Draw(t, "part")}
 		if rapid.Bool().Draw(t, "copied") {
 			c.Source.Place = some.Draw(t, "place")
 		}
 		c.Observe = hlc.Draw(t, "observe")
 		for range rapid.IntRange(0, 4).Draw(t, "deltas") {
+			c.Deltas = append(c.Deltas, Delta{some.Draw(t, "key"), some.Draw(t, "state")})
+		}
+	case Forget:
+		c.Stable, c.Key, c.Limit = hlc.Draw(t, "stable"), some.Draw(t, "key"), rapid.IntRange(0, 1<<40).Draw(t, "limit")
+	case Split:
+		c.Key, c.Child, c.Limit = some.Draw(t, "key"), rapid.Uint64().Draw(t, "child"), rapid.IntRange(0, 1<<40).Draw(t, "limit")
+	case Prune:
+		c.Limit = rapid.IntRange(0, 1<<40).Draw(t, "limit")
+	case Recall:
+		for range rapid.IntRange(0, 4).Draw(t, "records") {
 			c.Deltas = append(c.Deltas, Delta{some.Draw(t, "key"), some.Draw(t, "state")})
 		}
 	case Rebase:

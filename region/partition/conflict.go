@@ -50,28 +50,49 @@ func (m *Machine) held(c *op.Command, b *storage.Batch) op.Result {
 	return result
 }
 
-// note puts a conflict record into the batch, if there is room for it.
-func (m *Machine) note(now crdt.HLC, key table.Key, found crdt.Conflict, b *storage.Batch) {
-	if m.state.Conflicts >= 2*maxConflicts || m.state.ConflictBytes >= 2*maxConflictBytes {
-		m.state.Shed++
-		return
+// recall keeps conflict records that a former incarnation had kept, as they were. Doing it twice changes nothing.
+func (m *Machine) recall(c *op.Command, b *storage.Batch) op.Result {
+	var result op.Result
+	for i := range c.Deltas {
+		record, err := op.DecodeConflict(c.Deltas[i].State)
+		if err != nil {
+			panic(fmt.Sprintf("partition %d: conflict record of a former incarnation: %v", m.cfg.ID, err))
+		}
+		if m.file(record, c.Deltas[i].State, b) {
+			result.Applied++
+		}
 	}
+	return result
+}
+
+// note keeps what was found, now, of an item.
+func (m *Machine) note(now crdt.HLC, key table.Key, found crdt.Conflict, b *storage.Batch) {
 	c := op.Conflict{ID: found.ID(key), Key: key, Detected: now, Conflict: found}
 	value, err := json.Marshal(c)
 	if err != nil {
 		panic(fmt.Sprintf("partition %d: conflict: %v", m.cfg.ID, err)) // plain data only
 	}
+	m.file(c, value, b)
+}
+
+// file puts a conflict record into the batch, if there is room for it, and tells whether it was not there.
+func (m *Machine) file(c op.Conflict, value []byte, b *storage.Batch) bool {
 	at := keyenc.Conflict(nil, m.cfg.ID, uint64(c.Detected), c.ID[:])
 	if m.kept[string(at)] || m.has(at) {
-		return // found twice at one moment
+		return false // found twice at one moment
+	}
+	if m.state.Conflicts >= 2*maxConflicts || m.state.ConflictBytes >= 2*maxConflictBytes {
+		m.state.Shed++
+		return false
 	}
 	m.kept[string(at)] = true
 	b.Set(at, value)
 	m.state.Conflicts++
 	m.state.ConflictBytes += uint64(len(value))
-	if m.state.Oldest == 0 || now < m.state.Oldest {
-		m.state.Oldest = now
+	if m.state.Oldest == 0 || c.Detected < m.state.Oldest {
+		m.state.Oldest = c.Detected
 	}
+	return true
 }
 
 func (m *Machine) has(key []byte) bool {

@@ -327,6 +327,8 @@ func (m *Machine) Apply(index uint64, c *op.Command, b *storage.Batch) op.Result
 		return m.rebase(c, b)
 	case op.Held:
 		return m.held(c, b)
+	case op.Recall:
+		return m.recall(c, b)
 	case op.Fold:
 		return m.fold(c, b)
 	case op.Alter:
