@@ -40,7 +40,7 @@ build: ## the static binary, bin/commutator
 
 .PHONY: test
 test: lint $(MINIO) ## vet, staticcheck, every test, against a real MinIO too, the simulation, and every planted bug (the first run builds MinIO: some minutes)
-	COMMUTATOR_MINIO=$(MINIO) $(GO) test -timeout 40m $$($(GO) list $(PKG) | grep -v -e '/test/sim$$' -e '/test/cluster$$')
+	COMMUTATOR_MINIO=$(MINIO) $(GO) test -timeout 15m $$($(GO) list $(PKG) | grep -v -e '/test/sim$$' -e '/test/cluster$$')
 	@# These measure or fill the machine: each has it for itself.
 	$(GO) test -timeout 20m ./test/cluster
 	$(GO) test -tags mutants -timeout 20m -skip '^Test(Seeds|Share|Soak|EveryPlantedBugIsCaught)$$' ./test/sim

@@ -191,7 +191,7 @@ func (r *region) stop() {
 		if err != nil {
 			r.t.Error(err)
 		}
-		r.t.Logf("node %d:\n%s", p.id, b[max(0, len(b)-8000):])
+		r.t.Logf("node %d:\n%s", p.id, b[max(0, len(b)-1500):])
 	}
 }
 
