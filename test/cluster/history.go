@@ -204,6 +204,11 @@ func (c *client) do(ctx context.Context, o *operation) (outcome, item, error) {
 
 // ask sends one request as an SDK does and decodes what comes back.
 func (c *client) ask(ctx context.Context, operation string, body, answer any) (status int, err error) {
+	return c.send(ctx, "DynamoDB_20120810."+operation, body, answer)
+}
+
+// send is ask for any of the server's APIs.
+func (c *client) send(ctx context.Context, target string, body, answer any) (status int, err error) {
 	b, err := json.Marshal(body)
 	if err != nil {
 		return 0, err
@@ -213,7 +218,7 @@ func (c *client) ask(ctx context.Context, operation string, body, answer any) (s
 		return 0, err
 	}
 	q.Header.Set("Content-Type", "application/x-amz-json-1.0")
-	q.Header.Set("X-Amz-Target", "DynamoDB_20120810."+operation)
+	q.Header.Set("X-Amz-Target", target)
 	q.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=any/20260101/"+regionName+"/dynamodb/aws4_request, SignedHeaders=host, Signature=00")
 	q.Header.Set("X-Amz-Date", "20260101T000000Z")
 	a, err := c.http.Do(q)

@@ -19,12 +19,14 @@ const (
 	clients = 48
 	// wanted is how many operations a history has.
 	wanted, wantedShort = 200_000, 10_000
+	// splitEvery is about how often a partition is split; at the end there are at least leastParts.
+	splitEvery, mostParts, leastParts = 5 * time.Second, 24, 6
 	// limit bounds all of it.
 	limit = 15 * time.Minute
 )
 
-// TestHistoriesOfRealProcessesAreLinearizable breaks a region of three processes, one thing or two at a time, while clients read, write and
-// swap. SEED=n repeats the choice of faults.
+// TestHistoriesOfRealProcessesAreLinearizable breaks a region of three processes, one thing or two at a time, and has its
+// partitions split, while clients read, write and swap. SEED=n repeats the choice of faults.
 func TestHistoriesOfRealProcessesAreLinearizable(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	if s := os.Getenv("SEED"); s != "" {
@@ -54,6 +56,9 @@ func TestHistoriesOfRealProcessesAreLinearizable(t *testing.T) {
 			newClient(endpoints, i%len(endpoints), 2*time.Second).load(ctx, h, rand.New(rand.NewPCG(seed, uint64(i))), target)
 		})
 	}
+	load.Go(func() {
+		splitThings(ctx, newClient(endpoints, 0, 2*time.Second), rand.New(rand.NewPCG(seed, clients+1)), func() bool { return h.len() >= target })
+	})
 	faults := breakThings(ctx, r, rand.New(rand.NewPCG(seed, clients)), func() bool { return h.len() >= target })
 	load.Wait()
 	took := time.Since(h.begun)
@@ -72,6 +77,13 @@ func TestHistoriesOfRealProcessesAreLinearizable(t *testing.T) {
 				t.Fatalf("node %d, when all are up again: %v", p.id, err)
 			}
 			h.end(o, result, saw, nil)
+		}
+	}
+	for _, p := range r.nodes {
+		parts := partitions(t.Context(), newClient(endpoints, p.id-1, 10*time.Second))
+		t.Logf("node %d: %d partitions", p.id, len(parts))
+		if len(parts) < leastParts && !testing.Short() {
+			t.Error("hardly any has been split")
 		}
 	}
 	count := map[outcome]int{}
@@ -161,6 +173,42 @@ func breakThings(ctx context.Context, r *region, rng *rand.Rand, enough func() b
 		r.t.Errorf("not done after %s", limit)
 	}
 	return count
+}
+
+type part struct {
+	ID    uint64
+	Start string
+}
+
+// partitions returns the table's partitions as the client's node shows them, nil while it does not.
+func partitions(ctx context.Context, c *client) []part {
+	var a struct{ Partitions []part }
+	if status, err := c.send(ctx, "Commutator_20261122.ListPartitions", map[string]string{"TableName": tableName}, &a); err != nil || status != http.StatusOK {
+		return nil
+	}
+	return a.Partitions
+}
+
+// splitThings has one partition after another split somewhere, until it is enough or there are many.
+func splitThings(ctx context.Context, c *client, rng *rand.Rand, enough func() bool) {
+	defer c.http.CloseIdleConnections()
+	for !enough() && ctx.Err() == nil {
+		sleep(ctx, time.Duration(rng.Int64N(int64(2*splitEvery))))
+		c.at = rng.IntN(len(c.endpoints))
+		parts := partitions(ctx, c)
+		if len(parts) == 0 || len(parts) >= mostParts {
+			continue
+		}
+		// A hash anywhere: what is not in the range of the partition is refused.
+		i, at := rng.IntN(len(parts)), fmt.Sprintf("%016x", rng.Uint64())
+		for j, p := range parts {
+			if p.Start < at {
+				i = j
+			}
+		}
+		var answer any
+		c.send(ctx, "Commutator_20261122.SplitPartition", map[string]any{"TableName": tableName, "ID": parts[i].ID, "At": at}, &answer) // or not, while things are broken
+	}
 }
 
 // sleep lets the world go on for a while: between faults, that is what is wanted.
