@@ -27,25 +27,32 @@ type NodeStatus struct {
 	Groups  int    // of the region's Raft groups (its catalog, and every partition), those that it votes in
 	Of      int    // how many there are
 	Leads   int    // that it leads
+	Up      bool   // it has been heard of in the last second
+	Drained bool   `json:",omitempty"` // it is to lead nothing, until that is undone or it is started anew
 }
 
 func (o *Operator) listNodes(_ context.Context, _ *ListNodesRequest) (*NodeList, error) {
-	out := &NodeList{Region: o.Region.Name(), Node: o.Region.NodeID(), Nodes: []NodeStatus{}}
+	return &NodeList{Region: o.Region.Name(), Node: o.Region.NodeID(), Nodes: o.nodes()}, nil
+}
+
+// nodes returns the region's nodes as this one has heard of them.
+func (o *Operator) nodes() []NodeStatus {
+	out := []NodeStatus{}
 	votes, leads, groups := o.Region.Holding()
 	members := o.Region.Members()
 	if len(members) == 0 { // a region of one node keeps no list
 		members = []region.Member{{ID: o.Region.NodeID()}}
 	}
 	for _, m := range members {
-		n := NodeStatus{ID: m.ID, Name: m.Name, Address: m.Address, Status: string(m.State), Groups: votes[m.ID], Of: groups, Leads: leads[m.ID]}
+		n := NodeStatus{ID: m.ID, Name: m.Name, Address: m.Address, Status: string(m.State), Groups: votes[m.ID], Of: groups, Leads: leads[m.ID], Up: o.Region.Up(m.ID), Drained: m.Drained}
 		if m.State == region.MemberHolds {
 			if n.Status = "HOLDS"; n.Groups < n.Of {
 				n.Status = "JOINING"
 			}
 		}
-		out.Nodes = append(out.Nodes, n)
+		out = append(out, n)
 	}
-	return out, nil
+	return out
 }
 
 // RemoveNodeRequest lets a node of the region go, which may be up or down.
@@ -61,6 +68,30 @@ func (o *Operator) removeNode(ctx context.Context, q *RemoveNodeRequest) (*NodeL
 		return nil, &Error{"ResourceNotFoundException", fmt.Sprintf("Requested resource not found: node %d", q.ID)}
 	case errors.Is(err, region.ErrLastNode):
 		return nil, invalid("node %d is the last of region %s", q.ID, o.Region.Name())
+	case errors.Is(err, region.ErrNotSeveral):
+		return nil, invalid("region %s has one node, and is not set up for several", o.Region.Name())
+	case err != nil:
+		return nil, err
+	}
+	return o.listNodes(ctx, nil)
+}
+
+// DrainNodeRequest has a node of the region hand over all that it leads, and lead nothing until Undo, or until it is started anew.
+type DrainNodeRequest struct {
+	ID   uint64
+	Undo bool `json:",omitempty"`
+}
+
+func (o *Operator) drainNode(ctx context.Context, q *DrainNodeRequest) (*NodeList, error) {
+	if q.ID == 0 {
+		return nil, invalid("ID is not given")
+	}
+	err := o.Region.Drain(ctx, q.ID, q.Undo)
+	switch {
+	case errors.Is(err, region.ErrNoNode), errors.Is(err, region.ErrNodeGone):
+		return nil, &Error{"ResourceNotFoundException", fmt.Sprintf("Requested resource not found: node %d", q.ID)}
+	case errors.Is(err, region.ErrAllDrained):
+		return nil, invalid("every other node of region %s is drained already: somebody has to lead", o.Region.Name())
 	case errors.Is(err, region.ErrNotSeveral):
 		return nil, invalid("region %s has one node, and is not set up for several", o.Region.Name())
 	case err != nil:

@@ -98,6 +98,7 @@ var operations = map[string]func(context.Context, *Operator, []byte) (any, error
 	"SplitPartition":   typed((*Operator).splitPartition),
 	"ListNodes":        typed((*Operator).listNodes),
 	"RemoveNode":       typed((*Operator).removeNode),
+	"DrainNode":        typed((*Operator).drainNode),
 	"GiveUpRegion":     typed((*Operator).giveUpRegion),
 	"RemoveRegion":     typed((*Operator).removeRegion),
 	"Verify":           typed((*Operator).verify),

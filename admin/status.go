@@ -15,6 +15,16 @@ type Status struct {
 	Region string
 	Tables []TableStatus
 	Links  []Link
+	Nodes  []NodeStatus
+	Groups GroupStatus
+}
+
+// GroupStatus is how the region's Raft groups are (its catalog, and every partition), as the answering node has heard.
+type GroupStatus struct {
+	Groups          int
+	UnderReplicated int // of them, those with a voter that is down, or with one that does not vote yet
+	Leaderless      int // those that nobody leads who is up
+	Asleep          int // those that have nothing to do
 }
 
 // TableStatus is one table as this region has it.
@@ -54,7 +64,11 @@ type Seeding struct {
 }
 
 func (o *Operator) status(_ context.Context, _ *StatusRequest) (*Status, error) {
-	s := &Status{Region: o.Region.Name(), Tables: []TableStatus{}, Links: o.Links.Links()}
+	h := o.Region.Health()
+	s := &Status{
+		Region: o.Region.Name(), Tables: []TableStatus{}, Links: o.Links.Links(), Nodes: o.nodes(),
+		Groups: GroupStatus{h.Groups, h.UnderReplicated, h.Leaderless, o.Region.Asleep()},
+	}
 	silent := map[string]time.Duration{}
 	for _, l := range s.Links {
 		if !l.Reachable && !l.Heard.IsZero() {

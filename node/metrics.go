@@ -3,6 +3,8 @@ package node
 import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/commutatordb/commutator/region"
 )
 
 // newMetrics returns what /metrics shows of a node. Names end in their unit.
@@ -22,6 +24,10 @@ func newMetrics(n *Node) *prometheus.Registry {
 	gauge("raftlog_segment_bytes", "Size of the Raft log on disk.", func() float64 { return float64(n.log.Metrics().SegmentBytes) })
 	gauge("state_disk_bytes", "Size of the state on disk.", func() float64 { return float64(n.store.Metrics().DiskBytes) })
 	gauge("state_memtable_bytes", "Size of the state not flushed yet.", func() float64 { return float64(n.store.Metrics().MemTableBytes) })
+	gauge("partitions", "Raft groups of the region, its catalog and every partition, of which this node has opened a replica.", func() float64 { return float64(n.region.Health().Groups) })
+	gauge("partitions_led", "Of them, those that this node leads.", func() float64 { _, leads, _ := n.region.Holding(); return float64(leads[n.region.NodeID()]) })
+	gauge("partitions_under_replicated", "Of them, those with a replica on a node that is down, or one that is being filled.", func() float64 { return float64(n.region.Health().UnderReplicated) })
+	gauge("partitions_leaderless", "Of them, those that nobody leads who is up: they take no writes.", func() float64 { return float64(n.region.Health().Leaderless) })
 	gauge("partitions_asleep", "Partitions that have nothing to do, and send nothing to other nodes, and the catalog if it has nothing, either.", func() float64 { return float64(n.region.Asleep()) })
 	gauge("snapshots_sending", "Snapshots of partitions that are on their way to other nodes of the region.", func() float64 { return float64(n.region.Snapshots().Sending) })
 	gauge("snapshots_coming", "Snapshots of partitions that are coming from other nodes of the region.", func() float64 { return float64(n.region.Snapshots().Coming) })
@@ -62,12 +68,14 @@ var (
 	offsetDesc    = prometheus.NewDesc("commutator_clock_offset_seconds", "How far another region's clock is ahead of this one's.", []string{"region"}, nil)
 	heldDesc      = prometheus.NewDesc("commutator_replication_held_streams", "Streams of another region whose writes are held: they are stamped too far ahead.", []string{"region"}, nil)
 	refusedDesc   = prometheus.NewDesc("commutator_signatures_refused_total", "Requests whose signature was refused, since the start.", []string{"error"}, nil)
+	nodeUpDesc    = prometheus.NewDesc("commutator_node_up", "1 when another node of the region was heard of in the last second.", []string{"node"}, nil)
+	drainedDesc   = prometheus.NewDesc("commutator_node_drained", "1 for a node of the region that is to lead nothing.", []string{"node"}, nil)
 	linkDesc      = prometheus.NewDesc("commutator_region_reachable", "1 when the last exchange with another region succeeded.", []string{"region"}, nil)
 )
 
 // Describe is prometheus.Collector's.
 func (c tableCollector) Describe(descs chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{itemsDesc, bytesDesc, conflictsDesc, keptDesc, shedDesc, logDesc, lagDesc, pendingDesc, seededDesc, seededOfDesc, seedRateDesc, linkDesc, offsetDesc, heldDesc, expiredDesc, refusedDesc} {
+	for _, d := range []*prometheus.Desc{itemsDesc, bytesDesc, conflictsDesc, keptDesc, shedDesc, logDesc, lagDesc, pendingDesc, seededDesc, seededOfDesc, seedRateDesc, linkDesc, nodeUpDesc, drainedDesc, offsetDesc, heldDesc, expiredDesc, refusedDesc} {
 		descs <- d
 	}
 }
@@ -104,6 +112,20 @@ func (c tableCollector) Collect(metrics chan<- prometheus.Metric) {
 		for from, lag := range c.n.rep.Lag(d.GlobalID) {
 			metrics <- prometheus.MustNewConstMetric(lagDesc, prometheus.GaugeValue, lag.Seconds(), name, from)
 		}
+	}
+	for _, m := range c.n.region.Members() {
+		if m.State == region.MemberGone {
+			continue
+		}
+		flag := func(d *prometheus.Desc, is bool) {
+			value := 0.0
+			if is {
+				value = 1
+			}
+			metrics <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, m.Name)
+		}
+		flag(nodeUpDesc, c.n.region.Up(m.ID))
+		flag(drainedDesc, m.Drained)
 	}
 	for reason, n := range c.n.handler.Refused() {
 		metrics <- prometheus.MustNewConstMetric(refusedDesc, prometheus.CounterValue, float64(n), reason)

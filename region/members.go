@@ -28,6 +28,7 @@ type Member struct {
 	Epoch    uint64      `json:",omitempty"`
 	Replaces uint64      `json:",omitempty"` // the number that the node had with data that is not to be used any more
 	State    MemberState `json:",omitempty"`
+	Drained  bool        `json:",omitempty"` // it is to lead nothing; see Drain
 }
 
 // MemberState is what becomes of a node.
@@ -107,7 +108,8 @@ func (r *Region) enrol(ctx context.Context) error {
 		case have.Epoch > own.Epoch:
 			return nil, ErrOldData
 		case have.State == MemberHolds:
-			if own.Replaces = have.Replaces; own != withID(have, 0) {
+			own.Replaces, own.Drained = have.Replaces, have.Drained && r.enrolled.Load()
+			if own != withID(have, 0) {
 				return &own, nil
 			}
 		}
@@ -115,6 +117,9 @@ func (r *Region) enrol(ctx context.Context) error {
 	})
 	if errors.Is(err, ErrOtherData) || errors.Is(err, ErrOldData) {
 		r.cfg.Fatal(fmt.Errorf("%w: node %d of region %s", err, r.cfg.NodeID, r.cfg.Name))
+	}
+	if err == nil {
+		r.enrolled.Store(true)
 	}
 	return err
 }
@@ -311,7 +316,7 @@ func (r *Region) keepMembers(ctx context.Context) error {
 		// What is told is to be true now: an old word would undo the last change.
 		err := r.CatchUp(ctx)
 		if err == nil && r.catalog.view.Load().self != nil {
-			err = r.host.Want(ctx, r.wanted())
+			err = errors.Join(r.host.Want(ctx, r.wanted()), r.host.Spare(ctx, r.drained()))
 		}
 		if err == nil && r.Leads() {
 			err = r.noteGone(ctx)

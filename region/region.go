@@ -79,7 +79,8 @@ var (
 type Region struct {
 	cfg          Config
 	epoch        atomic.Uint64
-	several      bool // the region has more than one node
+	enrolled     atomic.Bool // the catalog has had this start's row
+	several      bool        // the region has more than one node
 	host         *group.Host
 	catalog      *catalog
 	catalogGroup *group.Group

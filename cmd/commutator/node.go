@@ -18,11 +18,12 @@ import (
 func nodeCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "node",
-		Short: "Show the nodes of regions, and let one go",
+		Short: "Show the nodes of regions, drain one, and let one go",
 		Example: `  commutator node list
+  commutator node drain us-east-1-b
   commutator node remove 3 --region us-east-1`,
 	}
-	c.AddCommand(nodeListCommand(), nodeRemoveCommand())
+	c.AddCommand(nodeListCommand(), nodeDrainCommand(), nodeRemoveCommand())
 	return c
 }
 
@@ -33,7 +34,8 @@ func nodeListCommand() *cobra.Command {
 		Short: "List the nodes of each region",
 		Long: `List the nodes of each region: in how many of the region's Raft groups (its catalog, and every partition
 of every table) each one votes, and how many of them it leads. A node is JOINING until it votes in all,
-and LEAVING until it votes in none; then it is GONE, and its number is never another's.`,
+and LEAVING until it votes in none; then it is GONE, and its number is never another's. "down" is one that
+the node which answers has not heard of for a second, "drained" one that is to lead nothing.`,
 		Example: `  commutator node list
   commutator node list --region us-east-1 -o json`,
 		Args: cobra.NoArgs,
@@ -48,6 +50,97 @@ and LEAVING until it votes in none; then it is GONE, and its number is never ano
 	f = addClientFlags(c)
 	addOutputFlag(c)
 	return c
+}
+
+func nodeDrainCommand() *cobra.Command {
+	var f *clientFlags
+	timeout, undo := 2*time.Minute, false
+	c := &cobra.Command{
+		Use:   "drain NAME",
+		Short: "Have a node hand over all that it leads, before it is stopped",
+		Long: `Have a node, by its name or its number, hand over all that it leads to other nodes of its region, and lead
+nothing until this is undone or it is started anew: clients then notice nothing of its stop, and a node
+that is slow makes nobody wait but those that ask it. It goes on answering, and holds what it holds.
+A node that is stopped in good order hands over by itself; drain one whose machine is to be worked on.
+
+This waits until the node leads nothing. With several regions at hand, --region says whose node it is.`,
+		Example: `  commutator node drain us-east-1-b
+  commutator node drain 2 --region us-east-1 --undo`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			up, down, err := f.connect(c.Context())
+			if err != nil {
+				return err
+			}
+			if len(up) == 0 {
+				return down
+			}
+			ctx, cancel := context.WithTimeout(c.Context(), timeout)
+			defer cancel()
+			region, id, err := findNode(ctx, up, args[0])
+			if err != nil {
+				return err
+			}
+			last, err := drainNode(ctx, region, id, undo, c.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			return show(c, []admin.NodeList{*last}, func(w io.Writer) { nodeRows(w, []admin.NodeList{*last}) })
+		},
+	}
+	f = addClientFlags(c)
+	c.Flags().DurationVar(&timeout, "timeout", timeout, "how long to wait; what has begun goes on after that")
+	c.Flags().BoolVar(&undo, "undo", false, "let the node lead again; groups come to it by and by")
+	addOutputFlag(c)
+	return c
+}
+
+// findNode returns the region that has a node of a name or a number, and its number.
+func findNode(ctx context.Context, up []*client, name string) (in *client, id uint64, err error) {
+	for _, c := range up {
+		var l admin.NodeList
+		if err := c.operator(ctx, "ListNodes", admin.ListNodesRequest{}, &l); err != nil {
+			return nil, 0, err
+		}
+		for _, n := range l.Nodes {
+			if n.Status == "GONE" || n.Name != name && strconv.FormatUint(n.ID, 10) != name {
+				continue
+			}
+			if in != nil && (in.region != c.region || id != n.ID) {
+				return nil, 0, usageError{fmt.Errorf("several nodes are called %s: --region says whose is meant, its number which", name)}
+			}
+			in, id = c, n.ID
+		}
+	}
+	if in == nil {
+		return nil, 0, usageError{fmt.Errorf("there is no node %q; `commutator node list` shows them", name)}
+	}
+	return in, id, nil
+}
+
+// drainNode has a node lead nothing, and waits until it does not.
+func drainNode(ctx context.Context, c *client, id uint64, undo bool, progress io.Writer) (*admin.NodeList, error) {
+	var last admin.NodeList
+	if err := c.operator(ctx, "DrainNode", admin.DrainNodeRequest{ID: id, Undo: undo}, &last); err != nil || undo {
+		return &last, err
+	}
+	said := -1
+	err := poll(ctx, func(ctx context.Context) (bool, error) {
+		i := slices.IndexFunc(last.Nodes, func(n admin.NodeStatus) bool { return n.ID == id })
+		if i < 0 || last.Nodes[i].Leads == 0 {
+			return true, nil
+		}
+		if n := last.Nodes[i].Leads; n != said {
+			said = n
+			fmt.Fprintf(progress, "node %d leads %d of %d groups still\n", id, n, last.Nodes[i].Of)
+		}
+		last = admin.NodeList{}
+		return false, c.operator(ctx, "ListNodes", admin.ListNodesRequest{}, &last)
+	})
+	if err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("%w; node %d is drained, and leads what no other node can: are they up, and have they all they need?", context.Cause(ctx), id)
+	}
+	return &last, err
 }
 
 func nodeRemoveCommand() *cobra.Command {
@@ -125,7 +218,14 @@ func nodeRows(w io.Writer, all []admin.NodeList) {
 	fmt.Fprintln(w, "REGION\tNODE\tNAME\tADDRESS\tSTATUS\tVOTES IN\tLEADS")
 	for _, l := range all {
 		for _, n := range l.Nodes {
-			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%d of %d\t%d\n", l.Region, n.ID, cmp.Or(n.Name, "-"), cmp.Or(n.Address, "-"), n.Status, n.Groups, n.Of, n.Leads)
+			state := n.Status
+			if n.Drained {
+				state += ", drained"
+			}
+			if !n.Up && n.Status != "GONE" {
+				state += ", down"
+			}
+			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%d of %d\t%d\n", l.Region, n.ID, cmp.Or(n.Name, "-"), cmp.Or(n.Address, "-"), state, n.Groups, n.Of, n.Leads)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,9 +17,13 @@ func statusCommand() *cobra.Command {
 	var f *clientFlags
 	c := &cobra.Command{
 		Use:   "status",
-		Short: "Show regions, the links between them, tables and replicas",
-		Long: `Show what each region says of itself and of the others: its links, its tables with their items and
-sizes, and its tables' replicas.`,
+		Short: "Show regions, the links between them, nodes, tables and replicas",
+		Long: `Show what each region says of itself and of the others: its links, its nodes, how its Raft groups (its
+catalog, and every partition) are, its tables with their items and sizes, and its tables' replicas.
+
+Of the groups, UNDER-REPLICATED are those with a replica on a node that is down, or one that is being
+filled; LEADERLESS those that take no writes at the moment; MOST LED and LEAST LED tell how evenly the
+nodes that are up lead them.`,
 		Example: `  commutator status
   commutator status --endpoint http://127.0.0.1:8000 -o json`,
 		Args: cobra.NoArgs,
@@ -44,6 +49,34 @@ func statusRows(w io.Writer, all []admin.Status) {
 		for _, l := range s.Links {
 			fmt.Fprintf(w, "%s\t%d\t%s\t%s\n", s.Region, len(s.Tables), l.Region, linkState(l))
 		}
+	}
+	fmt.Fprintln(w, "\nREGION\tNODES\tUP\tGROUPS\tUNDER-REPLICATED\tLEADERLESS\tMOST LED\tLEAST LED")
+	for _, s := range all {
+		nodes, up, most, least := 0, 0, 0, -1
+		for _, n := range s.Nodes {
+			if n.Status == "GONE" {
+				continue
+			}
+			nodes++
+			if !n.Up {
+				continue
+			}
+			up++
+			most = max(most, n.Leads)
+			if !n.Drained && (least < 0 || n.Leads < least) {
+				least = n.Leads
+			}
+		}
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n", s.Region, nodes, up, s.Groups.Groups, s.Groups.UnderReplicated, s.Groups.Leaderless, most, max(0, least))
+	}
+	several := slices.DeleteFunc(slices.Clone(all), func(s admin.Status) bool { return len(s.Nodes) < 2 })
+	if len(several) > 0 {
+		fmt.Fprintln(w)
+		var lists []admin.NodeList
+		for _, s := range several {
+			lists = append(lists, admin.NodeList{Region: s.Region, Nodes: s.Nodes})
+		}
+		nodeRows(w, lists)
 	}
 	header := "\nTABLE\tREGION\tSTATUS\tPARTITIONS\tITEMS\tBYTES\tCONFLICTS\tREPLICAS"
 	for _, s := range all {

@@ -24,6 +24,7 @@ const (
 	BlankVotes           Name = "blank-votes"
 	SleepsOn             Name = "sleeps-on"
 	SleepsTooSoon        Name = "sleeps-too-soon"
+	HandedBack           Name = "handed-back"
 	SnapshotPastGap      Name = "snapshot-past-gap"
 )
 

@@ -110,6 +110,7 @@ type Host struct {
 	coming                   atomic.Int64 // snapshots
 	full                     atomic.Bool  // see SetFull
 	sleeping                 atomic.Int64 // groups
+	up                       atomic.Pointer[[]uint64]
 
 	intakes map[uint64]*intake // Carry's, by group
 	swept   bool               // Carry's: what an earlier start had left of snapshots is gone
@@ -123,6 +124,7 @@ type Host struct {
 	start    uint64          // several voters: the number of this start, not 0
 	beats    map[uint64]beat // by node
 	want     []uint64        // see Want
+	spared   []uint64        // see Spare
 	keep     uint64          // Config.KeepEntries
 	dirty    []*Group
 	batch    *raftlog.Batch
@@ -425,6 +427,7 @@ func (h *Host) Step() {
 			g.tick(h)
 		}
 		h.beat()
+		h.balance()
 	}
 	for _, p := range inbox {
 		if p.group.gone.Load() {

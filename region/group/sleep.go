@@ -24,14 +24,17 @@ const (
 	// missedTicks is how long a node may not be heard of before the groups that it is in are woken: as long as a follower that is awake
 	// waits at least.
 	missedTicks = electionTicks
-	// beatGroup is no group: a heartbeat of it is a node's own, and its index the number of the node's start.
+	// beatGroup is no group: a heartbeat of it is a node's own, its index the number of the node's start, and what it says to be committed the
+	// number of groups that the node leads.
 	beatGroup = 0
 )
 
 // beat is what is known of another node.
 type beat struct {
 	at    uint64 // the tick at which it was last heard of
+	since uint64 // the tick since which it has been there without a pause
 	start uint64 // the number of its start, 0 while it has not said
+	leads uint64 // how many groups it leads
 }
 
 // sleepWord is the context of the heartbeat that tells a follower to sleep.
@@ -119,12 +122,25 @@ func (h *Host) beat() {
 	if h.ticks%heartbeatTicks != 0 {
 		return
 	}
+	leads := h.leads()
+	var up []uint64
 	for _, id := range h.others() {
-		h.cfg.Send(id, Message{beatGroup, &pb.Message{Type: pb.MsgHeartbeat.Enum(), From: new(h.cfg.NodeID), To: new(id), Index: new(h.start)}})
+		h.cfg.Send(id, Message{beatGroup, &pb.Message{Type: pb.MsgHeartbeat.Enum(), From: new(h.cfg.NodeID), To: new(id), Index: new(h.start), Commit: new(leads)}})
 		if h.missed(id) {
 			h.wakeWithout(id)
+		} else {
+			up = append(up, id)
 		}
 	}
+	h.up.Store(&up)
+}
+
+// Up returns the nodes that this one shares groups with and has heard of in the last second.
+func (h *Host) Up() []uint64 {
+	if up := h.up.Load(); up != nil {
+		return slices.Clone(*up)
+	}
+	return nil
 }
 
 // others returns the nodes that this one shares groups with.
@@ -139,15 +155,20 @@ func (h *Host) others() (ids []uint64) {
 
 // heard notes that a node has sent something.
 func (h *Host) heard(m Message) {
-	b := h.beats[m.Raft.GetFrom()]
+	from := m.Raft.GetFrom()
+	b, known := h.beats[from]
+	if !known || h.missed(from) {
+		b.since = h.ticks
+	}
 	b.at = h.ticks
 	if m.Beat() {
 		if b.start != 0 && b.start != m.Raft.GetIndex() {
-			h.wakeWithout(m.Raft.GetFrom())
+			h.wakeWithout(from)
+			b.since = h.ticks
 		}
-		b.start = m.Raft.GetIndex()
+		b.start, b.leads = m.Raft.GetIndex(), m.Raft.GetCommit()
 	}
-	h.beats[m.Raft.GetFrom()] = b
+	h.beats[from] = b
 }
 
 // missed tells whether a node has not been heard of for some time.
@@ -175,7 +196,7 @@ func (h *Host) wakeWithout(node uint64) {
 		}
 		h.mark(g)
 		// One stands from the next tick on, by when the others know, too; should he fail, they stand by Raft's own time.
-		if left := slices.DeleteFunc(slices.Clone(voters), func(id uint64) bool { return id == node || h.missed(id) }); len(left) > 0 && left[g.ID%uint64(len(left))] == h.cfg.NodeID {
+		if left := slices.DeleteFunc(slices.Clone(voters), func(id uint64) bool { return id == node || h.missed(id) || slices.Contains(h.spared, id) }); len(left) > 0 && left[g.ID%uint64(len(left))] == h.cfg.NodeID {
 			g.stands = h.ticks + standTicks
 		}
 	}

@@ -40,6 +40,7 @@ const (
 	faultReplicaGone
 	faultNodeLost
 	faultNodeGoes
+	faultNodeDrained
 	faultGivenUp
 	faultLogFull
 	faultRemoved
@@ -62,7 +63,7 @@ const (
 var faultNames = [faultKinds]string{
 	"message lost", "message twice", "message late", "message into a cut", "stream into a cut", "stream broken", "batch missing", "batches swapped", "batch twice",
 	"frame corrupt", "cut one way", "cut between two", "node cut off", "region cut off", "link flapping", "crash", "crash in a write", "crash soon after start", "write fails",
-	"stop in good order", "crash behind a promise", "disk bit flip", "pause", "clock skew", "clock coarse", "clock jump", "region down", "replica removed", "node loses its disk", "node let go", "region given up", "change log at its bound", "region removed by force", "old disk", "slow region", "two changes of a table at once", "seed cut off", "archive slow", "archive error", "archive object short", "archive bit flip", "archive stale",
+	"stop in good order", "crash behind a promise", "disk bit flip", "pause", "clock skew", "clock coarse", "clock jump", "region down", "replica removed", "node loses its disk", "node let go", "node drained", "region given up", "change log at its bound", "region removed by force", "old disk", "slow region", "two changes of a table at once", "seed cut off", "archive slow", "archive error", "archive object short", "archive bit flip", "archive stale",
 	"client's message lost", "split by hand", "flush", "compaction",
 }
 

@@ -18,6 +18,10 @@ func (w *world) replaceNodes(until time.Duration) {
 		if len(r.founders) < 2 {
 			continue // a region that begins as one node alone stays so
 		}
+		if len(r.nodes) > 1 && w.chance(0.3) {
+			w.drain(r.nodes[w.rng.IntN(len(r.nodes))])
+			continue
+		}
 		if len(r.nodes) < 4 && (len(r.nodes) < 3 || w.chance(0.6)) {
 			w.join(r)
 			continue
@@ -85,6 +89,33 @@ func (w *world) letGo(goes *machine) {
 		}
 		w.clients.proc.Wait(context.Background(), nil, 200*time.Millisecond)
 	}
+}
+
+// drain has a node hand over what it leads, and after some time lead again.
+func (w *world) drain(m *machine) {
+	r := m.region
+	w.say("%s is drained", m.name)
+	w.count.fault(faultNodeDrained)
+	ask := func(operation, body string) (leads float64, drained bool) {
+		for {
+			a := w.request(r.nodes[w.rng.IntN(len(r.nodes))], operator+operation, body)
+			nodes, _ := a.body["Nodes"].([]any)
+			for _, x := range nodes {
+				if n := x.(map[string]any); a.ok() && n["ID"] == float64(m.id) {
+					return n["Leads"].(float64), n["Drained"] == true
+				}
+			}
+			w.pause(50*time.Millisecond, 200*time.Millisecond)
+		}
+	}
+	leads, drained := ask("DrainNode", fmt.Sprintf(`{"ID":%d}`, m.id))
+	for drained && leads > 0 { // one that starts anew is drained no more
+		w.pause(50*time.Millisecond, 200*time.Millisecond)
+		leads, drained = ask("ListNodes", "{}")
+	}
+	w.say("%s leads %v groups, drained %v", m.name, leads, drained)
+	w.pause(0, time.Second)
+	ask("DrainNode", fmt.Sprintf(`{"ID":%d,"Undo":true}`, m.id))
 }
 
 // tellOf has one of a region's nodes, other than m, do something, one after the other until one has.
