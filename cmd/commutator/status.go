@@ -21,9 +21,10 @@ func statusCommand() *cobra.Command {
 		Long: `Show what each region says of itself and of the others: its links, its nodes, how its Raft groups (its
 catalog, and every partition) are, its tables with their items and sizes, and its tables' replicas.
 
-Of the groups, UNDER-REPLICATED are those with a replica on a node that is down, or one that is being
-filled; LEADERLESS those that take no writes at the moment; MOST LED and LEAST LED tell how evenly the
-nodes that are up lead them.`,
+Of a region of several nodes it shows how its groups are, as the node which answers has heard:
+UNDER-REPLICATED are those with a replica on a node that is down, or one that is being filled;
+LEADERLESS those that take no writes at the moment; ASLEEP those that have nothing to do; MOST LED and
+LEAST LED tell how evenly the nodes that are up, and not drained, lead them.`,
 		Example: `  commutator status
   commutator status --endpoint http://127.0.0.1:8000 -o json`,
 		Args: cobra.NoArgs,
@@ -50,33 +51,9 @@ func statusRows(w io.Writer, all []admin.Status) {
 			fmt.Fprintf(w, "%s\t%d\t%s\t%s\n", s.Region, len(s.Tables), l.Region, linkState(l))
 		}
 	}
-	fmt.Fprintln(w, "\nREGION\tNODES\tUP\tGROUPS\tUNDER-REPLICATED\tLEADERLESS\tMOST LED\tLEAST LED")
-	for _, s := range all {
-		nodes, up, most, least := 0, 0, 0, -1
-		for _, n := range s.Nodes {
-			if n.Status == "GONE" {
-				continue
-			}
-			nodes++
-			if !n.Up {
-				continue
-			}
-			up++
-			most = max(most, n.Leads)
-			if !n.Drained && (least < 0 || n.Leads < least) {
-				least = n.Leads
-			}
-		}
-		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n", s.Region, nodes, up, s.Groups.Groups, s.Groups.UnderReplicated, s.Groups.Leaderless, most, max(0, least))
-	}
 	several := slices.DeleteFunc(slices.Clone(all), func(s admin.Status) bool { return len(s.Nodes) < 2 })
 	if len(several) > 0 {
-		fmt.Fprintln(w)
-		var lists []admin.NodeList
-		for _, s := range several {
-			lists = append(lists, admin.NodeList{Region: s.Region, Nodes: s.Nodes})
-		}
-		nodeRows(w, lists)
+		nodeStatusRows(w, several)
 	}
 	header := "\nTABLE\tREGION\tSTATUS\tPARTITIONS\tITEMS\tBYTES\tCONFLICTS\tREPLICAS"
 	for _, s := range all {
@@ -101,6 +78,33 @@ func statusRows(w io.Writer, all []admin.Status) {
 			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\n", t.Name, s.Region, state, t.Partitions, t.Items, t.Bytes, t.Conflicts, strings.Join(replicas, ", "))
 		}
 	}
+}
+
+// nodeStatusRows shows how the groups and the nodes are of regions of several nodes.
+func nodeStatusRows(w io.Writer, all []admin.Status) {
+	fmt.Fprintln(w, "\nREGION\tNODES\tUP\tGROUPS\tUNDER-REPLICATED\tLEADERLESS\tASLEEP\tMOST LED\tLEAST LED")
+	var lists []admin.NodeList
+	for _, s := range all {
+		nodes, up, most, least := 0, 0, 0, s.Groups.Groups
+		for _, n := range s.Nodes {
+			if n.Status == "GONE" {
+				continue
+			}
+			nodes++
+			if !n.Up {
+				continue
+			}
+			up++
+			if most = max(most, n.Leads); !n.Drained {
+				least = min(least, n.Leads)
+			}
+		}
+		g := s.Groups
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n", s.Region, nodes, up, g.Groups, g.UnderReplicated, g.Leaderless, g.Asleep, most, least)
+		lists = append(lists, admin.NodeList{Region: s.Region, Nodes: s.Nodes})
+	}
+	fmt.Fprintln(w)
+	nodeRows(w, lists)
 }
 
 // seedState says how far a replica has been filled. What is written meanwhile may make it more than there was.

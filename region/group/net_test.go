@@ -162,8 +162,9 @@ type network struct {
 	groups int
 	keep   uint64
 	flying []flying
-	cut    map[[2]uint64]bool // from, to
-	trace  io.Writer          // of what was delivered, if set
+	cut    map[[2]uint64]bool              // from, to
+	drops  func(to uint64, m Message) bool // nil: none
+	trace  io.Writer                       // of what was delivered, if set
 	fatal  []error
 }
 
@@ -273,6 +274,9 @@ func (n *network) deliver(i int, again bool) {
 	m, err := DecodeMessage(f.raw)
 	if err != nil {
 		n.t.Fatal(err)
+	}
+	if n.drops != nil && n.drops(f.to, m) {
+		return
 	}
 	if n.trace != nil {
 		fmt.Fprintf(n.trace, "%d>%d %x\n", f.from, f.to, f.raw)

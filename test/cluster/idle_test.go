@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"sync"
@@ -67,6 +68,12 @@ func TestAnIdleRegionCostsNextToNothing(t *testing.T) {
 		if share > idleLimit {
 			t.Errorf("node %d: more than %.0f%%", p.id, 100*idleLimit)
 		}
+	}
+
+	// A drained node leads nothing.
+	out, err := exec.Command(r.program, "node", "drain", "n3", "--endpoint", r.endpoint(1)).CombinedOutput()
+	if err != nil || r.metric(3, "commutator_partitions_led") != 0 {
+		t.Errorf("node drain: %v, it leads %v groups:\n%s", err, r.metric(3, "commutator_partitions_led"), out)
 	}
 
 	// A sleeping partition is woken by whoever wants something of it, and one whose leader is gone gets another.
