@@ -22,8 +22,8 @@ func (s seconds) MarshalJSON() ([]byte, error) {
 }
 
 // describeTable answers DescribeTable.
-func describeTable(q *request, _ context.Context) error {
-	d, err := q.tableNamed()
+func describeTable(q *request, ctx context.Context) error {
+	d, err := q.tableNamed(ctx)
 	if err != nil {
 		return err
 	}
@@ -31,7 +31,7 @@ func describeTable(q *request, _ context.Context) error {
 }
 
 // tableNamed reads a request of nothing but a table's name, and returns the table.
-func (q *request) tableNamed() (*table.Definition, error) {
+func (q *request) tableNamed(ctx context.Context) (*table.Definition, error) {
 	var in struct{ TableName *string }
 	if err := q.decode(&in); err != nil {
 		return nil, err
@@ -40,7 +40,7 @@ func (q *request) tableNamed() (*table.Definition, error) {
 	if err != nil {
 		return nil, err
 	}
-	return q.h.definition(name)
+	return q.h.definition(ctx, name)
 }
 
 // tableName checks the name, or ARN, that a table operation was given.
@@ -80,9 +80,16 @@ func (h *Handler) nameInARN(s string) (name string, ok bool, err error) {
 	return name, true, nil
 }
 
-// definition returns a table's definition, or the answer that there is none.
-func (h *Handler) definition(name string) (*table.Definition, error) {
+// definition returns a table's definition, or the answer that there is none. That there is none only a node says that has caught up: one that
+// has just been started may not have heard of any table yet.
+func (h *Handler) definition(ctx context.Context, name string) (*table.Definition, error) {
 	d, err := h.cfg.Region.Definition(name)
+	if errors.Is(err, region.ErrNoTable) {
+		if err := h.cfg.Region.CatchUp(ctx); err != nil {
+			return nil, err
+		}
+		d, err = h.cfg.Region.Definition(name)
+	}
 	if errors.Is(err, region.ErrNoTable) {
 		return nil, errTableNotFound(name)
 	}

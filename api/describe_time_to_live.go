@@ -7,8 +7,8 @@ import (
 )
 
 // describeTimeToLive answers DescribeTimeToLive. A change is in force at once, so there is no ENABLING and no DISABLING.
-func describeTimeToLive(q *request, _ context.Context) error {
-	d, err := q.tableNamed()
+func describeTimeToLive(q *request, ctx context.Context) error {
+	d, err := q.tableNamed(ctx)
 	if err != nil {
 		return err
 	}

@@ -87,7 +87,7 @@ func enableKinesisStreamingDestination(q *request, ctx context.Context) error {
 
 // disableKinesisStreamingDestination answers DisableKinesisStreamingDestination: there is never an ACTIVE one to disable, and the
 // service disables no other.
-func disableKinesisStreamingDestination(q *request, _ context.Context) error {
+func disableKinesisStreamingDestination(q *request, ctx context.Context) error {
 	in, name, err := q.readKinesis(1)
 	if err != nil {
 		return err
@@ -95,14 +95,14 @@ func disableKinesisStreamingDestination(q *request, _ context.Context) error {
 	if in.EnableKinesisStreamingConfiguration != nil {
 		return invalid("Stream cannot be disabled using EnableKinesisStreamingConfiguration parameters")
 	}
-	if _, err := q.h.definition(name); err != nil {
+	if _, err := q.h.definition(ctx, name); err != nil {
 		return err
 	}
 	return errKinesisState("KinesisStreamingDestination must be ACTIVE to perform DISABLE operation.")
 }
 
 // updateKinesisStreamingDestination answers UpdateKinesisStreamingDestination: there is never an ACTIVE one to update.
-func updateKinesisStreamingDestination(q *request, _ context.Context) error {
+func updateKinesisStreamingDestination(q *request, ctx context.Context) error {
 	in, name, err := q.readKinesis(1)
 	if err != nil {
 		return err
@@ -110,7 +110,7 @@ func updateKinesisStreamingDestination(q *request, _ context.Context) error {
 	if u := in.UpdateKinesisStreamingConfiguration; u == nil || u.ApproximateCreationDateTimePrecision == nil {
 		return invalid("Streaming destination cannot be updated with given parameters: UpdateKinesisStreamingConfiguration cannot be null or contain only null values")
 	}
-	d, err := q.h.definition(name)
+	d, err := q.h.definition(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -126,7 +126,7 @@ func errKinesisState(format string, args ...any) error {
 }
 
 // describeKinesisStreamingDestination answers DescribeKinesisStreamingDestination.
-func describeKinesisStreamingDestination(q *request, _ context.Context) error {
+func describeKinesisStreamingDestination(q *request, ctx context.Context) error {
 	var in struct{ TableName *string }
 	if err := q.decode(&in); err != nil {
 		return err
@@ -135,7 +135,7 @@ func describeKinesisStreamingDestination(q *request, _ context.Context) error {
 	if err != nil {
 		return err
 	}
-	d, err := q.h.definition(name)
+	d, err := q.h.definition(ctx, name)
 	if err != nil {
 		return err
 	}

@@ -38,7 +38,7 @@ func putResourcePolicy(q *request, ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := q.h.definition(at.table); err != nil {
+	if _, err := q.h.definition(ctx, at.table); err != nil {
 		return err
 	}
 	policy, err := readPolicy(*in.Policy, at.stream != "")
@@ -74,7 +74,7 @@ func deleteResourcePolicy(q *request, ctx context.Context) error {
 }
 
 // getResourcePolicy answers GetResourcePolicy.
-func getResourcePolicy(q *request, _ context.Context) error {
+func getResourcePolicy(q *request, ctx context.Context) error {
 	var in struct{ ResourceArn *string }
 	if err := q.decode(&in); err != nil {
 		return err
@@ -88,7 +88,7 @@ func getResourcePolicy(q *request, _ context.Context) error {
 	if err != nil {
 		return err
 	}
-	d, err := q.h.definition(at.table)
+	d, err := q.h.definition(ctx, at.table)
 	if err != nil {
 		return err
 	}
