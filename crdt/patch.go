@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"github.com/commutatordb/commutator/internal/mutant"
 	"github.com/commutatordb/commutator/item"
 )
 
@@ -53,6 +54,10 @@ func patched(from, other []byte, lacks [][]byte) (to []byte, ok bool) {
 			n++
 		case len(lacks) > 0 && bytes.Equal(lacks[0], a.name):
 			lacks = lacks[1:]
+			if mutant.On(mutant.LacksIgnored) {
+				out = append(out, a.stored...)
+				n++
+			}
 		default:
 			out = append(out, a.stored...)
 			n++

@@ -147,7 +147,11 @@ func (t *Table) merge(ctx context.Context, kind op.Kind, source op.Cursor, clock
 
 func (t *Table) mergeInto(ctx context.Context, l list, kind op.Kind, source op.Cursor, clock crdt.HLC, deltas []op.Delta) error {
 	by, touched := l.share(deltas)
-	for _, p := range touched { // each item's in their order, and the items as the store has them, where they are looked up
+	for _, p := range touched {
+		if mutant.On(mutant.MergedBackward) {
+			slices.Reverse(by[p])
+		}
+		// As the store has them, where they are looked up; each item's in their order.
 		slices.SortStableFunc(by[p], func(a, b op.Delta) int { return bytes.Compare(a.Key, b.Key) })
 	}
 	if clock != 0 {

@@ -102,6 +102,8 @@ const (
 	ProgressFirst        Name = "progress-first"
 	ProgressPastGap      Name = "progress-past-gap"
 	GapAccepted          Name = "gap-accepted"
+	MergedBackward       Name = "merged-backward"
+	LacksIgnored         Name = "lacks-ignored"
 	JoinPastGap          Name = "join-past-gap"
 	ResumeTooFar         Name = "resume-too-far"
 	AckTooFar            Name = "ack-too-far"
