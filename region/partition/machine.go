@@ -118,13 +118,13 @@ type State struct {
 // Names of a partition's own rows; see keyenc.Meta.
 const (
 	metaState    = "state"
-	metaSchema   = "schema"
+	metaSchema   = "schema"   // JSON
 	metaRevision = "revision" // of the schema; 8 bytes, big-endian
-	metaCursor   = "cursor/"
-	metaPlace    = "place/"
-	metaClock    = "clock/" // 8 bytes, big-endian
-	metaShare    = "share/" // likewise
-	metaSpan     = "span"   // a Span as JSON, of a partition that was cut or is about to be
+	metaCursor   = "cursor/"  // 8 bytes, big-endian
+	metaPlace    = "place/"   // see replication.Place
+	metaClock    = "clock/"   // 8 bytes, big-endian
+	metaShare    = "share/"   // likewise
+	metaSpan     = "span"     // a Span as JSON, of a partition that was cut or is about to be
 )
 
 // Open reads a machine's state, or begins one. It returns a *storage.CorruptionError when what is there
