@@ -169,7 +169,9 @@ func TestEditsOfALostIncarnationAreKeptThoughTheOthersHaveFolded(t *testing.T) {
 		if err == nil {
 			stable := w.now
 			if other.rec != nil {
-				other.rec.Fold(stable)
+				if !other.rec.Fold(stable) {
+					other.rec.foldPart(stable, 0)
+				}
 				folded++
 			}
 			var r *Record
