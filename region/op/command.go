@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/commutatordb/commutator/crdt"
 	"github.com/commutatordb/commutator/expr"
@@ -205,6 +206,11 @@ func (c *Command) Append(dst []byte) []byte {
 }
 
 func appendDeltas(dst []byte, deltas []Delta) []byte {
+	size := 0
+	for i := range deltas {
+		size += len(deltas[i].Key) + len(deltas[i].State) + 2*binary.MaxVarintLen32
+	}
+	dst = slices.Grow(dst, size) // there may be a megabyte of them
 	dst = binary.AppendUvarint(dst, uint64(len(deltas)))
 	for i := range deltas {
 		dst = appendBytes(appendBytes(dst, deltas[i].Key), deltas[i].State)
