@@ -10,7 +10,7 @@ import (
 
 // fill writes to a region, and has it written to disk, for so long.
 func (w *world) fill(r *regionOf, d time.Duration) {
-	for until := w.now + d; w.now < until; w.pause(time.Second, time.Second) {
+	for until := w.now + d; w.now < until; w.pause(3*time.Second, 3*time.Second) {
 		w.must(r, "PutItem", fmt.Sprintf(`{"TableName":%q,"Item":{"pk":{"S":"k-%d"},"x":{"S":"%0400d"}}}`, shared, w.rng.IntN(1000), 0))
 		for _, m := range r.nodes {
 			if err := m.engine.Store().Flush(); err != nil {
@@ -46,7 +46,7 @@ func TestAtTheBoundOfTheChangeLogsRegionsGoOnWithoutOneThatIsAway(t *testing.T) 
 				home, other, away := w.regions[0], w.regions[1], w.regions[2]
 				_, was := w.knows(home, away)
 				w.cutOffRegion(away, true)
-				w.fill(home, minAway-time.Second)
+				w.fill(home, minAway-5*time.Second)
 				if _, now := w.knows(home, away); now != was {
 					w.violate("given up before it was away for %s", minAway)
 				}
@@ -108,7 +108,7 @@ func TestARegionAloneGivesNobodyUpThoughItsChangeLogsAreFull(t *testing.T) {
 						w.violate("%s has %s as %s, incarnation %d", alone.name, r.name, status, now)
 					}
 				}
-				if n := w.kept(alone); n < uint64(10*minAway/time.Second) {
+				if n := w.kept(alone); n < uint64(3*minAway/time.Second) {
 					w.violate("%d changes are kept", n)
 				}
 			})
