@@ -29,6 +29,8 @@ type NodeStatus struct {
 	Leads   int    // that it leads
 	Up      bool   // it has been heard of in the last second
 	Drained bool   `json:",omitempty"` // it is to lead nothing, until that is undone or it is started anew
+	// Format is of what its data may be, and Knows the newest that its program reads; 0 in a region of one node.
+	Format, Knows int
 }
 
 func (o *Operator) listNodes(_ context.Context, _ *ListNodesRequest) (*NodeList, error) {
@@ -44,7 +46,7 @@ func (o *Operator) nodes() []NodeStatus {
 		members = []region.Member{{ID: o.Region.NodeID()}}
 	}
 	for _, m := range members {
-		n := NodeStatus{ID: m.ID, Name: m.Name, Address: m.Address, Status: string(m.State), Groups: votes[m.ID], Of: groups, Leads: leads[m.ID], Up: o.Region.Up(m.ID), Drained: m.Drained}
+		n := NodeStatus{ID: m.ID, Name: m.Name, Address: m.Address, Status: string(m.State), Groups: votes[m.ID], Of: groups, Leads: leads[m.ID], Up: o.Region.Up(m.ID), Drained: m.Drained, Format: m.Format, Knows: m.Knows}
 		if m.State == region.MemberHolds {
 			if n.Status = "HOLDS"; n.Groups < n.Of {
 				n.Status = "JOINING"

@@ -14,6 +14,7 @@ import (
 	"github.com/commutatordb/commutator/api"
 	"github.com/commutatordb/commutator/backup"
 	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/internal/format"
 	"github.com/commutatordb/commutator/internal/task"
 	"github.com/commutatordb/commutator/region"
 	"github.com/commutatordb/commutator/region/group"
@@ -92,6 +93,11 @@ func openEngine(cfg Config, archive backup.Archive) (e *Engine, err error) {
 	if e.id, err = openIdentity(cfg.FS, cfg.Data, cfg.Region, cfg.Node, cfg.Now()); err != nil {
 		return e, err
 	}
+	if !cfg.Several && e.id.Format < format.Known {
+		if err := e.id.raise(cfg.FS, cfg.Data, format.Known); err != nil {
+			return e, err
+		}
+	}
 	if e.id.Anew {
 		cfg.Voters = slices.DeleteFunc(slices.Clone(cfg.Voters), func(id uint64) bool { return id == cfg.NodeID || id == e.id.Number })
 	}
@@ -131,7 +137,7 @@ func openEngine(cfg Config, archive backup.Archive) (e *Engine, err error) {
 	}
 	e.region, err = region.Open(region.Config{
 		Name: cfg.Region, Instance: e.id.Instance, Actor: crdt.NewActor(cfg.Region, e.id.Incarnation),
-		NodeID: cfg.NodeID, NodeInstance: e.id.Instance, NodeEpoch: e.epoch, NextEpoch: next, NodeName: cfg.Node, NodeAddress: cfg.Advertise.GRPC,
+		NodeID: cfg.NodeID, NodeInstance: e.id.Instance, NodeEpoch: e.epoch, NextEpoch: next, Format: e.id.Format, RaiseFormat: func(to int) error { return e.id.raise(cfg.FS, cfg.Data, to) }, NodeName: cfg.Node, NodeAddress: cfg.Advertise.GRPC,
 		Voters: cfg.Voters, Several: cfg.Several, Send: cfg.Send, Tick: cfg.Tick, KeepEntries: cfg.Sizes.KeepEntries, ShipRate: cfg.SnapshotRate, PieceBytes: cfg.Sizes.PieceBytes, Partitions: cfg.PartitionsPerTable, Split: cfg.split(), Log: e.log, Store: e.store, Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Fatal: cfg.Fatal,
 	})
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/commutatordb/commutator/internal/format"
 	"github.com/commutatordb/commutator/internal/task"
 	"github.com/commutatordb/commutator/region"
 	"github.com/commutatordb/commutator/replication"
@@ -111,6 +112,9 @@ func (r *replicator) heard(p *peer, theirs replication.Tables, defs map[string]*
 }
 
 func decodeDefinitions(t replication.Tables) (map[string]*table.Definition, error) {
+	if t.Format > format.Known {
+		return nil, fmt.Errorf("replicator: region %s writes format %d; this version reads %d to %d: this region takes the newer version, too", t.Region, t.Format, format.Oldest, format.Known)
+	}
 	out := make(map[string]*table.Definition, len(t.Definitions))
 	for _, b := range t.Definitions {
 		d := &table.Definition{}
@@ -124,7 +128,7 @@ func decodeDefinitions(t replication.Tables) (map[string]*table.Definition, erro
 
 // ours is what this region tells the others.
 func (r *replicator) ours(more ...*table.Definition) (replication.Tables, error) {
-	t := replication.Tables{Region: r.self, Instance: r.region.Instance()}
+	t := replication.Tables{Region: r.self, Instance: r.region.Instance(), Format: r.region.Format()}
 	defs, revision, err := r.region.Catalog()
 	if err != nil {
 		return t, err

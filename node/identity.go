@@ -14,13 +14,13 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/internal/format"
 	"github.com/commutatordb/commutator/internal/mutant"
 )
 
-// identity is who the data in a directory belongs to. It is written once, when the directory is made,
-// and never changes: data without it, or with another's, is not opened.
+// identity is who the data in a directory belongs to. It is written when the directory is made; from then on only its format rises: data without it, or with another's, is not opened.
 type identity struct {
-	Format      int    // 1
+	Format      int    // format.Oldest to format.Known: what is needed to read the data
 	Region      string // such as us-east-1
 	Node        string
 	Instance    uint64 // random: tells this data from what the same node had before it lost it
@@ -43,8 +43,7 @@ func (id identity) sum() string {
 }
 
 const (
-	identityFile   = "node.json"
-	identityFormat = 1
+	identityFile = "node.json"
 )
 
 // openIdentity reads the directory's identity, or makes it where the directory is new.
@@ -66,8 +65,8 @@ func openIdentity(fs vfs.FS, dir, region, node string, now time.Time) (identity,
 	switch {
 	case err != nil:
 		return id, fmt.Errorf("%w: %s: %w", errDamagedIdentity, path, err)
-	case id.Format != identityFormat:
-		return id, fmt.Errorf("node: identity %s has format %d; this version reads %d", path, id.Format, identityFormat)
+	case !format.Reads(id.Format):
+		return id, fmt.Errorf("node: the data in %s has format %d; this version reads %d to %d: start the one that wrote it, or a newer one", dir, id.Format, format.Oldest, format.Known)
 	case id.Sum != id.sum():
 		return id, fmt.Errorf("%w: %s is damaged: its checksum is wrong", errDamagedIdentity, path)
 	case id.Region != region || id.Node != node:
@@ -122,20 +121,31 @@ func newIdentity(fs vfs.FS, dir string, who identity, now time.Time) (identity, 
 	var random [16]byte
 	rand.Read(random[:]) // never fails: crypto/rand ends the process when it has no randomness
 	id := identity{
-		Format: identityFormat, Region: who.Region, Node: who.Node, Number: who.Number, Anew: who.Anew,
+		Format: format.Oldest, Region: who.Region, Node: who.Node, Number: who.Number, Anew: who.Anew,
 		Instance: binary.BigEndian.Uint64(random[:]) | 1, Salt: binary.BigEndian.Uint64(random[8:]),
 		// Another one for a region that lost its data, unless it did so a whole multiple of 17 hours later.
 		Incarnation: uint16(now.Unix()/60%int64(crdt.MaxIncarnation)) + 1,
 	}
+	return id, id.write(fs, dir)
+}
+
+// write makes an identity that of a directory, with its checksum.
+func (id *identity) write(fs vfs.FS, dir string) error {
 	id.Sum = id.sum()
 	b, err := json.MarshalIndent(id, "", "  ")
 	if err != nil {
-		return id, err
+		return err
 	}
 	if err := writeDurably(fs, dir, identityFile, b); err != nil {
-		return id, fmt.Errorf("node: identity: %w", err)
+		return fmt.Errorf("node: identity: %w", err)
 	}
-	return id, nil
+	return nil
+}
+
+// raise has the directory say, durably, that its data may be of a newer format from now on.
+func (id *identity) raise(fs vfs.FS, dir string, to int) error {
+	id.Format = to
+	return id.write(fs, dir)
 }
 
 // writeDurably replaces a small file of a node's directory, whole or not at all.

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
+	"github.com/commutatordb/commutator/internal/format"
 	"github.com/commutatordb/commutator/internal/task"
 	"github.com/commutatordb/commutator/region"
 	"github.com/commutatordb/commutator/region/group"
@@ -235,7 +236,7 @@ func (n *Node) joins() bool {
 func (n *Node) hello(to uint64) nodes.Hello {
 	return nodes.Hello{
 		Region: n.cfg.Region, From: n.cfg.NodeID, To: to, Instance: n.id.Instance,
-		Name: n.cfg.Node, Address: n.advertisedGRPC(), Joins: n.joins(), Epoch: n.region.Epoch(),
+		Name: n.cfg.Node, Address: n.advertisedGRPC(), Joins: n.joins(), Epoch: n.region.Epoch(), Knows: format.Known,
 	}
 }
 
@@ -259,6 +260,8 @@ func (n *Node) knows(h nodes.Hello, from uint64) error {
 		return fmt.Errorf("node %d of region %s: %w", from, n.cfg.Region, region.ErrOtherData)
 	case h.Epoch < m.Epoch:
 		return fmt.Errorf("node %d of region %s: %w", from, n.cfg.Region, region.ErrOldData)
+	case h.Knows < n.region.Format():
+		return fmt.Errorf("node %d of region %s: %w", from, n.cfg.Region, region.ErrOldProgram)
 	}
 	return nil
 }
@@ -324,7 +327,7 @@ func (n *Node) admit(ctx context.Context, h nodes.Hello) (nodes.Hello, error) {
 	default:
 		ctx, cancel := context.WithTimeout(ctx, admitLimit)
 		defer cancel()
-		if err := n.region.TakeIn(ctx, region.Member{ID: h.From, Name: h.Name, Address: h.Address, Instance: h.Instance, Epoch: h.Epoch}); err != nil {
+		if err := n.region.TakeIn(ctx, region.Member{ID: h.From, Name: h.Name, Address: h.Address, Instance: h.Instance, Epoch: h.Epoch, Knows: h.Knows, Format: n.region.Format()}); err != nil {
 			return nodes.Hello{}, err
 		}
 		if err := n.links.add(h.From, h.Name, h.Address); err != nil {

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/commutatordb/commutator/internal/format"
 	"github.com/commutatordb/commutator/internal/task"
 	"github.com/commutatordb/commutator/region/group"
 	"github.com/commutatordb/commutator/region/op"
@@ -29,6 +30,9 @@ type Member struct {
 	Replaces uint64      `json:",omitempty"` // the number that the node had with data that is not to be used any more
 	State    MemberState `json:",omitempty"`
 	Drained  bool        `json:",omitempty"` // it is to lead nothing; see Drain
+	// Knows is the newest format that the node's program reads, and Format what its data may have: see Region.Format.
+	Knows  int `json:",omitempty"`
+	Format int `json:",omitempty"`
 }
 
 // MemberState is what becomes of a node.
@@ -52,6 +56,7 @@ var (
 	ErrOldData    = errors.New("region: the node has an older copy of its data: it may not vote as if it had what came after")
 	ErrNodeGone   = errors.New("region: a node of this number was let go; numbers are not given twice")
 	ErrNoNode     = errors.New("region: there is no such node")
+	ErrOldProgram = errors.New("region: the node's program does not read the format that the region writes: it takes a newer one")
 	ErrLastNode   = errors.New("region: it is the region's last node")
 	ErrNodeUp     = errors.New("region: the node is up, or was until just now")
 	ErrTooMany    = fmt.Errorf("region: there are %d nodes already", MaxMembers)
@@ -98,7 +103,7 @@ func (r *Region) enrol(ctx context.Context) error {
 	if !r.several {
 		return nil
 	}
-	own := Member{Name: r.cfg.NodeName, Address: r.cfg.NodeAddress, Instance: r.cfg.NodeInstance, Epoch: r.epoch.Load()}
+	own := Member{Name: r.cfg.NodeName, Address: r.cfg.NodeAddress, Instance: r.cfg.NodeInstance, Epoch: r.epoch.Load(), Knows: format.Known, Format: int(r.format.Load())}
 	err := r.changeMember(ctx, r.cfg.NodeID, func(have Member, ok bool) (*Member, error) {
 		switch {
 		case !ok:
@@ -108,6 +113,7 @@ func (r *Region) enrol(ctx context.Context) error {
 		case have.Epoch > own.Epoch:
 			return nil, ErrOldData
 		case have.State == MemberHolds:
+			own.Format = max(own.Format, have.Format)
 			own.Replaces, own.Drained = have.Replaces, have.Drained && r.enrolled.Load()
 			if own != withID(have, 0) {
 				return &own, nil
@@ -124,7 +130,7 @@ func (r *Region) enrol(ctx context.Context) error {
 	return err
 }
 
-// TakeIn makes a node one of the region's: from now on it is to hold every group. It returns ErrOtherData, ErrNodeGone or ErrTooMany.
+// TakeIn makes a node one of the region's: from now on it is to hold every group. It returns ErrOtherData, ErrNodeGone, ErrTooMany or ErrOldProgram.
 func (r *Region) TakeIn(ctx context.Context, m Member) error {
 	if !r.several {
 		return ErrNotSeveral
@@ -145,6 +151,8 @@ func (r *Region) TakeIn(ctx context.Context, m Member) error {
 			return nil, nil
 		case len(r.wanted()) >= MaxMembers:
 			return nil, ErrTooMany
+		case m.Knows < r.highest():
+			return nil, ErrOldProgram
 		}
 		r.cfg.Logger.Info("region: a node joins", "node", m.ID, "name", m.Name, "address", m.Address)
 		return &m, nil
@@ -316,7 +324,7 @@ func (r *Region) keepMembers(ctx context.Context) error {
 		// What is told is to be true now: an old word would undo the last change.
 		err := r.CatchUp(ctx)
 		if err == nil && r.catalog.view.Load().self != nil {
-			err = errors.Join(r.host.Want(ctx, r.wanted()), r.host.Spare(ctx, r.drained()))
+			err = errors.Join(r.host.Want(ctx, r.wanted()), r.host.Spare(ctx, r.drained()), r.keepFormat(ctx))
 		}
 		if err == nil && r.Leads() {
 			err = r.noteGone(ctx)

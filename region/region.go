@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/commutatordb/commutator/crdt"
+	"github.com/commutatordb/commutator/internal/format"
 	"github.com/commutatordb/commutator/internal/mutant"
 	"github.com/commutatordb/commutator/internal/task"
 	"github.com/commutatordb/commutator/region/group"
@@ -43,6 +44,9 @@ type Config struct {
 	NodeEpoch             uint64                 // see Member
 	NextEpoch             func() (uint64, error) // makes a greater one durable, and returns it; nil: it stays as it is
 	NodeName, NodeAddress string
+	// Format is that of this node's data, and RaiseFormat makes a newer one durable: see Region.Format.
+	Format      int
+	RaiseFormat func(to int) error
 	// Voters are the nodes that the region began with; nil: this one alone. They are the same at all of them.
 	Voters []uint64
 	// Several says that there may be more nodes than one, which there are if the region began with more. A node that is none of Voters
@@ -90,6 +94,7 @@ type Region struct {
 	changed chan struct{}                     // gets a token when there may be something to reconcile
 	led     atomic.Bool                       // this node led when the catalog's group last said so
 	full    atomic.Bool                       // see SetFull
+	format  atomic.Int64                      // of this node's data
 
 	// Of reconcile alone:
 	opening map[string]*Table // open, but not in tables yet: see Table.founded
@@ -118,6 +123,7 @@ func Open(cfg Config) (*Region, error) {
 			NodeID: cfg.NodeID, Voters: cfg.Voters, Several: cfg.Several, Home: catalogGroup, Send: cfg.Send, Tick: cfg.Tick, KeepEntries: cfg.KeepEntries, ShipRate: cfg.ShipRate, PieceBytes: cfg.PieceBytes, Log: cfg.Log, Store: cfg.Store, Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Fatal: cfg.Fatal,
 		}),
 	}
+	r.format.Store(int64(max(cfg.Format, format.Oldest)))
 	r.tables.Store(&map[string]*Table{})
 	r.epoch.Store(cfg.NodeEpoch)
 	var err error

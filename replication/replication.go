@@ -77,6 +77,7 @@ type Tables struct {
 	Region      string
 	Instance    uint64
 	Definitions [][]byte // table.Definition as JSON
+	Format      int      // the newest that the region writes, deltas among it; 0: of before it was said
 	// Revision orders the words of one instance: a word that arrives behind one of a greater revision is out of date.
 	Revision uint64
 

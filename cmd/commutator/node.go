@@ -214,8 +214,19 @@ func removeNode(ctx context.Context, c *client, id uint64, progress io.Writer) (
 	return &last, err
 }
 
+// formats is a node's format, and the newest that its program knows if that is another.
+func formats(n admin.NodeStatus) string {
+	switch {
+	case n.Knows == 0:
+		return "-"
+	case n.Knows == n.Format:
+		return fmt.Sprint(n.Format)
+	}
+	return fmt.Sprintf("%d of %d", n.Format, n.Knows)
+}
+
 func nodeRows(w io.Writer, all []admin.NodeList) {
-	fmt.Fprintln(w, "REGION\tNODE\tNAME\tADDRESS\tSTATUS\tVOTES IN\tLEADS")
+	fmt.Fprintln(w, "REGION\tNODE\tNAME\tADDRESS\tSTATUS\tVOTES IN\tLEADS\tFORMAT")
 	for _, l := range all {
 		for _, n := range l.Nodes {
 			state := n.Status
@@ -225,7 +236,7 @@ func nodeRows(w io.Writer, all []admin.NodeList) {
 			if !n.Up && n.Status != "GONE" {
 				state += ", down"
 			}
-			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%d of %d\t%d\n", l.Region, n.ID, cmp.Or(n.Name, "-"), cmp.Or(n.Address, "-"), state, n.Groups, n.Of, n.Leads)
+			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%d of %d\t%d\t%s\n", l.Region, n.ID, cmp.Or(n.Name, "-"), cmp.Or(n.Address, "-"), state, n.Groups, n.Of, n.Leads, formats(n))
 		}
 	}
 }

@@ -41,15 +41,16 @@ type Hello struct {
 	Name, Address string // From's, and where the others reach it
 	Joins         bool   // From is none of those that the region began with, and asks to be taken in
 	Epoch         uint64 // of From's data; see region.Member
+	Knows         int    // the newest format that From's program reads; 0: of before it was said
 	Renumber      uint64 // in an answer: To's data is not to be used any more, and To begins anew with this number; 0: it is well
 }
 
 func helloToProto(h Hello) *pb.Hello {
-	return &pb.Hello{Region: h.Region, From: h.From, To: h.To, Instance: h.Instance, Name: h.Name, Address: h.Address, Joins: h.Joins, Epoch: h.Epoch, Renumber: h.Renumber}
+	return &pb.Hello{Region: h.Region, From: h.From, To: h.To, Instance: h.Instance, Name: h.Name, Address: h.Address, Joins: h.Joins, Epoch: h.Epoch, Knows: uint32(h.Knows), Renumber: h.Renumber}
 }
 
 func helloFromProto(m *pb.Hello) Hello {
-	return Hello{Region: m.GetRegion(), From: m.GetFrom(), To: m.GetTo(), Instance: m.GetInstance(), Name: m.GetName(), Address: m.GetAddress(), Joins: m.GetJoins(), Epoch: m.GetEpoch(), Renumber: m.GetRenumber()}
+	return Hello{Region: m.GetRegion(), From: m.GetFrom(), To: m.GetTo(), Instance: m.GetInstance(), Name: m.GetName(), Address: m.GetAddress(), Joins: m.GetJoins(), Epoch: m.GetEpoch(), Knows: int(m.GetKnows()), Renumber: m.GetRenumber()}
 }
 
 // Receiver is a node as others reach it.

@@ -186,7 +186,7 @@ func listFromProto(m *pb.ListChunk) ([]replication.Entry, error) {
 }
 
 func tablesToProto(t replication.Tables) *pb.Tables {
-	m := &pb.Tables{Region: t.Region, Instance: t.Instance, Definitions: t.Definitions, Revision: t.Revision, Ask: t.Ask, ReceivedUnixNano: t.ReceivedAt, AnsweredUnixNano: t.AnsweredAt}
+	m := &pb.Tables{Region: t.Region, Instance: t.Instance, Definitions: t.Definitions, Revision: t.Revision, Format: uint32(t.Format), Ask: t.Ask, ReceivedUnixNano: t.ReceivedAt, AnsweredUnixNano: t.AnsweredAt}
 	for _, h := range t.Had {
 		m.Had = append(m.Had, &pb.Had{Table: h.Table, Partition: h.Partition, Seq: h.Seq, Clock: uint64(h.Clock)})
 	}
@@ -197,7 +197,7 @@ func tablesToProto(t replication.Tables) *pb.Tables {
 }
 
 func tablesFromProto(m *pb.Tables) replication.Tables {
-	t := replication.Tables{Region: m.Region, Instance: m.Instance, Definitions: m.Definitions, Revision: m.Revision, Ask: m.Ask, ReceivedAt: m.ReceivedUnixNano, AnsweredAt: m.AnsweredUnixNano}
+	t := replication.Tables{Region: m.Region, Instance: m.Instance, Definitions: m.Definitions, Revision: m.Revision, Format: int(m.Format), Ask: m.Ask, ReceivedAt: m.ReceivedUnixNano, AnsweredAt: m.AnsweredUnixNano}
 	for _, h := range m.Had {
 		t.Had = append(t.Had, replication.Had{Table: h.GetTable(), Partition: h.GetPartition(), Seq: h.GetSeq(), Clock: crdt.HLC(h.GetClock())})
 	}

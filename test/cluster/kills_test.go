@@ -114,6 +114,18 @@ func TestANodeIsKilledAndClientsOfTheSDKNoticeAPause(t *testing.T) {
 		}
 		gaps = append(gaps, longest.Round(time.Millisecond))
 	}
+	total := checkWritten(t, r, all)
+	slices.Sort(gaps)
+	p95 := gaps[(len(gaps)*95+99)/100-1]
+	t.Logf("%d kills, %d writes acknowledged; the longest that any of %d writers waited, by kill: median %s, p95 %s, max %s", n, total, writers, gaps[len(gaps)/2], p95, gaps[len(gaps)-1])
+	if gaps[len(gaps)-1] > gapLimit {
+		t.Errorf("a writer waited %s", gaps[len(gaps)-1])
+	}
+}
+
+// checkWritten finds that no writer had an error, and that all that was acknowledged is there; it returns how much.
+func checkWritten(t *testing.T, r *region, all []*writer) (total int) {
+	t.Helper()
 	there := map[string]bool{}
 	pages := dynamodb.NewScanPaginator(r.sdk(), &dynamodb.ScanInput{TableName: aws.String(tableName), ConsistentRead: aws.Bool(true)})
 	for pages.HasMorePages() {
@@ -125,7 +137,6 @@ func TestANodeIsKilledAndClientsOfTheSDKNoticeAPause(t *testing.T) {
 			there[it["pk"].(*types.AttributeValueMemberS).Value] = true
 		}
 	}
-	total := 0
 	for i, w := range all {
 		if w.err != nil {
 			t.Errorf("writer %d, after the SDK's retries: %v", i, w.err)
@@ -137,10 +148,5 @@ func TestANodeIsKilledAndClientsOfTheSDKNoticeAPause(t *testing.T) {
 			}
 		}
 	}
-	slices.Sort(gaps)
-	p95 := gaps[(len(gaps)*95+99)/100-1]
-	t.Logf("%d kills, %d writes acknowledged; the longest that any of %d writers waited, by kill: median %s, p95 %s, max %s", n, total, writers, gaps[len(gaps)/2], p95, gaps[len(gaps)-1])
-	if gaps[len(gaps)-1] > gapLimit {
-		t.Errorf("a writer waited %s", gaps[len(gaps)-1])
-	}
+	return total
 }

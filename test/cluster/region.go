@@ -40,11 +40,11 @@ type process struct {
 	log *os.File
 }
 
-// build builds the program, once a test.
-func build(t *testing.T) string {
+// build builds the program, once a test. tags are build tags.
+func build(t *testing.T, tags string) string {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "commutator")
-	cmd := exec.Command("go", "build", "-o", program, "../../cmd/commutator")
+	cmd := exec.Command("go", "build", "-tags", tags, "-o", program, "../../cmd/commutator")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -55,7 +55,7 @@ func build(t *testing.T) string {
 func start(t *testing.T, n int, options string) *region {
 	t.Helper()
 	r := &region{
-		t: t, program: build(t), dir: t.TempDir(), options: options, ways: map[[2]int]*way{},
+		t: t, program: build(t, ""), dir: t.TempDir(), options: options, ways: map[[2]int]*way{},
 		// Ports of 127.0.0.1 are given to others at any time; nobody else has these addresses.
 		net: fmt.Sprintf("127.%d.%d", 1+rand.IntN(250), 1+rand.IntN(250)),
 	}
@@ -142,6 +142,17 @@ func (r *region) kill(id int) {
 	}
 	p.cmd.Process.Kill()
 	p.cmd.Wait() // says that it was killed
+	p.log.Close()
+	p.cmd = nil
+}
+
+// end asks a node to stop, and waits until it has.
+func (r *region) end(id int) {
+	p := r.nodes[id-1]
+	r.signal(id, syscall.SIGTERM)
+	if err := p.cmd.Wait(); err != nil {
+		r.t.Errorf("node %d, asked to stop: %v", id, err)
+	}
 	p.log.Close()
 	p.cmd = nil
 }

@@ -34,6 +34,7 @@ type Hello struct {
 	Joins         bool                   `protobuf:"varint,7,opt,name=joins,proto3" json:"joins,omitempty"`        // from is none of those that the region began with, and asks to be taken in
 	Epoch         uint64                 `protobuf:"varint,8,opt,name=epoch,proto3" json:"epoch,omitempty"`        // of from's data: how often it was begun to be used, as far as from knows
 	Renumber      uint64                 `protobuf:"varint,9,opt,name=renumber,proto3" json:"renumber,omitempty"`  // in an answer: to's data is not to be used any more. It begins anew, with this number
+	Knows         uint32                 `protobuf:"varint,10,opt,name=knows,proto3" json:"knows,omitempty"`       // the newest format that from's program reads
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -131,6 +132,13 @@ func (x *Hello) GetRenumber() uint64 {
 	return 0
 }
 
+func (x *Hello) GetKnows() uint32 {
+	if x != nil {
+		return x.Knows
+	}
+	return 0
+}
+
 type Frame struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Hello         *Hello                 `protobuf:"bytes,1,opt,name=hello,proto3" json:"hello,omitempty"`       // of the first frame, which holds nothing else
@@ -203,7 +211,7 @@ var File_proto_nodes_v1_nodes_proto protoreflect.FileDescriptor
 
 const file_proto_nodes_v1_nodes_proto_rawDesc = "" +
 	"\n" +
-	"\x1aproto/nodes/v1/nodes.proto\x12\x13commutator.nodes.v1\"\xd5\x01\n" +
+	"\x1aproto/nodes/v1/nodes.proto\x12\x13commutator.nodes.v1\"\xeb\x01\n" +
 	"\x05Hello\x12\x16\n" +
 	"\x06region\x18\x01 \x01(\tR\x06region\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x0e\n" +
@@ -213,7 +221,9 @@ const file_proto_nodes_v1_nodes_proto_rawDesc = "" +
 	"\aaddress\x18\x06 \x01(\tR\aaddress\x12\x14\n" +
 	"\x05joins\x18\a \x01(\bR\x05joins\x12\x14\n" +
 	"\x05epoch\x18\b \x01(\x04R\x05epoch\x12\x1a\n" +
-	"\brenumber\x18\t \x01(\x04R\brenumber\"}\n" +
+	"\brenumber\x18\t \x01(\x04R\brenumber\x12\x14\n" +
+	"\x05knows\x18\n" +
+	" \x01(\rR\x05knows\"}\n" +
 	"\x05Frame\x120\n" +
 	"\x05hello\x18\x01 \x01(\v2\x1a.commutator.nodes.v1.HelloR\x05hello\x12\x1a\n" +
 	"\bmessages\x18\x02 \x03(\fR\bmessages\x12\x12\n" +

@@ -36,6 +36,7 @@ type Tables struct {
 	Ask              bool     `protobuf:"varint,7,opt,name=ask,proto3" json:"ask,omitempty"`           // for what follows: the sender has just started
 	Had              []*Had   `protobuf:"bytes,8,rep,name=had,proto3" json:"had,omitempty"`            // in an answer: how far the answering region has applied the asker's streams
 	Begins           []*Begin `protobuf:"bytes,9,rep,name=begins,proto3" json:"begins,omitempty"`      // in an answer: where the change logs of the answering region begin
+	Format           uint32   `protobuf:"varint,10,opt,name=format,proto3" json:"format,omitempty"`    // the newest that the sender's region writes
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -131,6 +132,13 @@ func (x *Tables) GetBegins() []*Begin {
 		return x.Begins
 	}
 	return nil
+}
+
+func (x *Tables) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
 }
 
 type Had struct {
@@ -1629,7 +1637,7 @@ var File_proto_replication_v1_replication_proto protoreflect.FileDescriptor
 
 const file_proto_replication_v1_replication_proto_rawDesc = "" +
 	"\n" +
-	"&proto/replication/v1/replication.proto\x12\x19commutator.replication.v1\"\xd4\x02\n" +
+	"&proto/replication/v1/replication.proto\x12\x19commutator.replication.v1\"\xec\x02\n" +
 	"\x06Tables\x12\x16\n" +
 	"\x06region\x18\x01 \x01(\tR\x06region\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\x06R\binstance\x12 \n" +
@@ -1639,7 +1647,9 @@ const file_proto_replication_v1_replication_proto_rawDesc = "" +
 	"\brevision\x18\x06 \x01(\x04R\brevision\x12\x10\n" +
 	"\x03ask\x18\a \x01(\bR\x03ask\x120\n" +
 	"\x03had\x18\b \x03(\v2\x1e.commutator.replication.v1.HadR\x03had\x128\n" +
-	"\x06begins\x18\t \x03(\v2 .commutator.replication.v1.BeginR\x06begins\"a\n" +
+	"\x06begins\x18\t \x03(\v2 .commutator.replication.v1.BeginR\x06begins\x12\x16\n" +
+	"\x06format\x18\n" +
+	" \x01(\rR\x06format\"a\n" +
 	"\x03Had\x12\x14\n" +
 	"\x05table\x18\x01 \x01(\tR\x05table\x12\x1c\n" +
 	"\tpartition\x18\x02 \x01(\x04R\tpartition\x12\x10\n" +
