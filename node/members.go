@@ -260,7 +260,7 @@ func (n *Node) knows(h nodes.Hello, from uint64) error {
 		return fmt.Errorf("node %d of region %s: %w", from, n.cfg.Region, region.ErrOtherData)
 	case h.Epoch < m.Epoch:
 		return fmt.Errorf("node %d of region %s: %w", from, n.cfg.Region, region.ErrOldData)
-	case h.Knows < n.region.Format():
+	case max(h.Knows, format.Oldest) < n.region.Format():
 		return fmt.Errorf("node %d of region %s: %w", from, n.cfg.Region, region.ErrOldProgram)
 	}
 	return nil

@@ -151,7 +151,7 @@ func (r *Region) TakeIn(ctx context.Context, m Member) error {
 			return nil, nil
 		case len(r.wanted()) >= MaxMembers:
 			return nil, ErrTooMany
-		case m.Knows < r.highest():
+		case max(m.Knows, format.Oldest) < r.highest():
 			return nil, ErrOldProgram
 		}
 		r.cfg.Logger.Info("region: a node joins", "node", m.ID, "name", m.Name, "address", m.Address)
