@@ -142,6 +142,12 @@ func TestANodeIsLost(t *testing.T) {
 		{"pause", func() { run(t, "docker", "pause", container(node)) }, func() { run(t, "docker", "unpause", container(node)); ready(node) }},
 		{"cut off", func() { run(t, "deploy/node.sh", "cut", nodesRegion+"-"+node) }, func() { run(t, "deploy/node.sh", "heal", nodesRegion+"-"+node); ready(node) }},
 		{"stop", func() { run(t, "docker", "stop", container(node)) }, func() { run(t, "docker", "start", container(node)); ready(node) }},
+		{"drain", func() {
+			command("node", "drain", nodesRegion+"-"+node, "--region", nodesRegion)
+			if leader() == node {
+				t.Errorf("node %s is drained and leads", node)
+			}
+		}, func() { command("node", "drain", nodesRegion+"-"+node, "--region", nodesRegion, "--undo") }},
 		{"add", func() { node = "d"; run(t, "make", "-s", "one", "NODE="+nodesRegion+"-d") }, func() { ready("d") }},
 		{"wipe", func() {
 			run(t, "docker", "rm", "-f", container(node))
