@@ -145,7 +145,7 @@ func openEngine(cfg Config, archive backup.Archive) (e *Engine, err error) {
 	}
 	e.rep = newReplicator(e.region, cfg.Now, cfg.Tasks, cfg.Logger)
 	e.backups = newBackups(e.region, archive, cfg.Now, cfg.Tasks, cfg.Logger)
-	e.scrub = &scrubber{log: e.log, store: e.store, now: cfg.Now, tasks: cfg.Tasks, logger: cfg.Logger, fatal: cfg.Fatal}
+	e.scrub = &scrubber{log: e.log, store: e.store, now: cfg.Now, tasks: cfg.Tasks, logger: cfg.Logger, fatal: cfg.Fatal, audit: e.region.Audit}
 	e.space = &space{fs: cfg.FS, dir: cfg.Data, reserve: uint64(cfg.Reserve), region: e.region, tasks: cfg.Tasks, logger: cfg.Logger}
 	e.rep.retention = cfg.Retention
 	e.rep.verify.every, e.rep.expire.every = cfg.VerifyEvery, cfg.ExpireEvery

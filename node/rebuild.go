@@ -58,7 +58,7 @@ type rebuild struct {
 // damaged tells whether an error says that data is not what was written.
 func damaged(err error) bool {
 	var s *storage.CorruptionError
-	return errors.As(err, &s) || errors.Is(err, raftlog.ErrCorrupt) || errors.Is(err, group.ErrLost) ||
+	return errors.As(err, &s) || errors.Is(err, raftlog.ErrCorrupt) || errors.Is(err, group.ErrLost) || errors.Is(err, group.ErrDiverged) ||
 		errors.Is(err, region.ErrOldData) || errors.Is(err, region.ErrOtherData) || errors.Is(err, errDamagedIdentity)
 }
 

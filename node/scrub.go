@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/commutatordb/commutator/internal/task"
+	"github.com/commutatordb/commutator/region"
 	"github.com/commutatordb/commutator/storage"
 	"github.com/commutatordb/commutator/storage/raftlog"
 )
@@ -31,6 +32,7 @@ type scrubber struct {
 	tasks  task.Runtime
 	logger *slog.Logger
 	fatal  func(error) // see Config.Fatal
+	audit  func(context.Context) (region.Audited, error)
 
 	passes, bytes atomic.Int64
 	last          atomic.Int64 // when the last pass was completed, s since the Unix epoch; 0 for never
@@ -55,6 +57,14 @@ func (s *scrubber) Run(ctx context.Context) error {
 		s.passes.Add(1)
 		s.last.Store(s.now().Unix())
 		s.logger.Info("node: all data was read back and is whole", "bytes", read, "took", s.now().Sub(began))
+		if a, err := s.audit(ctx); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			s.logger.Warn("node: what this node leads was not held against its other replicas", "err", err)
+		} else if a != (region.Audited{}) {
+			s.logger.Info("node: what this node leads was held against its other replicas", "same", a.Same, "different", a.Differ, "notAsked", a.Open, "took", s.now().Sub(began))
+		}
 		wait = max(scrubEvery-s.now().Sub(began), scrubAfter)
 	}
 	return nil

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/commutatordb/commutator/internal/task"
+	"github.com/commutatordb/commutator/region"
 	"github.com/commutatordb/commutator/storage"
 	"github.com/commutatordb/commutator/storage/raftlog"
 )
@@ -72,6 +73,7 @@ func scrubbed(t *testing.T, fs vfs.FS, d time.Duration) (context.Context, *scrub
 	return ctx, &scrubber{
 		log: log, store: store, now: func() time.Time { return clock.at }, tasks: clock,
 		logger: slog.New(slog.NewTextHandler(&logged, nil)), fatal: func(err error) { t.Errorf("fatal: %v", err) },
+		audit: func(context.Context) (region.Audited, error) { return region.Audited{}, nil },
 	}, &logged
 }
 

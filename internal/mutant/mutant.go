@@ -24,6 +24,8 @@ const (
 	BlankVotes           Name = "blank-votes"
 	SleepsOn             Name = "sleeps-on"
 	SleepsTooSoon        Name = "sleeps-too-soon"
+	AuditLate            Name = "audit-late"
+	DivergedGoesOn       Name = "diverged-goes-on"
 	HandedBack           Name = "handed-back"
 	SnapshotPastGap      Name = "snapshot-past-gap"
 )

@@ -95,6 +95,7 @@ type Group struct {
 	ships    []*shipment // snapshots on their way to followers
 	arrived  []arrived   // snapshots received, for raft to take or leave
 	asleep   bool        // see sleep.go
+	audit    audit       // the newest
 	awake    uint64      // the tick at which there was last something to do
 	orphaned uint64      // the tick at which it was last left without a leader
 	stands   uint64      // until this tick it stands for election while nobody leads

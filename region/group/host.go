@@ -99,10 +99,13 @@ type Host struct {
 	taking    bool        // snapshots are coming, or something is left of some
 	freight   []Message   // received, for Carry
 	freighted int         // about how many bytes they take
+	pinned    []*pinned   // states to be digested, in turn
+	unpinned  bool        // nobody digests any more
 	allowance int64       // how many bytes of snapshots may be sent until the next tick
 
 	wake     chan struct{} // gets a token when there is something to do
 	carry    chan struct{} // likewise, for Carry
+	pins     chan struct{} // likewise, for audits
 	shipTick int64         // by how much each tick lifts allowance
 	shipLog  int64         // see maxShipLog
 
@@ -111,6 +114,8 @@ type Host struct {
 	full                     atomic.Bool  // see SetFull
 	sleeping                 atomic.Int64 // groups
 	up                       atomic.Pointer[[]uint64]
+
+	auditsDone, auditsDiffer, auditBytes atomic.Int64
 
 	intakes map[uint64]*intake // Carry's, by group
 	swept   bool               // Carry's: what an earlier start had left of snapshots is gone
@@ -158,7 +163,7 @@ func NewHost(cfg Config) *Host {
 	cfg.ShipRate, cfg.PieceBytes = cmp.Or(cfg.ShipRate, defaultShipRate), cmp.Or(cfg.PieceBytes, defaultPiece)
 	h := &Host{
 		beats: map[uint64]beat{},
-		carry: make(chan struct{}, 1), shipTick: int64(float64(cfg.ShipRate) * cfg.Tick.Seconds()), shipLog: maxShipLog, intakes: map[uint64]*intake{}, taking: cfg.Several,
+		carry: make(chan struct{}, 1), pins: make(chan struct{}, 1), shipTick: int64(float64(cfg.ShipRate) * cfg.Tick.Seconds()), shipLog: maxShipLog, intakes: map[uint64]*intake{}, taking: cfg.Several,
 		cfg: cfg, groups: map[uint64]*Group{}, wake: make(chan struct{}, 1),
 		batch: cfg.Log.NewBatch(), state: cfg.Store.NewBatch(), keep: cfg.KeepEntries,
 	}
@@ -355,6 +360,7 @@ func (h *Host) Run(ctx context.Context) error {
 		}
 		return nil
 	})
+	g.Go(func() error { return h.audits(ctx) })
 	g.Go(func() error {
 		for h.cfg.Tasks.Wait(ctx, nil, h.cfg.Tick) != task.Ended {
 			h.Tick()
@@ -606,7 +612,14 @@ func (h *Host) apply(g *Group, entries []*pb.Entry) {
 			g.touched = true
 			h.touched = append(h.touched, g)
 		}
+		var audits *op.Command
+		if cmd != nil && cmd.Kind == op.Audit {
+			cmd, audits = nil, cmd // it is no machine's
+		}
 		result := g.machine.Apply(e.GetIndex(), cmd, h.state)
+		if audits != nil {
+			result.Revision = e.GetIndex()
+		}
 		if result.Child != 0 && cmd.Kind == op.Split {
 			if err := g.begin(h, result.Child); err != nil {
 				h.fatal(fmt.Errorf("group %d: entry %d: group %d: %w", g.ID, e.GetIndex(), result.Child, err))
@@ -616,6 +629,11 @@ func (h *Host) apply(g *Group, entries []*pb.Entry) {
 		if p != nil {
 			p.result = result
 			h.applied = append(h.applied, p)
+		}
+		if audits != nil {
+			if g.applyAudit(h, e.GetIndex(), audits); h.broken {
+				return
+			}
 		}
 		if h.state.Size() >= maxBatch {
 			h.show()

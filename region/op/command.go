@@ -39,6 +39,7 @@ const (
 	Split   Kind = 15 // the partition is made ready to be cut at Key, some items at a time; when it is, Child takes over from Key on
 	Prune   Kind = 16 // index rows of items that are another partition's now go
 	Recall  Kind = 17 // Deltas hold conflict records that an incarnation of this region left which was given up
+	Audit   Kind = 18 // each replica of the group works out a digest of what it holds; or one is said. The group's: it changes nothing
 	Held    Kind = 11 // Deltas of another region are held for being stamped too far ahead: it is noted
 )
 
@@ -73,7 +74,9 @@ type Command struct {
 	Revision uint64 // Alter
 
 	Name   string // Catalog: the row
-	Value  []byte // Catalog: nil deletes it
+	Value  []byte // Catalog: nil deletes it; Audit: a replica's digest, nil: they are to begin
+	Node   uint64 // Audit: whose digest it is
+	At     uint64 // Audit: as of which entry
 	Expect uint64 // Catalog: the row's revision as the writer read it, 0 for a row not there
 }
 
@@ -126,6 +129,7 @@ func (c *Command) Alone() bool {
 //	  Forget           stable (8), key, limit
 //	  Split            key, child, limit
 //	  Prune            limit
+//	  Audit            nothing, or node, entry, digest
 //	  Catalog          name, expect, 0 or (1 and value to the end)
 //	condition = 0, or 1 and the stored condition
 //
@@ -183,6 +187,10 @@ func (c *Command) Append(dst []byte) []byte {
 		dst = binary.AppendUvarint(binary.AppendUvarint(appendBytes(dst, c.Key), c.Child), uint64(c.Limit))
 	case Prune:
 		dst = binary.AppendUvarint(dst, uint64(c.Limit))
+	case Audit:
+		if c.Value != nil {
+			dst = appendBytes(binary.AppendUvarint(binary.AppendUvarint(dst, c.Node), c.At), c.Value)
+		}
 	case Alter:
 		schema, err := json.Marshal(c.Schema)
 		if err != nil {
@@ -282,6 +290,10 @@ func Decode(b []byte) (*Command, error) {
 		c.Key, c.Child, c.Limit = d.bytes(), d.uvarint(), int(d.uvarint())
 	case Prune:
 		c.Limit = int(d.uvarint())
+	case Audit:
+		if len(d.b) > 0 {
+			c.Node, c.At, c.Value = d.uvarint(), d.uvarint(), d.bytes()
+		}
 	case Reindex:
 		c.Key = d.bytes()
 		index := d.uvarint()

@@ -51,7 +51,7 @@ func updates(t *rapid.T) *expr.Update {
 	return u
 }
 
-var kinds = []Kind{Put, Update, Delete, Expire, Merge, Restore, Fold, Alter, Catalog, Reindex, Rebase, Mend, Forget, Split, Prune, Recall, Held}
+var kinds = []Kind{Put, Update, Delete, Expire, Merge, Restore, Fold, Alter, Catalog, Reindex, Rebase, Mend, Forget, Split, Prune, Recall, Audit, Held}
 
 func commands(t *rapid.T) *Command {
 	some := rapid.SliceOfN(rapid.Byte(), 1, 40)
@@ -102,6 +102,10 @@ func commands(t *rapid.T) *Command {
 				ID: rapid.Uint32().Draw(t, "id"), Name: "x", Global: true, Hash: []table.Attribute{{Name: "a", Kind: item.KindS}},
 				Projection: table.ProjectInclude, Include: []string{"b", "c"}, Backfilling: true, Throughput: table.Throughput{Read: 1, Write: 2},
 			}},
+		}
+	case Audit:
+		if rapid.Bool().Draw(t, "said") {
+			c.Node, c.At, c.Value = rapid.Uint64().Draw(t, "node"), rapid.Uint64().Draw(t, "entry"), some.Draw(t, "digest")
 		}
 	case Catalog:
 		c.Name, c.Expect = rapid.String().Draw(t, "name"), rapid.Uint64().Draw(t, "expect")
@@ -200,6 +204,7 @@ func TestBytesOfNoCommandAreRefused(t *testing.T) {
 		"a catalog row's flag, unknown":  head(Catalog, 1, 'n', 0, 2),
 		"a deleted catalog row's tail":   head(Catalog, 1, 'n', 0, 0, 'x'),
 		"an index id beyond 32 bits":     head(Reindex, 0, 0xff, 0xff, 0xff, 0xff, 0x7f, 1),
+		"a digest of nobody":             head(Audit, 1),
 		"an update that is no such tree": head(Update, 0, 1, 'k', 1, 0xff),
 	} {
 		if c, err := Decode(b); err == nil {

@@ -83,6 +83,7 @@ type Counts struct {
 	Again           int             // changes that one region alone had when it was given up
 	Lost            int             // changes that one region alone had when it lost its disk
 	Verified        int             // pairs of regions that have found themselves equal
+	Audited         int             // times that the replicas of a group were held against each other
 	Cells           map[string]int
 	Steps           int
 	Partitions      [maxPartitions]int // regions whose tables have one partition, two, and so on
@@ -120,6 +121,7 @@ func (c *Counts) Add(o *Counts) {
 	c.Compared += o.Compared
 	c.Explained += o.Explained
 	c.Verified += o.Verified
+	c.Audited += o.Audited
 	c.Again += o.Again
 	for k, n := range o.Cells {
 		c.Cells[k] += n
@@ -180,7 +182,7 @@ func (c *Counts) Print(w io.Writer) {
 		}
 		fmt.Fprintf(w, "  %-22s %s\n", opNames[op], strings.Join(parts, ", "))
 	}
-	fmt.Fprintf(w, "%d operations checked for linearizability, %d items compared between replicas, %d explained from the history, %d comparisons of a region's own with another\n", c.Checked, c.Compared, c.Explained, c.Verified)
+	fmt.Fprintf(w, "%d operations checked for linearizability, %d items compared between replicas, %d explained from the history, %d comparisons of a region's own with another, %d of a group's replicas\n", c.Checked, c.Compared, c.Explained, c.Verified, c.Audited)
 	fmt.Fprintf(w, "%d changes that a region alone had when it was given up\n", c.Again)
 	fmt.Fprintf(w, "%d bits flipped on disks: %d refused, %d harmless\n", c.FlipsRefused+c.FlipsHarmless, c.FlipsRefused, c.FlipsHarmless)
 	fmt.Fprintf(w, "%d partitions cut off others\n", c.Splits)

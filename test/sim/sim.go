@@ -120,6 +120,10 @@ func (w *world) run() {
 		w.working++
 		p.Go(func() { w.backups(until); w.working-- })
 	}
+	if w.chance(0.5) {
+		w.working++
+		p.Go(func() { w.audits(until); w.working-- })
+	}
 	w.runUntil(chaos, func() bool { return len(w.violations) > 0 })
 	w.heal()
 	if !w.runUntil(settleLimit, func() bool { return w.working == 0 || len(w.violations) > 0 }) {

@@ -177,6 +177,9 @@ func (m *machine) start() error {
 		Sizes: node.Sizes{CacheBytes: 1 << 20, MemTableBytes: 4 << 20, SegmentBytes: 64 << 10, KeepEntries: 16, SeedBytes: 300, PieceBytes: 400, ImportTableBytes: 1500, NoBackground: true, Split: m.region.split},
 		Fatal: func(err error) {
 			w.say("%s ends itself: %v", m.name, err)
+			if errors.Is(err, group.ErrDiverged) {
+				w.violate("%s: %v", m.name, err)
+			}
 			if w.calm {
 				w.violate("%s ends itself with nothing broken: %v", m.name, err)
 			}
