@@ -19,8 +19,8 @@ func (w *world) draw() {
 		w.families = w.cfg.Families
 	}
 	// Where nothing else keeps regions from each other for long.
-	w.capped = len(w.regions) > 2 && w.chance(0.5) && slices.Contains(w.families, "away") && !slices.ContainsFunc(w.families, func(f string) bool {
-		return !slices.Contains([]string{"away", "disk", "archive"}, f)
+	w.capped = len(w.regions) > 2 && w.chance(0.9) && slices.Contains(w.families, "away") && !slices.ContainsFunc(w.families, func(f string) bool {
+		return !slices.Contains([]string{"away", "disk", "archive", "schema", "splits"}, f)
 	})
 }
 
