@@ -458,7 +458,7 @@ func (e *evaluation) keepEdits(n *node, l *live, kind item.Kind, base, shown ite
 			continue
 		}
 		seen := g.totalOf(n.path, s)
-		if last := len(k.sums) - 1; last >= 0 && k.sums[last].actor == s.actor && k.sums[last].dot().Compare(e.foldDot) <= 0 {
+		if last := len(k.sums) - 1; last >= 0 && k.sums[last].actor == s.actor {
 			settled := &k.assign.totals[last]
 			seen = seen.AddExact(settled.total).SubExact(k.sums[last].total)
 			k.sums[last] = *s

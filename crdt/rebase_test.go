@@ -169,9 +169,7 @@ func TestEditsOfALostIncarnationAreKeptThoughTheOthersHaveFolded(t *testing.T) {
 		if err == nil {
 			stable := w.now
 			if other.rec != nil {
-				if !other.rec.Fold(stable) {
-					other.rec.foldPart(stable, 0)
-				}
+				other.rec.Fold(stable)
 				folded++
 			}
 			var r *Record

@@ -60,7 +60,6 @@ type world struct {
 	folded  int // folds that did something
 	gone    int // of them, records dropped
 
-	parts    int // folds of a part
 	combined int // deltas that were received as part of another
 }
 
@@ -419,10 +418,6 @@ func (w *world) fold(r *region) error {
 	before, ok := w.visible(r)
 	was := *r.rec
 	gone := r.rec.Fold(r.stable)
-	if !gone && r.rec.Seen().floor == was.Seen().floor && r.rec.foldPart(r.stable, 0) {
-		w.parts++
-		w.logf("of region %d a part", w.index(r))
-	}
 	if gone || r.rec.Seen().floor != was.Seen().floor {
 		w.folded++
 	}

@@ -79,7 +79,6 @@ const (
 	GivenUpAlone       Name = "given-up-alone"
 	RemovedUnfenced    Name = "removed-unfenced"
 	NotRecalled        Name = "not-recalled"
-	HotNeverFolds      Name = "hot-never-folds"
 	SplitOffForgotten  Name = "split-off-forgotten"
 	IndexUnfilled      Name = "index-unfilled"
 	NoTrace            Name = "no-trace"

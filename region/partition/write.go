@@ -174,7 +174,6 @@ func (m *Machine) open(e entry) *crdt.Record {
 	if gone := r.Fold(m.state.Stable); gone {
 		return &crdt.Record{}
 	}
-	r.FoldPart(m.state.Stable)
 	return r
 }
 
