@@ -63,6 +63,16 @@ func (w *writer) run(ctx context.Context, c *dynamodb.Client, name string) {
 	}
 }
 
+// writeOn has clients write until ctx ends.
+func writeOn(ctx context.Context, r *region) (all []*writer, load *sync.WaitGroup) {
+	all, load = make([]*writer, writers), new(sync.WaitGroup)
+	for i := range all {
+		all[i] = &writer{}
+		load.Go(func() { all[i].run(ctx, r.sdk(), fmt.Sprint(i)) })
+	}
+	return all, load
+}
+
 // gap is the longest that the writer went without an acknowledgement between two times.
 func (w *writer) gap(from, to time.Time) (longest time.Duration) {
 	for i, at := range w.acked[:len(w.acked)-1] {
@@ -79,12 +89,7 @@ func TestANodeIsKilledAndClientsOfTheSDKNoticeAPause(t *testing.T) {
 	makeTable(t, newClient([]string{r.endpoint(1)}, 0, 10*time.Second))
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	var load sync.WaitGroup
-	all := make([]*writer, writers)
-	for i := range all {
-		all[i] = &writer{}
-		load.Go(func() { all[i].run(ctx, r.sdk(), fmt.Sprint(i)) })
-	}
+	all, load := writeOn(ctx, r)
 	n := kills
 	if testing.Short() {
 		n = killsShort

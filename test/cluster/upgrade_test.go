@@ -5,12 +5,10 @@ package cluster
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 )
@@ -37,12 +35,7 @@ func TestARegionIsUpgradedNodeByNodeWhileClientsWrite(t *testing.T) {
 	makeTable(t, newClient([]string{r.endpoint(1)}, 0, 10*time.Second))
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	var load sync.WaitGroup
-	all := make([]*writer, writers)
-	for i := range all {
-		all[i] = &writer{}
-		load.Go(func() { all[i].run(ctx, r.sdk(), fmt.Sprint(i)) })
-	}
+	all, load := writeOn(ctx, r)
 	give := func(program string, id int) {
 		r.end(id)
 		r.program = program
