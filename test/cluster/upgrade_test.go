@@ -36,7 +36,9 @@ func TestARegionIsUpgradedNodeByNodeWhileClientsWrite(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	all, load := writeOn(ctx, r)
+	var given []time.Time
 	give := func(program string, id int) {
+		given = append(given, time.Now())
 		r.end(id)
 		r.program = program
 		r.start(id)
@@ -71,5 +73,11 @@ func TestARegionIsUpgradedNodeByNodeWhileClientsWrite(t *testing.T) {
 	r.ready(2)
 	stop()
 	load.Wait()
-	t.Logf("%d writes acknowledged", checkWritten(t, r, all))
+	var longest time.Duration
+	for _, at := range given {
+		for _, w := range all {
+			longest = max(longest, w.gap(at, at.Add(5*time.Second)))
+		}
+	}
+	t.Logf("%d writes acknowledged; the longest that one of %d writers waited when a node was stopped: %s", checkWritten(t, r, all), writers, longest)
 }
