@@ -118,7 +118,7 @@ func (r *region) start(id int) {
 // ready waits until a node says that it is.
 func (r *region) ready(id int) {
 	r.t.Helper()
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) { // it shows from outside alone
+	for end := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) { // it shows from outside alone
 		a, err := http.Get("http://" + r.address(id, 9000) + "/readyz")
 		var why []byte
 		if err == nil {
@@ -129,7 +129,7 @@ func (r *region) ready(id int) {
 			}
 		}
 		if time.Now().After(end) {
-			r.t.Fatalf("node %d is not ready after 30 s: %s, %v", id, why, err)
+			r.t.Fatalf("node %d is not ready after 2 minutes: %s, %v", id, why, err)
 		}
 	}
 }
