@@ -107,9 +107,6 @@ func (f *clientFlags) connect(ctx context.Context) (up []*client, down, err erro
 			continue
 		}
 		c := &client{url: u, region: regions[i], aws: cfg.Copy()}
-		if f.region != "" && len(urls) == 1 {
-			c.region = f.region
-		}
 		if f.region != "" && c.region != f.region {
 			continue
 		}

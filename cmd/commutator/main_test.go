@@ -221,8 +221,11 @@ func TestARegionThatDoesNotAnswerIsNamedAndTheOthersAreShown(t *testing.T) {
 	if _, _, err := try(t, "status", "--endpoint", closed); err == nil || !strings.Contains(err.Error(), "commutator dev") {
 		t.Errorf("nothing answers: %v, want an error that says what to do", err)
 	}
-	if _, _, err := try(t, "status", "--data", d.dir, "--region", "sa-east-1"); err == nil || !strings.Contains(err.Error(), east) {
-		t.Errorf("a region that is not there: %v, want an error that says which are", err)
+	for _, where := range [][]string{{"--data", d.dir}, {"--endpoint", d.clients[0].url}} {
+		args := append([]string{"status", "--region", "sa-east-1"}, where...)
+		if _, _, err := try(t, args...); err == nil || !strings.Contains(err.Error(), d.clients[0].region) {
+			t.Errorf("%s: a region that is not there: %v, want an error that says which are", args, err)
+		}
 	}
 }
 
