@@ -36,7 +36,6 @@ type space struct {
 	logger  *slog.Logger
 
 	free atomic.Uint64 // bytes, when last looked
-	full atomic.Bool
 }
 
 // Run looks until ctx ends. A file system that cannot tell is not watched.
@@ -65,17 +64,15 @@ func (s *space) look(ctx context.Context) error {
 		return fmt.Errorf("node: space of %s: %w", s.dir, err)
 	}
 	s.free.Store(usage.AvailBytes)
-	switch full := s.full.Load(); {
+	switch full := s.region.Full(); {
 	case !full && usage.AvailBytes < s.reserve:
-		s.full.Store(true)
 		s.region.SetFull(true)
 		s.logger.Error("node: THE DISK IS FULL: writes are refused until there is space; reads go on", "free", usage.AvailBytes, "reserve", s.reserve)
 	case full && usage.AvailBytes >= s.reserve+s.reserve/4:
-		s.full.Store(false)
 		s.region.SetFull(false)
 		s.logger.Info("node: the disk has space again: writes are taken", "free", usage.AvailBytes)
 	}
-	if !s.full.Load() || s.region.Alone() {
+	if !s.region.Full() || s.region.Alone() {
 		return nil
 	}
 	// Other nodes that have room take writes, and this one would have to log them at once if it led.
@@ -92,7 +89,7 @@ func (s *space) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "commutator_disk_free_bytes", Help: "Space left on the disk of the data; 0 where it is not known."}, func() float64 { return float64(s.free.Load()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "commutator_disk_full", Help: "1 while writes are refused for want of space."}, func() float64 {
-			if s.full.Load() {
+			if s.region.Full() {
 				return 1
 			}
 			return 0

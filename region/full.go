@@ -7,14 +7,14 @@ var ErrFull = errors.New("region: the disk has too little space left: there are 
 
 // SetFull says whether this node's disk has room for more. While it has not, the node takes no writes of items, from clients, other regions
 // or backups, nor from the nodes that lead its partitions; tables can still be deleted, which makes room.
-func (r *Region) SetFull(full bool) {
-	r.full.Store(full)
-	r.host.SetFull(full)
-}
+func (r *Region) SetFull(full bool) { r.host.SetFull(full) }
+
+// Full tells what SetFull said last.
+func (r *Region) Full() bool { return r.host.Full() }
 
 // roomFor returns ErrFull while there is no room for more data.
 func (r *Region) roomFor() error {
-	if r.full.Load() {
+	if r.Full() {
 		return ErrFull
 	}
 	return nil

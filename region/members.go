@@ -98,6 +98,17 @@ func (r *Region) changeMember(ctx context.Context, id uint64, change func(have M
 	}
 }
 
+// askedMember is changeMember for who is asked to, from the newest that the region knows.
+func (r *Region) askedMember(ctx context.Context, id uint64, change func(have Member, ok bool) (*Member, error)) error {
+	if !r.several {
+		return ErrNotSeveral
+	}
+	if err := r.CatchUp(ctx); err != nil {
+		return err
+	}
+	return r.changeMember(ctx, id, change)
+}
+
 // enrol has the region know of this node, and whose data it has.
 func (r *Region) enrol(ctx context.Context) error {
 	if !r.several {
@@ -132,13 +143,7 @@ func (r *Region) enrol(ctx context.Context) error {
 
 // TakeIn makes a node one of the region's: from now on it is to hold every group. It returns ErrOtherData, ErrNodeGone, ErrTooMany or ErrOldProgram.
 func (r *Region) TakeIn(ctx context.Context, m Member) error {
-	if !r.several {
-		return ErrNotSeveral
-	}
-	if err := r.CatchUp(ctx); err != nil {
-		return err
-	}
-	return r.changeMember(ctx, m.ID, func(have Member, ok bool) (*Member, error) {
+	return r.askedMember(ctx, m.ID, func(have Member, ok bool) (*Member, error) {
 		switch {
 		case ok && have.State == MemberGone:
 			return nil, ErrNodeGone
@@ -247,13 +252,7 @@ func withID(m Member, id uint64) Member {
 // LetGo makes a node leave: from now on it is to hold nothing. It is GONE, by Members, once no group has it any more. It may be up or down:
 // more than half of the nodes must be up, it among them or not. It returns ErrNoNode or ErrLastNode.
 func (r *Region) LetGo(ctx context.Context, id uint64) error {
-	if !r.several {
-		return ErrNotSeveral
-	}
-	if err := r.CatchUp(ctx); err != nil {
-		return err
-	}
-	return r.changeMember(ctx, id, func(have Member, ok bool) (*Member, error) {
+	return r.askedMember(ctx, id, func(have Member, ok bool) (*Member, error) {
 		switch {
 		case !ok:
 			return nil, ErrNoNode

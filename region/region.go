@@ -93,7 +93,6 @@ type Region struct {
 	opened  chan struct{}                     // closed once every table of the catalog is open
 	changed chan struct{}                     // gets a token when there may be something to reconcile
 	led     atomic.Bool                       // this node led when the catalog's group last said so
-	full    atomic.Bool                       // see SetFull
 	format  atomic.Int64                      // of this node's data
 
 	// Of reconcile alone:

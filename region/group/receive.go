@@ -162,6 +162,9 @@ func (h *Host) deliver(mail []Message) {
 // from them; the region's catalog goes on, for what is deleted makes room.
 func (h *Host) SetFull(full bool) { h.full.Store(full) }
 
+// Full tells what SetFull said last.
+func (h *Host) Full() bool { return h.full.Load() }
+
 // refuses tells whether a replica must not answer. One that knows of no members holds nothing: it is being taken in, or has lost what it had.
 func (h *Host) refuses(g *Group, m *pb.Message) bool {
 	t := m.GetType()
