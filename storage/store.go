@@ -355,6 +355,7 @@ func (s *Store) Commit(b *Batch) error {
 type Iter struct {
 	s     *Store
 	it    *pebble.Iterator
+	paged *paged // nil: it walks the store
 	value []byte
 	err   error
 }
@@ -369,22 +370,52 @@ func (s *Store) newIter(r pebble.Reader, o *pebble.IterOptions) (*Iter, error) {
 
 // First moves to the first key; Last to the last; SeekGE to the first at or behind key; SeekLT to the
 // last before it. Each tells whether there is one whose value could be read; Err says why not.
-func (i *Iter) First() bool { return i.at(i.it.First()) }
+func (i *Iter) First() bool {
+	if i.paged != nil {
+		return i.page(i.paged.seekGE(i.paged.lower))
+	}
+	return i.at(i.it.First())
+}
 
 // Last moves to the last key.
-func (i *Iter) Last() bool { return i.at(i.it.Last()) }
+func (i *Iter) Last() bool {
+	if i.paged != nil {
+		return i.page(i.paged.seekLT(i.paged.upper))
+	}
+	return i.at(i.it.Last())
+}
 
 // SeekGE moves to the first key >= key.
-func (i *Iter) SeekGE(key []byte) bool { return i.at(i.it.SeekGE(key)) }
+func (i *Iter) SeekGE(key []byte) bool {
+	if i.paged != nil {
+		return i.page(i.paged.seekGE(key))
+	}
+	return i.at(i.it.SeekGE(key))
+}
 
 // SeekLT moves to the last key < key.
-func (i *Iter) SeekLT(key []byte) bool { return i.at(i.it.SeekLT(key)) }
+func (i *Iter) SeekLT(key []byte) bool {
+	if i.paged != nil {
+		return i.page(i.paged.seekLT(key))
+	}
+	return i.at(i.it.SeekLT(key))
+}
 
 // Next moves to the following key.
-func (i *Iter) Next() bool { return i.at(i.it.Next()) }
+func (i *Iter) Next() bool {
+	if i.paged != nil {
+		return i.page(i.paged.step(false))
+	}
+	return i.at(i.it.Next())
+}
 
 // Prev moves to the key before.
-func (i *Iter) Prev() bool { return i.at(i.it.Prev()) }
+func (i *Iter) Prev() bool {
+	if i.paged != nil {
+		return i.page(i.paged.step(true))
+	}
+	return i.at(i.it.Prev())
+}
 
 func (i *Iter) at(valid bool) bool {
 	if !valid || i.err != nil {
@@ -405,7 +436,12 @@ func (i *Iter) at(valid bool) bool {
 }
 
 // Key returns the key stood on.
-func (i *Iter) Key() []byte { return i.it.Key() }
+func (i *Iter) Key() []byte {
+	if i.paged != nil {
+		return i.paged.rows[i.paged.at].Key
+	}
+	return i.it.Key()
+}
 
 // Value returns the value stood on.
 func (i *Iter) Value() []byte { return i.value }
@@ -414,7 +450,12 @@ func (i *Iter) Value() []byte { return i.value }
 func (i *Iter) Err() error { return i.err }
 
 // Close ends the walk and returns Err.
-func (i *Iter) Close() error { return errors.Join(i.err, typed(i.it.Close())) }
+func (i *Iter) Close() error {
+	if i.paged != nil {
+		return i.err
+	}
+	return errors.Join(i.err, typed(i.it.Close()))
+}
 
 var _ io.Closer = (*Iter)(nil)
 
