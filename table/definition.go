@@ -92,6 +92,8 @@ type Partition struct {
 	Split  *Splitting `json:",omitempty"` // under way; nil: none
 	// Founders are the nodes of the region that its group begins with; nil: those that the region began with.
 	Founders []uint64 `json:",omitempty"`
+	// Nodes are those of the region that are to hold it, by number, rising; nil: all of them.
+	Nodes []uint64 `json:",omitempty"`
 }
 
 // Splitting says that a partition is to be cut in two.
