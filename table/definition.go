@@ -476,7 +476,8 @@ func (d *Definition) Clone() *Definition {
 func clonePartitions(p []Partition) []Partition {
 	p = slices.Clone(p)
 	for i := range p {
-		p[i].Start, p[i].End, p[i].Founders = slices.Clone(p[i].Start), slices.Clone(p[i].End), slices.Clone(p[i].Founders)
+		p[i].Start, p[i].End = slices.Clone(p[i].Start), slices.Clone(p[i].End)
+		p[i].Founders, p[i].Nodes = slices.Clone(p[i].Founders), slices.Clone(p[i].Nodes)
 		if s := p[i].Split; s != nil {
 			p[i].Split = &Splitting{s.Child, slices.Clone(s.At)}
 		}
