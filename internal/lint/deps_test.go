@@ -33,7 +33,7 @@ var house = []Room{
 	{5, "admin/...", []string{"admin/...", "api/wire", "region", "region/op", "replication", "backup", "expr", "table", "crdt", "item"},
 		"the operator's view: it asks region, replication and backup, and stays off their disk and their wire; items it shows as the API writes them"},
 
-	{4, "region", []string{"region/group", "region/partition", "region/op", "storage", "storage/raftlog", "storage/keyenc", "expr", "table", "crdt", "item"},
+	{4, "region", []string{"region/group", "region/partition", "region/op", "region/placement", "storage", "storage/raftlog", "storage/keyenc", "expr", "table", "crdt", "item"},
 		"one full copy of the data: it writes its log and never asks who reads it, so a dead peer cannot slow a write"},
 	{4, "region/group", []string{"region/partition", "region/op", "storage", "storage/raftlog", "proto/...", "crdt", "item"},
 		"a thin shell round Raft; the one place above the edges where wire forms may stand, for Raft's messages"},
@@ -41,6 +41,7 @@ var house = []Room{
 	{4, "region/partition", []string{"region/op", "storage", "storage/keyenc", "expr", "table", "crdt", "item"},
 		"a state machine of (state, command) alone: it knows neither Raft nor other partitions"},
 	{4, "region/op", []string{"expr", "table", "crdt", "item"}, "what is asked, not how it is carried out"},
+	{4, "region/placement", nil, "who is to hold what follows from numbers: it knows neither groups nor tables"},
 
 	{3, "storage", []string{"storage/keyenc", "table", "crdt", "item"}, "bytes on disk; it does not know what a write means"},
 	{3, "storage/raftlog", nil, "a log of entries whose meaning it does not know"},

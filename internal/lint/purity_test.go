@@ -4,7 +4,7 @@ import "testing"
 
 // pure are the packages whose results follow from their arguments alone, so that a simulator can drive them, every node of a
 // group reaches the same bytes, and a failing seed fails again. replication's own goroutines stand in replication/transport.
-var pure = []string{"item", "table", "expr", "crdt", "region/op", "region/partition", "replication"}
+var pure = []string{"item", "table", "expr", "crdt", "region/op", "region/partition", "region/placement", "replication"}
 
 // atTheEdge are the packages that may ask the machine for the time, for randomness and for files. All others are handed them.
 var atTheEdge = []string{"node", "cmd/...", "test/...", "backup/s3", "backup/local", "internal/..."}
