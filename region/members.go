@@ -13,6 +13,7 @@ import (
 	"github.com/commutatordb/commutator/internal/task"
 	"github.com/commutatordb/commutator/region/group"
 	"github.com/commutatordb/commutator/region/op"
+	"github.com/commutatordb/commutator/table"
 )
 
 // A region's nodes are rows of its catalog: what is there is so, whoever is up. Each node that the region began with writes its own row
@@ -285,6 +286,53 @@ func (r *Region) wanted() (ids []uint64) {
 	return ids
 }
 
+// wantedOf returns who is to hold each of the region's groups. The catalog stays with a node that leaves until no other group has it: by the
+// catalog it hears that it is to go.
+func (r *Region) wantedOf() map[uint64]group.Wanted {
+	voters := r.wanted()
+	of := map[uint64]group.Wanted{}
+	for _, d := range r.catalog.view.Load().tables {
+		partitions := d.Partitions
+		if d.Former != nil {
+			partitions = slices.Concat(partitions, d.Former.Partitions)
+		}
+		for _, id := range table.IDs(partitions) {
+			of[id] = group.Wanted{Voters: voters}
+		}
+	}
+	for _, m := range r.Members() {
+		if m.State == MemberLeaving && r.holds(m.ID) {
+			voters = append(voters, m.ID)
+		}
+	}
+	of[catalogGroup] = group.Wanted{Voters: voters}
+	return of
+}
+
+// holds tells whether any group but the catalog's has a node among its members, or may have for all that is known here.
+func (r *Region) holds(node uint64) bool {
+	open, v := *r.tables.Load(), r.catalog.view.Load()
+	for name, d := range v.tables {
+		t := open[name]
+		if t == nil || t.ID != d.ID || d.Former != nil && t.former.Load() == nil {
+			return true // it is not open here yet
+		}
+		partitions := t.partitions()
+		if former := t.former.Load(); former != nil {
+			partitions = slices.Concat(partitions, former.partitions())
+		}
+		if slices.ContainsFunc(partitions, func(p *Partition) bool { return hasMember(p.group, node) }) {
+			return true
+		}
+	}
+	return v.err != nil
+}
+
+func hasMember(g *group.Group, node uint64) bool {
+	voters, learners := g.Members()
+	return slices.Contains(voters, node) || slices.Contains(learners, node)
+}
+
 // Holding returns, by node, in how many of the region's groups (its catalog and every partition) it votes and how many it leads, as far as
 // this node has heard, and how many groups there are. Of a table that is not open here it knows of no votes.
 func (r *Region) Holding() (votes, leads map[uint64]int, groups int) {
@@ -323,7 +371,7 @@ func (r *Region) keepMembers(ctx context.Context) error {
 		// What is told is to be true now: an old word would undo the last change.
 		err := r.CatchUp(ctx)
 		if err == nil && r.catalog.view.Load().self != nil {
-			err = errors.Join(r.host.Want(ctx, r.wanted()), r.host.Spare(ctx, r.drained()), r.keepFormat(ctx))
+			err = errors.Join(r.host.Want(ctx, r.wantedOf()), r.host.Spare(ctx, r.drained()), r.keepFormat(ctx))
 		}
 		if err == nil && r.Leads() {
 			err = r.noteGone(ctx)
@@ -343,25 +391,8 @@ func (r *Region) keepMembers(ctx context.Context) error {
 
 // noteGone marks nodes as gone that no group has any more.
 func (r *Region) noteGone(ctx context.Context) error {
-	defs, err := r.catalog.definitions()
-	if err != nil {
-		return err
-	}
-	groups := []*group.Group{r.catalogGroup}
-	for _, d := range defs {
-		t := (*r.tables.Load())[d.Schema.Name]
-		if t == nil || t.ID != d.ID {
-			return nil // who holds it is not known here yet
-		}
-		for _, p := range t.partitions() {
-			groups = append(groups, p.group)
-		}
-	}
 	for _, m := range r.Members() {
-		if m.State != MemberLeaving || slices.ContainsFunc(groups, func(g *group.Group) bool {
-			voters, learners := g.Members()
-			return slices.Contains(voters, m.ID) || slices.Contains(learners, m.ID)
-		}) {
+		if m.State != MemberLeaving || r.holds(m.ID) || hasMember(r.catalogGroup, m.ID) {
 			continue
 		}
 		err := r.changeMember(ctx, m.ID, func(have Member, ok bool) (*Member, error) {

@@ -18,6 +18,7 @@ const (
 	ReadBeforeApply      Name = "read-before-apply"
 	TruncateApplied      Name = "truncate-applied"
 	MembersForgotten     Name = "members-forgotten"
+	RemovedFirst         Name = "removed-first"
 	SnapshotKeepsRows    Name = "snapshot-keeps-rows"
 	SnapshotPieceMissing Name = "snapshot-piece-missing"
 	SnapshotsMixed       Name = "snapshots-mixed"

@@ -23,6 +23,7 @@ var Planted = []Bug{
 	{Name: ReadBeforeApply, Breaks: "a strong read does not wait until as much is applied as was committed", Check: "registers are linearizable"},
 	{Name: TruncateApplied, Breaks: "the log is cut to what is applied, durable or not", Check: "a node opens its own data"},
 	{Name: MembersForgotten, Breaks: "that a change of a group's members is committed is not durable when it takes effect", Check: "two of four nodes elect nobody", Package: "region/group", Test: "TestTwoOfFourDoNotElectAfterACrashThoughTheyBeganAsTwoOfThree"},
+	{Name: RemovedFirst, Breaks: "those that go stop voting before those have caught up that come", Check: "they vote until then", Package: "region/group", Test: "TestANodeThatDoesNotCatchUpDoesNotVote"},
 	{Name: SnapshotKeepsRows, Breaks: "a snapshot is installed over the old rows", Check: "a region's replicas are equal, row by row"},
 	{Name: SnapshotPieceMissing, Breaks: "a snapshot's last piece is taken though one before it has not come", Check: "a follower ends with the names of the leader", Package: "region/group", Test: "TestASnapshotArrivesWholeWhateverHappensOnTheWay"},
 	{Name: BlankVotes, Breaks: "a replica that holds nothing of a group votes in it", Check: "it does not answer", Package: "region/group", Test: "TestAReplicaThatKnowsOfNoMembersDoesNotVote"},

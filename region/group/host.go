@@ -30,7 +30,7 @@ type Config struct {
 	NodeID uint64 // of this node in its groups; from 1
 	// Voters are the nodes that a group begins with, unless Open says otherwise: the same at all of them. nil: this node alone.
 	Voters []uint64
-	// Home is the group by which nodes hear who is to hold the groups, 0 for none: it lets a node go last.
+	// Home is the group by which nodes hear who is to hold the groups, 0 for none: it goes on while the disk is full, and stays where it is led.
 	Home uint64
 	// Several says that groups may have more voters than one, which they do if they begin with more. A node that is none of Voters begins
 	// with nothing, and is taken in by those that are there.
@@ -121,16 +121,16 @@ type Host struct {
 	swept   bool               // Carry's: what an earlier start had left of snapshots is gone
 
 	// Of the loop alone:
-	live     []*Group        // by id
-	ticks    uint64          // how many have passed
-	nonce    uint64          // the last one given
-	arrivals []*Group        // have arrived snapshots
-	broken   bool            // Fatal was called: nothing moves any more
-	start    uint64          // several voters: the number of this start, not 0
-	beats    map[uint64]beat // by node
-	want     []uint64        // see Want
-	spared   []uint64        // see Spare
-	keep     uint64          // Config.KeepEntries
+	live     []*Group          // by id
+	ticks    uint64            // how many have passed
+	nonce    uint64            // the last one given
+	arrivals []*Group          // have arrived snapshots
+	broken   bool              // Fatal was called: nothing moves any more
+	start    uint64            // several voters: the number of this start, not 0
+	beats    map[uint64]beat   // by node
+	want     map[uint64]Wanted // by group: see Want; never changed in place
+	spared   []uint64          // see Spare
+	keep     uint64            // Config.KeepEntries
 	dirty    []*Group
 	batch    *raftlog.Batch
 	state    *storage.Batch

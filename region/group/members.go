@@ -11,12 +11,14 @@ import (
 	"go.etcd.io/raft/v3/tracker"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/commutatordb/commutator/internal/mutant"
 	"github.com/commutatordb/commutator/storage"
 )
 
 // The members of a group change while it goes on, one at a time: who leads it brings them, step by step, to what Want says. A node that is
-// to hold a replica first learns what there is, and votes once it has caught up; one that is not to hold one any more stops voting at once.
-// Each step is an entry of the group's log, and counts from where it is applied.
+// to vote first learns what there is, and votes once it has caught up; then those stop voting that are not to vote any more; one that leads hands over first.
+// Each step is an entry of the group's log, and counts from where it is applied. Nothing of the way is kept: should something else be wanted
+// meanwhile, the next step goes there.
 //
 // Who the members are is stored with the state, in the same batch as the entry's effect: after a crash both are as of the same entry.
 
@@ -26,68 +28,110 @@ const caughtUp = 64
 // changeTicks is how long a step is waited for before it is proposed again.
 const changeTicks = 20
 
-// Want says which nodes are to hold the groups from now on. It may be said again at any time, at every node; who leads a group listens.
-func (h *Host) Want(ctx context.Context, nodes []uint64) error {
-	nodes = slices.Sorted(slices.Values(nodes))
-	return h.call(ctx, func() { h.wants(nodes) })
+// Wanted says who is to hold a group.
+type Wanted struct {
+	// Voters are to have it and to vote. At least one.
+	Voters []uint64
+	// Learners are to have it, and never vote.
+	Learners []uint64
 }
 
-func (h *Host) wants(nodes []uint64) {
-	if !slices.Equal(h.want, nodes) {
-		h.want = nodes
-		for _, g := range h.live {
+// Want says who is to hold the groups from now on, by their ids, those that are opened later too. A group of which it says nothing, or names
+// no voters, keeps the members that it has. It may be said again at any time, at every node; who leads a group listens.
+func (h *Host) Want(ctx context.Context, of map[uint64]Wanted) error {
+	want := map[uint64]Wanted{}
+	for id, w := range of {
+		if len(w.Voters) > 0 {
+			want[id] = Wanted{slices.Sorted(slices.Values(w.Voters)), slices.Sorted(slices.Values(w.Learners))}
+		}
+	}
+	return h.call(ctx, func() { h.wants(want) })
+}
+
+func (h *Host) wants(of map[uint64]Wanted) {
+	old := h.want
+	h.want = of
+	for _, g := range h.live {
+		if was, is := old[g.ID], of[g.ID]; !slices.Equal(was.Voters, is.Voters) || !slices.Equal(was.Learners, is.Learners) {
 			g.wake(h)
 		}
 	}
 }
 
+// settled tells whether the members are those that are wanted.
+func (g *Group) settled(h *Host) bool {
+	w, ok := h.want[g.ID]
+	conf := g.members.Load()
+	return !ok || sameNodes(conf.GetVoters(), w.Voters) && sameNodes(conf.GetLearners(), w.Learners)
+}
+
+// sameNodes tells whether some nodes are those that are wanted, which are in order.
+func sameNodes(nodes, want []uint64) bool {
+	return slices.Equal(slices.Sorted(slices.Values(nodes)), want)
+}
+
 // reconfigure takes the next step towards what is wanted, if this replica leads and no step is under way.
 func (g *Group) reconfigure(h *Host) {
-	if len(h.want) == 0 || !g.leads.Load() || !g.leading {
+	w, ok := h.want[g.ID]
+	if !ok || !g.leads.Load() || !g.leading || h.ticks < g.changing || g.settled(h) {
 		return
 	}
-	if h.ticks < g.changing {
-		return
-	}
-	conf := g.members.Load()
-	if !slices.Contains(conf.GetVoters(), h.cfg.NodeID) {
+	if !slices.Contains(g.members.Load().GetVoters(), h.cfg.NodeID) {
 		g.handOver(h, nil) // it was let go by another that led before
 		return
 	}
-	change := func(kind pb.ConfChangeType, node uint64) {
-		g.changing = h.ticks + changeTicks
-		// Raft takes one at a time: while one is under way it makes an entry without meaning of this.
-		c := &pb.ConfChangeV2{Changes: []*pb.ConfChangeSingle{{Type: kind.Enum(), NodeId: new(node)}}}
-		if err := g.node.ProposeConfChange(c); err != nil && !errors.Is(err, raft.ErrProposalDropped) {
-			h.fatal(fmt.Errorf("group %d: change of its members: %w", g.ID, err))
-		}
-		h.mark(g)
+	kind, node := g.next(w)
+	if node == raft.None {
+		return // somebody is waited for who learns: those that go may be needed until then
 	}
-	for _, node := range h.want {
+	if node == h.cfg.NodeID { // who goes is not told of what it holds no more
+		g.handOver(h, w.Voters)
+		return
+	}
+	g.changing = h.ticks + changeTicks
+	// Raft takes one at a time: while one is under way it makes an entry without meaning of this.
+	c := &pb.ConfChangeV2{Changes: []*pb.ConfChangeSingle{{Type: kind.Enum(), NodeId: new(node)}}}
+	if err := g.node.ProposeConfChange(c); err != nil && !errors.Is(err, raft.ErrProposalDropped) {
+		h.fatal(fmt.Errorf("group %d: change of its members: %w", g.ID, err))
+	}
+	h.mark(g)
+}
+
+// next returns the next step. Who has caught up need not wait for who has not; nobody stops voting before all have who are to vote.
+func (g *Group) next(w Wanted) (kind pb.ConfChangeType, node uint64) {
+	const add, learn, remove = pb.ConfChangeType_ConfChangeAddNode, pb.ConfChangeType_ConfChangeAddLearnerNode, pb.ConfChangeType_ConfChangeRemoveNode
+	conf := g.members.Load()
+	voters, learners := conf.GetVoters(), conf.GetLearners()
+	for _, id := range learners {
+		if !slices.Contains(w.Voters, id) && !slices.Contains(w.Learners, id) {
+			return remove, id
+		}
+	}
+	all := true
+	for _, id := range w.Voters {
+		if slices.Contains(voters, id) {
+			continue
+		}
+		all = false
+		if slices.Contains(learners, id) && g.hasCaughtUp(id) {
+			return add, id
+		}
+	}
+	for _, id := range slices.Concat(w.Voters, w.Learners) {
+		if !slices.Contains(voters, id) && !slices.Contains(learners, id) {
+			return learn, id
+		}
+	}
+	for _, id := range voters {
 		switch {
-		case slices.Contains(conf.GetVoters(), node):
-		case !slices.Contains(conf.GetLearners(), node):
-			change(pb.ConfChangeType_ConfChangeAddLearnerNode, node)
-			return
-		case g.hasCaughtUp(node):
-			change(pb.ConfChangeType_ConfChangeAddNode, node)
-			return
+		case !all && !mutant.On(mutant.RemovedFirst) || slices.Contains(w.Voters, id):
+		case slices.Contains(w.Learners, id):
+			return learn, id // it keeps what it has
 		default:
-			return // it is waited for: those that go may be needed until then
+			return remove, id
 		}
 	}
-	for _, node := range slices.Concat(conf.GetVoters(), conf.GetLearners()) {
-		switch {
-		case slices.Contains(h.want, node):
-		case node == h.cfg.NodeID: // who goes is not told of what it holds no more
-			g.handOver(h, h.want)
-			return
-		case g.ID == h.cfg.Home && h.holds(node):
-		default:
-			change(pb.ConfChangeType_ConfChangeRemoveNode, node)
-			return
-		}
-	}
+	return 0, raft.None
 }
 
 // Heard tells whether this node has heard of another lately.
@@ -97,14 +141,6 @@ func (h *Host) Heard(ctx context.Context, node uint64) (yes bool, err error) {
 		yes = ok && h.ticks-b.at <= activeTicks
 	})
 	return yes, err
-}
-
-// holds tells whether a node holds a replica of any group but Home, as far as is known here.
-func (h *Host) holds(node uint64) bool {
-	return slices.ContainsFunc(h.live, func(g *Group) bool {
-		conf := g.members.Load()
-		return g.ID != h.cfg.Home && (slices.Contains(conf.GetVoters(), node) || slices.Contains(conf.GetLearners(), node))
-	})
 }
 
 // hasCaughtUp tells whether a learner has about all that is committed.

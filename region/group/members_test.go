@@ -135,3 +135,127 @@ func TestANodeThatDoesNotCatchUpDoesNotVote(t *testing.T) {
 		t.Error("the members do not change once node 4 is there")
 	}
 }
+
+func TestEachGroupGoesWhereItIsWanted(t *testing.T) {
+	cryptotest.SetGlobalRandom(t, 15)
+	n := newGrowing(t, 3, 2, 4)
+	defer n.close()
+	n.elect(0)
+	n.wantsOf(map[uint64]Wanted{1: {Voters: []uint64{1, 2, 3, 4, 5}}, 2: {Voters: []uint64{2, 4, 5}}, 3: {Voters: []uint64{1, 4, 5}}})
+	n.settle(100)
+	if !n.members(0, 1, 2, 3, 4, 5) || !n.members(1, 2, 4, 5) || !n.members(2, 1, 4, 5) || !n.members(3, 1, 2, 3) {
+		t.Fatal("the members are not those that are wanted; or those have changed of whom nothing is said")
+	}
+	for i, r := range n.nodes {
+		r.propose(0, fmt.Sprint(i))
+	}
+	// All sleep that are held by three of five nodes, and what has come to sleep wakes for another word.
+	sleep := func(group int, nodes ...uint64) bool {
+		for _, id := range nodes {
+			if !n.nodes[id-1].groups[group].asleep {
+				return false
+			}
+		}
+		return true
+	}
+	n.settle(100)
+	if !sleep(0, 1, 2, 3, 4, 5) || !sleep(1, 2, 4, 5) || !sleep(2, 1, 4, 5) || !sleep(3, 1, 2, 3) {
+		t.Fatal("not all groups sleep")
+	}
+	n.wantsOf(map[uint64]Wanted{2: {Voters: []uint64{1, 4, 5}}, 3: {Voters: []uint64{1, 4, 5}}})
+	n.settle(1)
+	if !sleep(2, 1, 4, 5) {
+		t.Error("a group wakes for which nothing has changed")
+	}
+	n.settle(100)
+	if !n.members(1, 1, 4, 5) || !n.members(0, 1, 2, 3, 4, 5) || !sleep(1, 1, 4, 5) {
+		t.Error("the group that was to move has not moved, or does not sleep again")
+	}
+}
+
+func TestALearnerForGoodServesAndNeverVotes(t *testing.T) {
+	cryptotest.SetGlobalRandom(t, 16)
+	n := newGrowing(t, 3, 2, 1)
+	defer n.close()
+	n.elect(0)
+	n.wantsOf(map[uint64]Wanted{1: {Voters: []uint64{1, 2, 3}, Learners: []uint64{4, 5}}})
+	n.settle(60)
+	learns := func(voters, learners []uint64) {
+		t.Helper()
+		for _, r := range n.nodes {
+			if v, l := r.groups[0].Members(); !sameNodes(v, voters) || !sameNodes(l, learners) {
+				t.Fatalf("node %d: %v vote and %v learn, not %v and %v", r.id, v, l, voters, learners)
+			}
+		}
+	}
+	learns([]uint64{1, 2, 3}, []uint64{4, 5})
+	for i, r := range n.nodes {
+		n.asleep() // with the learners
+		p, rd := r.propose(0, fmt.Sprint(i)), r.read(0)
+		n.settle(2)
+		if !p.answered() || p.err != nil || p.result.Revision != uint64(i+1) || !rd.answered() || rd.err != nil {
+			t.Errorf("node %d: answered %v, %v, %+v, read %v, %v", r.id, p.answered(), p.err, p.result, rd.answered(), rd.err)
+		}
+	}
+	// One that is started anew hears of what has come meanwhile, though the group sleeps.
+	n.asleep()
+	n.nodes[4].crash(vfs.CrashCloneCfg{})
+	n.settle(3)
+	n.nodes[0].propose(0, "without it")
+	n.settle(3)
+	if err := n.nodes[4].open(); err != nil {
+		t.Fatal(err)
+	}
+	n.asleep()
+	if got := n.nodes[4].ledgers[0].shown(t); got != 6 {
+		t.Errorf("the learner shows %d of 6 commands", got)
+	}
+	// Who votes comes to learn, and the other way round, and keeps what it has. The leader is among them.
+	old := n.leader(0)
+	var stay []uint64
+	for id := uint64(1); id <= 3; id++ {
+		if id != old.id {
+			stay = append(stay, id)
+		}
+	}
+	sent := old.host.Snapshots().SentBytes
+	n.wantsOf(map[uint64]Wanted{1: {Voters: append(stay, 4), Learners: []uint64{old.id, 5}}})
+	n.settle(60)
+	learns(append(stay, 4), []uint64{old.id, 5})
+	for _, r := range n.nodes {
+		if r.groups[0].Leads() && (r == old || r.id == 5) {
+			t.Errorf("node %d leads, and only learns", r.id)
+		}
+		sent -= r.host.Snapshots().SentBytes
+	}
+	if sent != 0 {
+		t.Errorf("%d bytes of snapshots were sent to who has everything", -sent)
+	}
+	// Without two of the three that vote nobody is elected, whoever else is there.
+	for _, id := range []uint64{stay[0], 4} {
+		n.nodes[id-1].crash(vfs.CrashCloneCfg{})
+	}
+	n.settle(100)
+	if r := n.leader(0); r != nil {
+		t.Errorf("node %d leads, with one of three votes", r.id)
+	}
+}
+
+func TestWhoDoesNotCatchUpHoldsUpNobodyElse(t *testing.T) {
+	cryptotest.SetGlobalRandom(t, 17)
+	n := newGrowing(t, 3, 2, 1)
+	defer n.close()
+	n.elect(0)
+	n.isolate(n.nodes[3])
+	n.wants(1, 4, 5)
+	n.settle(60)
+	if voters, learners := n.leader(0).groups[0].Members(); !sameNodes(voters, []uint64{1, 2, 3, 5}) || !sameNodes(learners, []uint64{4}) {
+		t.Fatalf("with node 4 cut off %v vote and %v learn", voters, learners)
+	}
+	// Something else is wanted.
+	n.wants(1, 3, 5)
+	n.settle(60)
+	if !n.members(0, 1, 3, 5) {
+		t.Error("the members are not those that are wanted now")
+	}
+}

@@ -155,10 +155,10 @@ func (r *replica) ended() {
 // network is the nodes, and the messages on their way between them.
 type network struct {
 	t      *testing.T
-	voters []uint64   // all nodes
-	joins  int        // how many of them, the last, are none of the founders
-	want   []uint64   // that are to hold the groups; nil: the founders
-	nodes  []*replica // node n is at n-1
+	voters []uint64          // all nodes
+	joins  int               // how many of them, the last, are none of the founders
+	want   map[uint64]Wanted // who is to hold the groups
+	nodes  []*replica        // node n is at n-1
 	groups int
 	keep   uint64
 	flying []flying
@@ -341,11 +341,20 @@ func (n *network) elect(group int) *replica {
 	return nil
 }
 
-// wants has every node hear which are to hold the groups.
+// wants has every node hear which are to hold all groups.
 func (n *network) wants(nodes ...uint64) {
-	n.want = nodes
+	of := map[uint64]Wanted{}
+	for id := range n.groups {
+		of[uint64(id+1)] = Wanted{Voters: nodes}
+	}
+	n.wantsOf(of)
+}
+
+// wantsOf has every node hear who is to hold the groups.
+func (n *network) wantsOf(of map[uint64]Wanted) {
+	n.want = of
 	for _, r := range n.nodes {
-		r.host.wants(nodes)
+		r.host.wants(of)
 	}
 }
 

@@ -40,13 +40,13 @@ func (h *Host) resign() (leads int) {
 }
 
 // handOver asks the follower to take over that has most of the log, of those heard of lately; one of these nodes, nil for any. One that is to be
-// spared takes over only from a node that is not.
+// spared takes over only from a node that is not, or that has to go.
 func (g *Group) handOver(h *Host, of []uint64) {
 	g.wake(h)
 	var best, most uint64
 	spares := func(id uint64) bool { return slices.Contains(h.spared, id) }
 	g.node.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
-		if id == h.cfg.NodeID || pr.IsLearner || !pr.RecentActive || pr.State != tracker.StateReplicate || of != nil && !slices.Contains(of, id) || spares(id) && spares(h.cfg.NodeID) {
+		if id == h.cfg.NodeID || pr.IsLearner || !pr.RecentActive || pr.State != tracker.StateReplicate || of != nil && !slices.Contains(of, id) || of == nil && spares(id) && spares(h.cfg.NodeID) {
 			return
 		}
 		if best == raft.None || spares(best) && !spares(id) || spares(best) == spares(id) && pr.Match > most {

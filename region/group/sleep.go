@@ -96,12 +96,6 @@ func (g *Group) idle() bool {
 	return len(g.queue) == 0 && len(g.sent.byNonce) == 0 && len(g.reads.come)+len(g.reads.asked) == 0 && len(g.ships) == 0
 }
 
-// settled tells whether the members are those that are wanted.
-func (g *Group) settled(h *Host) bool {
-	conf := g.members.Load()
-	return len(conf.GetLearners()) == 0 && (len(h.want) == 0 || slices.Equal(slices.Sorted(slices.Values(conf.GetVoters())), h.want))
-}
-
 // told takes a leader's word that the group sleeps, and tells whether it was one; who cannot follow it takes it for a heartbeat.
 func (g *Group) told(h *Host, m *pb.Message) bool {
 	if m.GetType() != pb.MsgHeartbeat || string(m.GetContext()) != string(sleepWord) {
@@ -183,8 +177,9 @@ func (h *Host) wakeWithout(node uint64) {
 		return
 	}
 	for _, g := range h.live {
-		voters := g.members.Load().GetVoters()
-		if !slices.Contains(voters, node) {
+		conf := g.members.Load()
+		voters := conf.GetVoters()
+		if !slices.Contains(voters, node) && !slices.Contains(conf.GetLearners(), node) {
 			continue
 		}
 		g.wake(h)
