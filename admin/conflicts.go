@@ -76,7 +76,7 @@ func (o *Operator) listConflicts(ctx context.Context, q *ListConflictsRequest) (
 	for _, t := range tables {
 		var failed error
 		found := 0
-		err := t.Conflicts(func(c op.Conflict) bool {
+		err := t.Conflicts(ctx, func(c op.Conflict) bool {
 			shown, err := o.show(t, c)
 			if failed = err; err != nil {
 				return false

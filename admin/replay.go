@@ -33,8 +33,8 @@ type Replay struct {
 	Written   bool
 }
 
-func (o *Operator) describeConflict(_ context.Context, q *DescribeConflictRequest) (*Conflict, error) {
-	t, c, err := o.conflict(q.ID)
+func (o *Operator) describeConflict(ctx context.Context, q *DescribeConflictRequest) (*Conflict, error) {
+	t, c, err := o.conflict(ctx, q.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -43,13 +43,13 @@ func (o *Operator) describeConflict(_ context.Context, q *DescribeConflictReques
 }
 
 // conflict finds a record by its id.
-func (o *Operator) conflict(id string) (t *region.Table, found op.Conflict, err error) {
+func (o *Operator) conflict(ctx context.Context, id string) (t *region.Table, found op.Conflict, err error) {
 	raw, err := hex.DecodeString(id)
 	if err != nil || len(raw) != len(found.ID) {
 		return nil, found, invalid("%q is no conflict's id: %d hexadecimal digits", id, 2*len(found.ID))
 	}
 	for _, candidate := range o.Region.Tables() {
-		err := candidate.Conflicts(func(c op.Conflict) bool {
+		err := candidate.Conflicts(ctx, func(c op.Conflict) bool {
 			if bytes.Equal(c.ID[:], raw) {
 				t, found = candidate, c
 			}
@@ -63,7 +63,7 @@ func (o *Operator) conflict(id string) (t *region.Table, found op.Conflict, err 
 }
 
 func (o *Operator) replayConflict(ctx context.Context, q *ReplayConflictRequest) (*Replay, error) {
-	t, c, err := o.conflict(q.ID)
+	t, c, err := o.conflict(ctx, q.ID)
 	if err != nil {
 		return nil, err
 	}

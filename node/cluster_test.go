@@ -14,6 +14,7 @@ import (
 
 	values "github.com/commutatordb/commutator/item"
 	"github.com/commutatordb/commutator/node"
+	"github.com/commutatordb/commutator/region"
 	"github.com/commutatordb/commutator/region/group"
 	"github.com/commutatordb/commutator/region/op"
 	"github.com/commutatordb/commutator/replication"
@@ -98,6 +99,14 @@ func (n *engine) start() {
 			case n.w.regions[n.region][to-1].mail <- envelope{n.id, m}:
 			default:
 			}
+		},
+		Ask: func(ctx context.Context, to uint64, q []byte) ([]byte, error) {
+			err := region.ErrNotAsked
+			var answer []byte
+			if !n.going.Load() {
+				n.w.regions[n.region][to-1].use(func(e *node.Engine) { answer, err = e.Region().Answer(ctx, q), nil })
+			}
+			return answer, err
 		},
 		Sizes: node.Sizes{CacheBytes: 1 << 20, MemTableBytes: 1 << 20, SegmentBytes: 1 << 20},
 		Fatal: func(err error) { panic(err) },

@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -74,8 +75,10 @@ type Config struct {
 	Several bool     `yaml:"-"` // see region.Config
 	// Send takes a message to another node of the region. Set if there are several.
 	Send func(to uint64, m group.Message) `yaml:"-"`
-	Tick time.Duration                    `yaml:"-"` // of the region's groups; see group.Config
-	Dial transport.Dialer                 `yaml:"-"` // to other regions; default: TCP
+	// Ask has another node of the region answer a question; see region.Config. Set likewise.
+	Ask  func(ctx context.Context, to uint64, question []byte) ([]byte, error) `yaml:"-"`
+	Tick time.Duration                                                         `yaml:"-"` // of the region's groups; see group.Config
+	Dial transport.Dialer                                                      `yaml:"-"` // to other regions; default: TCP
 	// VerifyEvery is how often each global table is held against each other region's copy and repaired; default: an hour.
 	VerifyEvery time.Duration `yaml:"-"`
 	// ExpireEvery is how often a table with TTL is looked through for what is over; default: 30 s.

@@ -82,7 +82,7 @@ func (r *replicator) expirePass(ctx context.Context, t *region.Table, d *table.D
 		}
 	}
 	for after := table.Key(nil); ; {
-		e, err := t.Expiry(d.TTL, after, now, expireBlock)
+		e, err := t.Expiry(ctx, d.TTL, after, now, expireBlock)
 		if err != nil {
 			return 0, err
 		}

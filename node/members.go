@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 
 	"github.com/commutatordb/commutator/internal/format"
 	"github.com/commutatordb/commutator/internal/task"
@@ -154,6 +155,21 @@ func (l *links) send(to uint64, m group.Message) {
 	}
 }
 
+// ask has another node answer a question.
+func (l *links) ask(ctx context.Context, to uint64, question []byte) ([]byte, error) {
+	l.mu.Lock()
+	w := l.ways[to]
+	l.mu.Unlock()
+	if w == nil {
+		return nil, region.ErrNotAsked
+	}
+	if w.conn.GetState() != connectivity.Ready {
+		w.conn.Connect()
+		return nil, region.ErrNotAsked
+	}
+	return nodes.Ask(ctx, w.conn, l.n.hello(to), question)
+}
+
 // found says that gossip has found a node of the region.
 func (l *links) found(name, address string) {
 	if m := l.n.cfg.member(name); m != nil && m.GRPC != "" {
@@ -291,18 +307,31 @@ func (n *Node) accept(h nodes.Hello, from uint64) error {
 	return n.knows(h, from)
 }
 
+// mayAsk refuses a node that is none of the region's, or not the one that it says it is.
+func (n *Node) mayAsk(ctx context.Context, h nodes.Hello) error {
+	if err := n.knows(h, h.From); err != nil {
+		return err
+	}
+	return n.certifies(ctx, h)
+}
+
+// certifies tells whether a node's certificate, if there is one, is of the node that it says it is.
+func (n *Node) certifies(ctx context.Context, h nodes.Hello) error {
+	who, certified, err := transport.Caller(ctx)
+	if err == nil && certified && (who.Region != n.cfg.Region || who.Node != h.Name) {
+		err = fmt.Errorf("node %s of region %s speaks for node %s of region %s", who.Node, who.Region, h.Name, n.cfg.Region)
+	}
+	return err
+}
+
 // admit is what another node of the region is asked before it is listened to. One that nobody knows is taken in, if it asks to.
 func (n *Node) admit(ctx context.Context, h nodes.Hello) (nodes.Hello, error) {
 	refused := n.knows(h, h.From)
 	if refused != nil && !errors.Is(refused, region.ErrOtherData) && !errors.Is(refused, region.ErrOldData) {
 		return nodes.Hello{}, refused
 	}
-	who, certified, err := transport.Caller(ctx)
-	switch {
-	case err != nil:
+	if err := n.certifies(ctx, h); err != nil {
 		return nodes.Hello{}, err
-	case certified && (who.Region != n.cfg.Region || who.Node != h.Name):
-		return nodes.Hello{}, fmt.Errorf("node %s of region %s speaks for node %s of region %s", who.Node, who.Region, h.Name, n.cfg.Region)
 	}
 	m, known := n.region.Member(h.From)
 	configured := n.cfg.member(h.Name)

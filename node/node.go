@@ -82,6 +82,9 @@ func Open(cfg Config) (n *Node, err error) {
 	}
 	if cfg.Several && cfg.Send == nil {
 		cfg.Send = func(to uint64, m group.Message) { n.links.send(to, m) }
+		cfg.Ask = func(ctx context.Context, to uint64, question []byte) ([]byte, error) {
+			return n.links.ask(ctx, to, question)
+		}
 	}
 	if cfg.Several {
 		cfg.Advertise.GRPC = n.advertisedGRPC()
@@ -124,7 +127,7 @@ func (n *Node) openServers() error {
 	}
 	n.grpc = transport.NewServer(n.security)
 	transport.Register(n.grpc, n.rep)
-	nodes.Register(n.grpc, nodes.Receiver{Admit: n.admit, Receive: n.Receive})
+	nodes.Register(n.grpc, nodes.Receiver{Admit: n.admit, Receive: n.Receive, MayAsk: n.mayAsk, Answer: n.region.Answer})
 	for _, p := range n.cfg.Peers {
 		if err := n.otherNodeAt(p.Region, p.GRPC, p.GRPC); err != nil {
 			return err

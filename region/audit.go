@@ -28,7 +28,9 @@ func (r *Region) Audit(ctx context.Context) (a Audited, err error) {
 	groups := []*group.Group{r.catalogGroup}
 	for _, t := range r.Tables() {
 		for _, p := range t.partitions() {
-			groups = append(groups, p.group)
+			if g := p.replica.Load(); g != nil {
+				groups = append(groups, g)
+			}
 		}
 	}
 	for _, g := range groups {

@@ -112,7 +112,7 @@ func (m *member) start() {
 	m.Region, err = Open(Config{
 		// Each would be another one, if it were asked.
 		Name: "us-east-1", Instance: 100 + m.id, Actor: crdt.NewActor("us-east-1", uint16(10+m.id)),
-		NodeID: m.id, Voters: []uint64{1, 2, 3}, Partitions: 3, Send: m.send, Tick: tick, Log: m.log, Store: m.store, Now: time.Now,
+		NodeID: m.id, Voters: []uint64{1, 2, 3}, Partitions: 3, Send: m.send, Ask: m.ask, Tick: tick, Log: m.log, Store: m.store, Now: time.Now,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -124,6 +124,13 @@ func (m *member) start() {
 	m.stopped = make(chan error, 1)
 	r := m.Region
 	go func() { m.stopped <- r.Run(ctx) }()
+}
+
+func (m *member) ask(ctx context.Context, to uint64, q []byte) ([]byte, error) {
+	if r := m.c.nodes[to-1].up.Load(); r != nil && m.up.Load() != nil {
+		return r.Answer(ctx, q), nil
+	}
+	return nil, ErrNotAsked
 }
 
 func (m *member) send(to uint64, msg group.Message) {

@@ -68,7 +68,7 @@ func (t *Table) RegionOf(a crdt.Actor) string {
 // Held records deltas of another region that are held for being stamped too far ahead.
 func (t *Table) Held(ctx context.Context, deltas []op.Delta) error {
 	return t.spread(ctx, deltas, func(ctx context.Context, p *Partition, deltas []op.Delta) error {
-		result, err := p.group.Propose(ctx, &op.Command{Kind: op.Held, Deltas: deltas})
+		result, err := p.do(ctx, &op.Command{Kind: op.Held, Deltas: deltas})
 		if err = errors.Join(err, result.Err); err == nil {
 			t.conflicts.add(result.Conflicts)
 		}
@@ -87,7 +87,7 @@ func (t *Table) ConflictsKept() (kept, shed uint64) {
 }
 
 // Conflicts calls yield with the table's conflict records from the newest on, until it returns false.
-func (t *Table) Conflicts(yield func(op.Conflict) bool) error {
+func (t *Table) Conflicts(ctx context.Context, yield func(op.Conflict) bool) error {
 	type source struct {
 		it *storage.Iter
 		ok bool // it stands at the newest record of its partition that is left
@@ -100,7 +100,7 @@ func (t *Table) Conflicts(yield func(op.Conflict) bool) error {
 	}()
 	for _, p := range t.partitions() {
 		prefix := keyenc.Conflicts(nil, p.ID)
-		it, err := t.region.cfg.Store.Iter(prefix, keyenc.End(prefix))
+		it, err := p.reader(ctx).Iter(prefix, keyenc.End(prefix))
 		if err != nil {
 			return err
 		}

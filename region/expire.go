@@ -2,6 +2,8 @@ package region
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -38,29 +40,43 @@ type Expired struct {
 
 // Expiry looks at the items behind key after (nil: from the first), about maxBytes of them, for those whose attribute says that their
 // time was over at now, in s since the Unix epoch. What it does not say as a number of seconds, of the last five years, says nothing.
-func (t *Table) Expiry(attribute string, after table.Key, now int64, maxBytes int) (out Expiry, err error) {
-	prefix := keyenc.Record(nil, t.ID, nil)
-	from := prefix
-	if after != nil {
-		from = append(keyenc.Record(nil, t.ID, after), 0)
+func (t *Table) Expiry(ctx context.Context, attribute string, after table.Key, now int64, maxBytes int) (out Expiry, err error) {
+	for _, p := range t.partitions() {
+		end := p.End()
+		if after != nil && end != nil && bytes.Compare(after, end) >= 0 {
+			continue
+		}
+		if err := p.expiry(ctx, &out, attribute, after, end, now, maxBytes); err != nil || out.Last != nil {
+			return out, err
+		}
 	}
-	it, err := t.region.cfg.Store.Iter(from, keyenc.End(prefix))
+	return out, nil
+}
+
+// expiry is Table.Expiry for a partition's items.
+func (p *Partition) expiry(ctx context.Context, out *Expiry, attribute string, after, end table.Key, now int64, maxBytes int) error {
+	from := keyenc.Record(nil, p.table.ID, p.Start)
+	if after != nil && bytes.Compare(after, p.Start) >= 0 {
+		from = append(keyenc.Record(nil, p.table.ID, after), 0)
+	}
+	rows := p.reader(ctx)
+	it, err := rows.Iter(from, recordsEnd(p.table.ID, end))
 	if err != nil {
-		return out, err
+		return err
 	}
 	defer it.Close()
 	for ok := it.First(); ok; ok = it.Next() {
 		key, stored := keyenc.RecordKey(it.Key()), it.Value()
 		out.Bytes += len(key) + len(stored)
 		if err := out.look(attribute, key, stored, now); err != nil {
-			return out, fmt.Errorf("region: table %s, item %x: %w", t.Schema().Name, key, err)
+			return fmt.Errorf("region: table %s, item %x: %w", p.table.Schema().Name, key, err)
 		}
 		if out.Bytes >= maxBytes {
 			out.Last = bytes.Clone(key)
-			return out, it.Err()
+			break
 		}
 	}
-	return out, it.Err()
+	return errors.Join(it.Err(), rows.stood())
 }
 
 func (e *Expiry) look(attribute string, key table.Key, stored []byte, now int64) error {

@@ -1,6 +1,10 @@
 package region
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/commutatordb/commutator/region/op"
+)
 
 // ErrFull refuses what would add to this node's data while SetFull says that there is no room for it. It had no effect.
 var ErrFull = errors.New("region: the disk has too little space left: there are no writes until there is more. Reads go on")
@@ -12,9 +16,13 @@ func (r *Region) SetFull(full bool) { r.host.SetFull(full) }
 // Full tells what SetFull said last.
 func (r *Region) Full() bool { return r.host.Full() }
 
-// roomFor returns ErrFull while there is no room for more data.
-func (r *Region) roomFor() error {
-	if r.Full() {
+// roomFor returns ErrFull for a command that adds to the data of a partition here, while there is no room for more.
+func (r *Region) roomFor(c *op.Command) error {
+	if !r.Full() {
+		return nil
+	}
+	switch c.Kind {
+	case op.Put, op.Update, op.Delete, op.Merge, op.Mend, op.Restore:
 		return ErrFull
 	}
 	return nil

@@ -2,9 +2,13 @@ package region
 
 import (
 	"slices"
-
-	"github.com/commutatordb/commutator/region/group"
 )
+
+// replicas is a group as this node knows it.
+type replicas interface {
+	Members() (voters, learners []uint64)
+	Leader() uint64
+}
 
 // Health is how a region's groups are, its catalog and every partition, as far as one node has heard.
 type Health struct {
@@ -14,10 +18,10 @@ type Health struct {
 	Leaderless      int // those that nobody leads who is up
 }
 
-// Health tells how the groups are that are open at this node. It never waits.
+// Health tells how the groups are of what is open at this node. It never waits.
 func (r *Region) Health() (h Health) {
 	up := append(r.host.Up(), r.cfg.NodeID)
-	look := func(g *group.Group) {
+	look := func(g replicas) {
 		h.Groups++
 		voters, learners := g.Members()
 		if len(learners) > 0 || slices.ContainsFunc(voters, func(id uint64) bool { return !slices.Contains(up, id) }) {
@@ -30,7 +34,7 @@ func (r *Region) Health() (h Health) {
 	look(r.catalogGroup)
 	for _, t := range r.Tables() {
 		for _, p := range t.partitions() {
-			look(p.group)
+			look(p)
 		}
 	}
 	return h

@@ -115,23 +115,29 @@ func (t *Table) changedFrom(l list, err error) bool {
 
 // readable waits until this node may answer a read of the keys in [from, to), and returns the partitions that hold them.
 func (t *Table) readable(ctx context.Context, from, to table.Key, strong bool) (parts list, err error) {
-	err = t.look(ctx, func(ctx context.Context, l list) (bool, error) {
-		parts = l.within(from, to)
-		if !parts.cover(from, to) {
-			return false, nil
-		}
-		if t.region.several {
-			err := t.each(ctx, parts, func(ctx context.Context, p *Partition) error { return p.readable(ctx, strong) })
-			return err == nil && parts.cover(from, to), err
-		}
-		for _, p := range parts { // which hardly ever waits
-			if err := p.readable(ctx, strong); err != nil {
-				return false, err
-			}
-		}
-		return parts.cover(from, to), nil
+	err = t.look(ctx, func(ctx context.Context, l list) (ok bool, err error) {
+		parts, ok, err = t.readableOf(ctx, l, from, to, strong)
+		return ok, err
 	})
 	return parts, err
+}
+
+// readableOf is readable with the partitions that are open here; ok is false if they are not all there are.
+func (t *Table) readableOf(ctx context.Context, l list, from, to table.Key, strong bool) (parts list, ok bool, err error) {
+	parts = l.within(from, to)
+	if !parts.cover(from, to) {
+		return nil, false, nil
+	}
+	if t.region.several {
+		err = t.each(ctx, parts, func(ctx context.Context, p *Partition) error { return p.readable(ctx, strong) })
+		return parts, err == nil && parts.cover(from, to), err
+	}
+	for _, p := range parts { // which hardly ever waits
+		if err := p.readable(ctx, strong); err != nil {
+			return nil, false, err
+		}
+	}
+	return parts, parts.cover(from, to), nil
 }
 
 // spread has propose carry deltas to the partitions that hold their keys, at once; those that were another's, once more.
@@ -171,32 +177,76 @@ func (l list) share(deltas []op.Delta) (by map[*Partition][]op.Delta, touched li
 	return by, touched
 }
 
-// openPartition opens a partition's replica, if there is none open yet and the table is not going. What a child begins with comes from its
-// parent's log, so it must not be opened before the parent's replica here has come past that: opened says no then.
+// openPartition opens a partition, if it is not open yet and the table is not going, and this node's replica of it if it is to have one, or has
+// one still. What a child begins with comes from its parent's log, so its replica must not be opened before the parent's here has come
+// past that: opened says no then.
 func (t *Table) openPartition(pd table.Partition) (opened bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	l := t.partitions()
-	if t.going || l.byID(pd.ID) != nil {
-		return l.byID(pd.ID) != nil, nil
+	l, r := t.partitions(), t.region
+	p := l.byID(pd.ID)
+	if t.going {
+		return p != nil, nil
 	}
-	r := t.region
-	p := &Partition{ID: pd.ID, Start: pd.Start, Parent: pd.Parent, first: pd.End, table: t, watchers: map[chan struct{}]bool{}}
+	fresh := p == nil
+	if fresh {
+		p = &Partition{ID: pd.ID, Start: pd.Start, Parent: pd.Parent, first: pd.End, table: t, watchers: map[chan struct{}]bool{}}
+		p.word.Store(&word{})
+	}
+	p.nodes.Store(&pd.Nodes)
+	p.wanted.Store(!r.several || slices.Contains(p.Nodes(), r.cfg.NodeID))
+	if p.replica.Load() == nil {
+		if opened, err := p.openReplica(pd, l); err != nil || !opened {
+			return false, err
+		}
+	}
+	if p.state.Load() == nil {
+		// Until somebody says what it has come to.
+		p.show(&partition.State{Span: partition.Span{End: pd.End}}, &table.Schema{}, nil, nil)
+	}
+	if fresh {
+		r.mu.Lock()
+		r.parts[p.ID] = p
+		r.mu.Unlock()
+		i, _ := slices.BinarySearchFunc(l, p.Start, func(q *Partition, start table.Key) int { return bytes.Compare(q.Start, start) })
+		l = slices.Insert(slices.Clone(l), i, p)
+		t.open.Store(&l)
+	}
+	return true, nil
+}
+
+// mayHold tells whether this node's replica, one that is to come among them, has a key for its own.
+func (p *Partition) mayHold(key table.Key) bool {
+	if p.replica.Load() == nil {
+		return p.wanted.Load()
+	}
+	return p.has(key)
+}
+
+// openReplica opens this node's replica of a partition, if there is to be one, or is one still; l has those that are open. It tells whether
+// nothing is left to do.
+func (p *Partition) openReplica(pd table.Partition, l list) (opened bool, err error) {
+	r := p.table.region
 	m, err := partition.Open(p.config(r.cfg.Store))
 	if err != nil {
 		return false, err
+	}
+	_, conf, err := r.cfg.Log.Group(pd.ID).InitialState()
+	if err != nil {
+		return false, err
+	}
+	if !p.wanted.Load() && len(conf.GetVoters()) == 0 && m.Applied() == 0 {
+		return true, nil
 	}
 	founders := pd.Founders
 	var parent *Partition
 	if pd.Parent != 0 {
 		parent = l.byID(pd.Parent)
-		if m.Applied() == 0 && (parent == nil || parent.holds(pd.Start)) {
+		if m.Applied() == 0 && (parent == nil || parent.mayHold(pd.Start)) {
 			return false, nil
 		}
 		founders = []uint64{}
 	}
-	state := m.State()
-	p.state.Store(&state)
 	p.publish(m)
 	if parent != nil && m.Applied() == partition.ChildApplied {
 		p.caught.Store(parent.caught.Load()) // it begins with what the parent had
@@ -208,15 +258,14 @@ func (t *Table) openPartition(pd table.Partition) (opened bool, err error) {
 			}
 		}
 	}
-	if p.group, err = r.host.Open(pd.ID, m, founders, func() { p.publish(m) }); err != nil {
+	g, err := r.host.Open(pd.ID, m, founders, func() { p.publish(m) })
+	if err != nil {
 		return false, err
 	}
+	p.replica.Store(g)
 	if parent != nil && m.Applied() == partition.ChildApplied && parent.Leads() {
-		p.group.Stand()
+		g.Stand()
 	}
-	i, _ := slices.BinarySearchFunc(l, p.Start, func(q *Partition, start table.Key) int { return bytes.Compare(q.Start, start) })
-	l = slices.Insert(slices.Clone(l), i, p)
-	t.open.Store(&l)
 	return true, nil
 }
 
@@ -237,7 +286,7 @@ func (t *Table) openPartitions(of []table.Partition) (all bool, err error) {
 		}
 		n := len(t.partitions())
 		for _, p := range t.partitions() {
-			if err := t.openChild(p); err != nil {
+			if err := t.openChild(p, p.State().Span); err != nil {
 				return false, err
 			}
 		}
@@ -252,18 +301,17 @@ func (t *Table) openPartitions(of []table.Partition) (all bool, err error) {
 }
 
 // openChild opens what was cut off a partition last.
-func (t *Table) openChild(p *Partition) error {
-	s := p.State().Span
+func (t *Table) openChild(p *Partition, s partition.Span) error {
 	if s.Child == 0 {
 		return nil
 	}
-	_, err := t.openPartition(table.Partition{ID: s.Child, Start: s.End, End: s.Until, Parent: p.ID})
+	_, err := t.openPartition(table.Partition{ID: s.Child, Start: s.End, End: s.Until, Parent: p.ID, Nodes: *p.nodes.Load()})
 	return err
 }
 
-// cut is called in the Host's loop when a partition has been cut: what was cut off begins.
-func (t *Table) cut(p *Partition) {
-	if err := t.openChild(p); err != nil {
+// cut is called when a partition has been cut, in the Host's loop if that is so of the replica here: what was cut off begins.
+func (t *Table) cut(p *Partition, s partition.Span) {
+	if err := t.openChild(p, s); err != nil {
 		t.region.cfg.Fatal(err)
 		return
 	}

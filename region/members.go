@@ -13,7 +13,6 @@ import (
 	"github.com/commutatordb/commutator/internal/task"
 	"github.com/commutatordb/commutator/region/group"
 	"github.com/commutatordb/commutator/region/op"
-	"github.com/commutatordb/commutator/table"
 )
 
 // A region's nodes are rows of its catalog: what is there is so, whoever is up. Each node that the region began with writes its own row
@@ -286,6 +285,16 @@ func (r *Region) wanted() (ids []uint64) {
 	return ids
 }
 
+// nodesOf returns the nodes that are to hold a partition, by what the catalog has of it. One that leaves holds what it is said to until another is
+// said to.
+func (r *Region) nodesOf(named []uint64) []uint64 {
+	if named == nil {
+		return r.wanted()
+	}
+	nodes := r.catalog.view.Load().nodes
+	return slices.DeleteFunc(slices.Clone(named), func(id uint64) bool { return nodes[id].State == MemberGone })
+}
+
 // wantedOf returns who is to hold each of the region's groups. The catalog stays with a node that leaves until no other group has it: by the
 // catalog it hears that it is to go.
 func (r *Region) wantedOf() map[uint64]group.Wanted {
@@ -296,8 +305,11 @@ func (r *Region) wantedOf() map[uint64]group.Wanted {
 		if d.Former != nil {
 			partitions = slices.Concat(partitions, d.Former.Partitions)
 		}
-		for _, id := range table.IDs(partitions) {
-			of[id] = group.Wanted{Voters: voters}
+		for _, pd := range partitions {
+			of[pd.ID] = group.Wanted{Voters: r.nodesOf(pd.Nodes)}
+			if pd.Split != nil {
+				of[pd.Split.Child] = of[pd.ID]
+			}
 		}
 	}
 	for _, m := range r.Members() {
@@ -321,23 +333,24 @@ func (r *Region) holds(node uint64) bool {
 		if former := t.former.Load(); former != nil {
 			partitions = slices.Concat(partitions, former.partitions())
 		}
-		if slices.ContainsFunc(partitions, func(p *Partition) bool { return hasMember(p.group, node) }) {
+		if slices.ContainsFunc(partitions, func(p *Partition) bool { return hasMember(p, node) }) {
 			return true
 		}
 	}
 	return v.err != nil
 }
 
-func hasMember(g *group.Group, node uint64) bool {
+// hasMember tells whether a group has a node among its members, or may have, as far as is known here.
+func hasMember(g replicas, node uint64) bool {
 	voters, learners := g.Members()
-	return slices.Contains(voters, node) || slices.Contains(learners, node)
+	return len(voters) == 0 || slices.Contains(voters, node) || slices.Contains(learners, node)
 }
 
 // Holding returns, by node, in how many of the region's groups (its catalog and every partition) it votes and how many it leads, as far as
 // this node has heard, and how many groups there are. Of a table that is not open here it knows of no votes.
 func (r *Region) Holding() (votes, leads map[uint64]int, groups int) {
 	votes, leads = map[uint64]int{}, map[uint64]int{}
-	count := func(g *group.Group) {
+	count := func(g replicas) {
 		voters, _ := g.Members()
 		for _, id := range voters {
 			votes[id]++
@@ -353,7 +366,7 @@ func (r *Region) Holding() (votes, leads map[uint64]int, groups int) {
 		groups += len(d.Partitions)
 		if t := open[name]; t != nil && t.ID == d.ID {
 			for _, p := range t.partitions() {
-				count(p.group)
+				count(p)
 			}
 		}
 	}

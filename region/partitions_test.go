@@ -273,7 +273,7 @@ func TestAStreamIsFurtherOnlyOnceAllPartitionsHaveTheBatch(t *testing.T) {
 	if err := tab.Merge(t.Context(), op.Cursor{Stream: "eu", Seq: 33}, 0, batch[:1]); err != nil || entries() != before+1 {
 		t.Errorf("a change of one item took %d commands, %v", entries()-before, err)
 	}
-	if err := r.host.Remove(t.Context(), tab.Partitions()[3].group); err != nil {
+	if err := r.host.Remove(t.Context(), tab.Partitions()[3].replica.Load()); err != nil {
 		t.Fatal(err)
 	}
 	for i := range batch {

@@ -53,7 +53,10 @@ type Config struct {
 	// joins: see TakeIn.
 	Several bool
 	// Send takes a message to another of them; see group.Config. Set if there are several.
-	Send        func(to uint64, m group.Message)
+	Send func(to uint64, m group.Message)
+	// Ask has another of them answer a question (Region.Answer). It returns soon after ctx has ended, and ErrNotAsked if the question was not
+	// sent. Set if there are several.
+	Ask         func(ctx context.Context, to uint64, question []byte) (answer []byte, err error)
 	Tick        time.Duration // see group.Config
 	KeepEntries uint64        // see group.Config
 	ShipRate    int64         // likewise
@@ -99,7 +102,10 @@ type Region struct {
 	opening map[string]*Table // open, but not in tables yet: see Table.founded
 	removed map[uint32]bool   // ids of tables that this node has removed
 
+	pins pins
+
 	mu       sync.Mutex
+	parts    map[uint64]*Partition  // open, of every table
 	watchers map[chan struct{}]bool // told, without waiting, that the catalog has changed
 }
 
@@ -117,7 +123,7 @@ func Open(cfg Config) (*Region, error) {
 	}
 	r := &Region{
 		cfg: cfg, several: cfg.Several || len(cfg.Voters) > 1, opened: make(chan struct{}), changed: make(chan struct{}, 1),
-		opening: map[string]*Table{}, removed: map[uint32]bool{}, watchers: map[chan struct{}]bool{},
+		opening: map[string]*Table{}, removed: map[uint32]bool{}, watchers: map[chan struct{}]bool{}, parts: map[uint64]*Partition{}, pins: pins{by: map[uint64]*pin{}},
 		host: group.NewHost(group.Config{
 			NodeID: cfg.NodeID, Voters: cfg.Voters, Several: cfg.Several, Home: catalogGroup, Send: cfg.Send, Tick: cfg.Tick, KeepEntries: cfg.KeepEntries, ShipRate: cfg.ShipRate, PieceBytes: cfg.PieceBytes, Log: cfg.Log, Store: cfg.Store, Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Fatal: cfg.Fatal,
 		}),
@@ -244,6 +250,8 @@ func (r *Region) Run(ctx context.Context) error {
 	g.Go(func() error { return r.keepSplit(ctx) })
 	if r.several {
 		g.Go(func() error { return r.keepMembers(ctx) })
+		g.Go(func() error { return r.keepFed(ctx) })
+		g.Go(func() error { return r.keepPins(ctx) })
 		if r.cfg.NextEpoch != nil {
 			g.Go(func() error { return r.keepEpoch(ctx) })
 		}

@@ -1,6 +1,7 @@
 package region
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -76,7 +77,7 @@ func (r *Region) reconcileFormer(ctx context.Context, d definition, t, former *T
 			if closed = p.schema.Load().Closed; closed {
 				break
 			}
-			if err := former.await(ctx, d, p.group.Read); err != nil {
+			if err := former.await(ctx, d, p.sync); err != nil {
 				return err
 			}
 			if closed = p.schema.Load().Closed; closed || !r.Leads() {
@@ -174,7 +175,7 @@ func (t *Table) recall(ctx context.Context, former *Table) error {
 	}
 	for _, p := range former.partitions() {
 		prefix := keyenc.Conflicts(nil, p.ID)
-		err := t.region.rows(prefix, keyenc.End(prefix), func(_, value []byte) error {
+		err := p.rows(prefix, keyenc.End(prefix), func(_, value []byte) error {
 			c, err := op.DecodeConflict(value)
 			if err != nil {
 				return fmt.Errorf("region: conflict record of partition %d: %w", p.ID, err)
@@ -210,7 +211,7 @@ func (t *Table) rebase(ctx context.Context, former *Partition, had Had, deltas [
 	for _, at := range times {
 		err := t.spread(ctx, by[at], func(ctx context.Context, p *Partition, deltas []op.Delta) error {
 			lost := crdt.Dot{HLC: at, Actor: former.table.actor}
-			result, err := p.group.Propose(ctx, &op.Command{Kind: op.Rebase, Lost: lost, Deltas: deltas})
+			result, err := p.do(ctx, &op.Command{Kind: op.Rebase, Lost: lost, Deltas: deltas})
 			made.Add(int64(result.Applied))
 			return errors.Join(err, result.Err)
 		})
@@ -236,7 +237,9 @@ func (p *Partition) written(had Had, yield func(key table.Key, record []byte) er
 				continue
 			}
 			yielded[string(c.Key)] = true
-			record, err := p.table.region.cfg.Store.Get(nil, keyenc.Record(nil, p.table.ID, c.Key))
+			v := p.reader(context.Background())
+			record, err := v.Get(nil, keyenc.Record(nil, p.table.ID, c.Key))
+			err = cmp.Or(v.stood(), err)
 			if errors.Is(err, storage.ErrNotFound) {
 				continue // deleted, and known to be
 			}
@@ -253,14 +256,15 @@ func (p *Partition) written(had Had, yield func(key table.Key, record []byte) er
 
 // all calls yield with every item of the partition.
 func (p *Partition) all(yield func(key table.Key, record []byte) error) error {
-	return p.table.region.rows(keyenc.Record(nil, p.table.ID, p.Start), recordsEnd(p.table.ID, p.End()), func(key, value []byte) error {
+	return p.rows(keyenc.Record(nil, p.table.ID, p.Start), recordsEnd(p.table.ID, p.End()), func(key, value []byte) error {
 		return yield(keyenc.RecordKey(key), value)
 	})
 }
 
-// rows calls yield with the store's rows from one key up to another.
-func (r *Region) rows(from, to []byte, yield func(key, value []byte) error) error {
-	it, err := r.cfg.Store.Iter(from, to)
+// rows calls yield with the partition's rows from one key up to another.
+func (p *Partition) rows(from, to []byte, yield func(key, value []byte) error) error {
+	v := p.reader(context.Background())
+	it, err := v.Iter(from, to)
 	if err != nil {
 		return err
 	}
@@ -270,7 +274,7 @@ func (r *Region) rows(from, to []byte, yield func(key, value []byte) error) erro
 			return err
 		}
 	}
-	return it.Err()
+	return errors.Join(it.Err(), v.stood())
 }
 
 // Relayed is how far a region has applied another's streams, by stream, as a region.Snapshot has it.

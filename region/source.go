@@ -2,6 +2,7 @@ package region
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +12,6 @@ import (
 	"github.com/commutatordb/commutator/internal/mutant"
 	"github.com/commutatordb/commutator/region/op"
 	"github.com/commutatordb/commutator/region/partition"
-	"github.com/commutatordb/commutator/storage"
 	"github.com/commutatordb/commutator/storage/keyenc"
 	"github.com/commutatordb/commutator/table"
 )
@@ -23,14 +23,15 @@ var ErrTruncated = errors.New("region: the change log begins later than asked fo
 // number of the last entry looked at: all of this region's changes up to it are among them or were before.
 // state is the partition's as of a moment at or before the call.
 func (p *Partition) Changes(after uint64, maxBytes int) (changes []partition.Change, last uint64, state partition.State, err error) {
-	state = p.State()
+	v := p.reader(context.Background())
+	state = *v.state
 	if after >= state.Seq {
 		return nil, after, state, nil
 	}
 	if after < state.Trimmed {
 		return nil, 0, state, ErrTruncated
 	}
-	it, err := p.table.region.cfg.Store.Iter(keyenc.Log(nil, p.ID, after+1), keyenc.Log(nil, p.ID, state.Seq+1))
+	it, err := v.Iter(keyenc.Log(nil, p.ID, after+1), keyenc.Log(nil, p.ID, state.Seq+1))
 	if err != nil {
 		return nil, 0, state, err
 	}
@@ -40,7 +41,7 @@ func (p *Partition) Changes(after uint64, maxBytes int) (changes []partition.Cha
 	for ok := it.First(); ok && size < maxBytes; ok = it.Next() {
 		seq := keyenc.LogSeq(it.Key())
 		if seq != last+1 {
-			return nil, 0, state, ErrTruncated // trimmed since state was read
+			return nil, 0, state, cmp.Or(v.stood(), ErrTruncated) // trimmed since state was read
 		}
 		last = seq
 		c, err := partition.DecodeChange(it.Value())
@@ -54,7 +55,7 @@ func (p *Partition) Changes(after uint64, maxBytes int) (changes []partition.Cha
 		size += len(c.Key) + len(c.Delta)
 		changes = append(changes, c)
 	}
-	if err := it.Err(); err != nil {
+	if err := errors.Join(it.Err(), v.stood()); err != nil {
 		return nil, 0, state, err
 	}
 	if last == after {
@@ -66,7 +67,8 @@ func (p *Partition) Changes(after uint64, maxBytes int) (changes []partition.Cha
 // Wrote tells whether a write of this region's stamped at, about the change log's entry seq, is, or was, in the log of the partition: whoever
 // follows has had it, so if not, what is here is older than what was here then. at is 0 where only seq is known.
 func (p *Partition) Wrote(seq uint64, at crdt.HLC) (bool, error) {
-	s := p.State()
+	v := p.reader(context.Background())
+	s := *v.state
 	switch {
 	case mutant.On(mutant.OldDiskTaken):
 		return true, nil
@@ -75,7 +77,7 @@ func (p *Partition) Wrote(seq uint64, at crdt.HLC) (bool, error) {
 	case at <= s.Cut || at == s.Wrote:
 		return true, nil
 	}
-	it, err := p.table.region.cfg.Store.Iter(keyenc.Log(nil, p.ID, s.Trimmed+1), keyenc.Log(nil, p.ID, s.Seq+1))
+	it, err := v.Iter(keyenc.Log(nil, p.ID, s.Trimmed+1), keyenc.Log(nil, p.ID, s.Seq+1))
 	if err != nil {
 		return false, err
 	}
@@ -99,12 +101,12 @@ func (p *Partition) Wrote(seq uint64, at crdt.HLC) (bool, error) {
 		}
 	}
 	// What was cut off meanwhile was everywhere.
-	return at <= p.State().Cut, it.Err()
+	return at <= p.State().Cut, errors.Join(it.Err(), v.stood())
 }
 
-// LogSize returns about how many bytes on disk the partition's change log takes, and the stamp of its first entry, 0 for none.
-func (p *Partition) LogSize() (bytes uint64, oldest crdt.HLC) {
-	s, store := p.State(), p.table.region.cfg.Store
+// logSizeHere is LogSize by this node's replica.
+func (p *Partition) logSizeHere() (bytes uint64, oldest crdt.HLC) {
+	s, store := *p.own.Load(), p.table.region.cfg.Store
 	if s.Trimmed == s.Seq {
 		return 0, 0
 	}
@@ -135,9 +137,6 @@ func (t *Table) Mend(ctx context.Context, source op.Cursor, states []op.Delta) e
 }
 
 func (t *Table) merge(ctx context.Context, kind op.Kind, source op.Cursor, clock crdt.HLC, deltas []op.Delta) error {
-	if err := t.region.roomFor(); err != nil {
-		return err
-	}
 	// What has a share that was cut off meanwhile is merged once more, which changes nothing.
 	return t.look(ctx, func(ctx context.Context, l list) (bool, error) {
 		err := t.mergeInto(ctx, l, kind, source, clock, deltas)
@@ -167,7 +166,7 @@ func (t *Table) mergeInto(ctx context.Context, l list, kind op.Kind, source op.C
 		early = source
 	}
 	merge := func(ctx context.Context, p *Partition, source op.Cursor) error {
-		result, err := p.group.Propose(ctx, &op.Command{Kind: kind, Observe: clock, Deltas: by[p], Source: source})
+		result, err := p.do(ctx, &op.Command{Kind: kind, Observe: clock, Deltas: by[p], Source: source})
 		if err = errors.Join(err, result.Err); err == nil {
 			t.conflicts.add(result.Conflicts)
 		}
@@ -182,9 +181,6 @@ func (t *Table) mergeInto(ctx context.Context, l list, kind op.Kind, source op.C
 
 // Restore writes whole items, as this region's own, in stored form.
 func (t *Table) Restore(ctx context.Context, items [][]byte) error {
-	if err := t.region.roomFor(); err != nil {
-		return err
-	}
 	deltas := make([]op.Delta, len(items))
 	for i, it := range items {
 		key, err := t.Schema().KeyOf(it)
@@ -244,7 +240,8 @@ func (t *Table) Level(ctx context.Context) error {
 
 // Place returns what was noted last, by Merge, of how far a copy of another region's partition has come, nil for nothing.
 func (t *Table) Place(stream string) ([]byte, error) {
-	return partition.Place(t.region.cfg.Store, t.partitions()[0].ID, stream)
+	p := t.partitions()[0]
+	return partition.Place(p.reader(context.Background()), p.ID, stream)
 }
 
 // Fold has the partition fold what is stable and let go of the change log up to trim. It does nothing,
@@ -254,7 +251,7 @@ func (p *Partition) Fold(ctx context.Context, stable crdt.HLC, trim uint64) erro
 		if folds, err := p.Folds(stable, trim); err != nil || !folds {
 			return err
 		}
-		result, err := p.group.Propose(ctx, &op.Command{Kind: op.Fold, Stable: stable, Trim: trim, Limit: foldPerStep})
+		result, err := p.do(ctx, &op.Command{Kind: op.Fold, Stable: stable, Trim: trim, Limit: foldPerStep})
 		if err = errors.Join(err, result.Err); err != nil {
 			return err
 		}
@@ -266,11 +263,12 @@ func (p *Partition) Fold(ctx context.Context, stable crdt.HLC, trim uint64) erro
 
 // Folds tells whether Fold would find anything to do.
 func (p *Partition) Folds(stable crdt.HLC, trim uint64) (bool, error) {
-	state := p.State()
+	v := p.reader(context.Background())
+	state := *v.state
 	if min(trim, state.Folded) > state.Trimmed || state.Overdue(crdt.At(p.table.region.cfg.Now().UnixMilli(), 0)) {
 		return true, nil
 	}
-	return p.foldable(state, stable)
+	return p.foldable(v, stable)
 }
 
 // Stable takes over that everything up to a time is stable, from a copy of the table that this one was seeded from: the copy's own
@@ -281,7 +279,7 @@ func (t *Table) Stable(ctx context.Context, stable crdt.HLC) error {
 		done = t.partitions()
 		err := t.each(ctx, done, func(ctx context.Context, p *Partition) error {
 			for more := true; more; {
-				result, err := p.group.Propose(ctx, &op.Command{Kind: op.Fold, Stable: stable, Limit: foldPerStep})
+				result, err := p.do(ctx, &op.Command{Kind: op.Fold, Stable: stable, Limit: foldPerStep})
 				if err = errors.Join(err, result.Err); err != nil {
 					return err
 				}
@@ -301,7 +299,7 @@ func (t *Table) Stable(ctx context.Context, stable crdt.HLC) error {
 func (p *Partition) Forget(ctx context.Context, upTo crdt.HLC) error {
 	c := &op.Command{Kind: op.Forget, Stable: upTo, Limit: foldPerStep}
 	for more := upTo > p.State().Traced; more; more = c.Key != nil {
-		result, err := p.group.Propose(ctx, c)
+		result, err := p.do(ctx, c)
 		if err = errors.Join(err, result.Err); err != nil {
 			return err
 		}
@@ -313,11 +311,11 @@ func (p *Partition) Forget(ctx context.Context, upTo crdt.HLC) error {
 // foldPerStep is how many change-log entries, or traces, one command looks at.
 const foldPerStep = 2048
 
-func (p *Partition) foldable(s partition.State, stable crdt.HLC) (bool, error) {
-	if s.Folded >= s.Seq {
+func (p *Partition) foldable(v reader, stable crdt.HLC) (bool, error) {
+	if v.state.Folded >= v.state.Seq {
 		return false, nil
 	}
-	value, err := p.table.region.cfg.Store.Get(nil, keyenc.Log(nil, p.ID, s.Folded+1))
+	value, err := v.Get(nil, keyenc.Log(nil, p.ID, v.state.Folded+1))
 	if err != nil {
 		return false, err
 	}
@@ -339,7 +337,7 @@ type Snapshot struct {
 
 	tableID uint32
 	part    *Partition
-	snap    *storage.Snapshot
+	snap    pinned
 }
 
 // Snapshot pins the partition as it stands.
@@ -348,10 +346,11 @@ func (p *Partition) Snapshot(ctx context.Context) (*Snapshot, error) {
 	for _, q := range p.table.partitions() {
 		stable = max(stable, q.State().Stable)
 	}
-	if err := p.group.Read(ctx); err != nil {
+	pin, err := p.pin(ctx)
+	if err != nil {
 		return nil, err
 	}
-	s := &Snapshot{Cursors: cursors, Clocks: clocks, tableID: p.table.ID, part: p, snap: p.table.region.cfg.Store.Snapshot()}
+	s := &Snapshot{Cursors: cursors, Clocks: clocks, tableID: p.table.ID, part: p, snap: pin}
 	m, err := partition.Open(p.config(s.snap))
 	if err != nil {
 		s.Close()
@@ -403,7 +402,7 @@ func (s *Snapshot) Start() table.Key { return s.part.Start }
 func (s *Snapshot) End() table.Key { return s.State.Span.End }
 
 // Close lets the snapshot go.
-func (s *Snapshot) Close() error { return s.snap.Close() }
+func (s *Snapshot) Close() error { return s.snap.close() }
 
 // Records calls yield with each record behind key after (nil: from the first), in key order, until it
 // returns false: the item's key and its stored record. Both are good until yield returns.

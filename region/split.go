@@ -80,7 +80,7 @@ func (r *Region) Split(ctx context.Context, name string, id uint64, at table.Key
 		if p == nil {
 			return 0, ErrNoPartition
 		}
-		if at, err = p.middle(); err != nil {
+		if at, err = p.middle(ctx); err != nil {
 			return 0, err
 		}
 	}
@@ -109,10 +109,10 @@ func (r *Region) Split(ctx context.Context, name string, id uint64, at table.Key
 // hashBytes is how many bytes of a key are the hash of its partition key. Items of one partition key are never parted.
 const hashBytes = 8
 
-// middle returns a hash in the middle of the partition's items.
-func (p *Partition) middle() (table.Key, error) {
+// middleHere is middle by this node's replica.
+func (p *Partition) middleHere() (table.Key, error) {
 	store, id := p.table.region.cfg.Store, p.table.ID
-	it, err := store.Iter(keyenc.Record(nil, id, p.Start), recordsEnd(id, p.End()))
+	it, err := store.Iter(keyenc.Record(nil, id, p.Start), recordsEnd(id, p.own.Load().Span.End))
 	if err != nil {
 		return nil, err
 	}
@@ -224,6 +224,11 @@ func (r *Region) splitPartition(ctx context.Context, t *Table, p *Partition, s t
 	if err := p.steps(ctx, &op.Command{Kind: op.Split, Key: s.At, Child: s.Child, Limit: r.cfg.Split.Step}); err != nil {
 		return err
 	}
+	if p.here() == nil {
+		if err := p.sync(ctx); err != nil {
+			return err
+		}
+	}
 	span := p.State().Span
 	if span.Child != s.Child {
 		return fmt.Errorf("partition %d is not split at %x yet", p.ID, s.At)
@@ -233,7 +238,7 @@ func (r *Region) splitPartition(ctx context.Context, t *Table, p *Partition, s t
 			pd := &d.Partitions[i]
 			if d.ID == t.ID && pd.ID == p.ID && pd.Split != nil && pd.Split.Child == s.Child {
 				pd.Split = nil
-				d.Partitions = slices.Insert(d.Partitions, i+1, table.Partition{ID: s.Child, Start: span.End, End: span.Until, Parent: p.ID})
+				d.Partitions = slices.Insert(d.Partitions, i+1, table.Partition{ID: s.Child, Start: span.End, End: span.Until, Parent: p.ID, Nodes: slices.Clone(pd.Nodes)})
 				break
 			}
 		}
@@ -256,7 +261,7 @@ func (p *Partition) steps(ctx context.Context, c *op.Command) error {
 			p.table.region.cfg.Tasks.Wait(ctx, nil, readyWait)
 		}
 		again := *c
-		result, err := p.group.Propose(ctx, &again)
+		result, err := p.do(ctx, &again)
 		if err = errors.Join(err, result.Err); err != nil || !result.More {
 			return err
 		}
@@ -292,6 +297,13 @@ func (l *load) add(n uint64, some []table.Key) {
 	}
 }
 
+// total is how often the partition was written to, since the start.
+func (l *load) total() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.writes
+}
+
 // look tells, once in every so long, whether the partition has been written to more often than so many times a second for long, and a
 // hash that parts what was: nil if none does, as with one hot key.
 func (l *load) look(most float64, every time.Duration) (over bool, at table.Key) {
@@ -323,7 +335,7 @@ func (l *load) look(most float64, every time.Duration) (over bool, at table.Key)
 	return true, binary.BigEndian.AppendUint64(nil, middle)
 }
 
-// orderSplits orders the splits that are due.
+// orderSplits orders the splits that are due of partitions that this node leads.
 func (r *Region) orderSplits(ctx context.Context) {
 	c := &r.cfg.Split
 	for _, t := range r.Tables() {
@@ -335,7 +347,7 @@ func (r *Region) orderSplits(ctx context.Context) {
 		for _, p := range t.partitions() {
 			over, at := p.load.look(c.Writes, c.Every)
 			state := p.State()
-			if !r.Leads() || room <= 0 || state.Span.Prune || state.Span.Drafting {
+			if !p.Leads() || room <= 0 || state.Span.Prune || state.Span.Drafting {
 				continue
 			}
 			if large := c.Bytes >= 0 && state.Bytes >= c.Bytes; !large && (!over || at == nil) {

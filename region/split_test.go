@@ -98,7 +98,7 @@ func drafted(t *testing.T, r *Region) (tab *Table, cut func()) {
 	c := op.Command{Kind: op.Split, Key: binary.BigEndian.AppendUint64(nil, 1<<63), Child: 999, Limit: 10}
 	for range 5 {
 		step := c
-		if result, err := p.group.Propose(t.Context(), &step); err != nil || !result.More {
+		if result, err := p.do(t.Context(), &step); err != nil || !result.More {
 			t.Fatal(result, err)
 		}
 	}
@@ -176,7 +176,7 @@ func TestWritesUnderWayGoToWhatWasCutOff(t *testing.T) {
 			t.Fatal(err)
 		}
 		// One that had looked before is told, and looks again.
-		if result, err := before.of(key).group.Propose(t.Context(), &op.Command{Kind: op.Put, Key: key, Item: it}); err != nil || (result.Err != nil) != (before[0].End() != nil && !before[0].holds(key)) || result.Err != nil && !errors.Is(result.Err, op.ErrMoved) {
+		if result, err := before.of(key).do(t.Context(), &op.Command{Kind: op.Put, Key: key, Item: it}); err != nil || (result.Err != nil) != (before[0].End() != nil && !before[0].holds(key)) || result.Err != nil && !errors.Is(result.Err, op.ErrMoved) {
 			t.Fatal(result.Err, err)
 		}
 		result, err := tab.Write(t.Context(), &op.Command{Kind: op.Put, Key: key, Item: it})

@@ -385,7 +385,7 @@ func (t *Table) followWith(ctx context.Context, d definition, l list, behind *at
 			return err
 		}
 		// This replica may lag.
-		if err := t.await(ctx, d, p.group.Read); err != nil || sameSchema(p.schema.Load(), &d.Schema) {
+		if err := t.await(ctx, d, p.sync); err != nil || sameSchema(p.schema.Load(), &d.Schema) {
 			return err
 		}
 		if !t.region.Leads() {
@@ -438,7 +438,7 @@ func (t *Table) backfill(ctx context.Context, d *table.Definition) error {
 				if !t.region.Leads() {
 					return fmt.Errorf("backfill of index %s: it is another node's now", x.Name)
 				}
-				result, err := p.group.Propose(ctx, &op.Command{Kind: op.Reindex, Key: key, Index: x.ID, Limit: reindexPerStep})
+				result, err := p.do(ctx, &op.Command{Kind: op.Reindex, Key: key, Index: x.ID, Limit: reindexPerStep})
 				if err = errors.Join(err, result.Err); err != nil {
 					return fmt.Errorf("backfill of index %s: %w", x.Name, err)
 				}
@@ -501,16 +501,21 @@ func (r *Region) removeData(ctx context.Context, t *Table, id uint32, of []table
 		open = t.close()
 	}
 	for _, p := range open {
-		if err := r.host.Remove(ctx, p.group); err != nil && !errors.Is(err, group.ErrGone) {
-			return err
+		if g := p.replica.Load(); g != nil {
+			if err := r.host.Remove(ctx, g); err != nil && !errors.Is(err, group.ErrGone) {
+				return err
+			}
 		}
+		r.mu.Lock()
+		delete(r.parts, p.ID)
+		r.mu.Unlock()
 		p.tell()
 		if !slices.Contains(ids, p.ID) {
 			ids = append(ids, p.ID)
 		}
 	}
 	for _, id := range ids {
-		if open.byID(id) == nil { // left by a crash
+		if p := open.byID(id); p == nil || p.replica.Load() == nil { // left by a crash
 			if err := r.host.Forget(ctx, id); err != nil {
 				return err
 			}

@@ -183,7 +183,7 @@ func (d *disk) log() (out []Change) {
 // records.
 func (d *disk) check() {
 	d.t.Helper()
-	page, err := ReadPage(d.store, tableID, []Rows{{Partition: d.cfg.ID}}, op.Page{})
+	page, err := ReadPage(tableID, []Rows{{From: d.store, Partition: d.cfg.ID}}, op.Page{})
 	if err != nil {
 		d.t.Fatal(err)
 	}

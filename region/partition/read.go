@@ -31,33 +31,34 @@ func Get(r storage.Reader, tableID uint32, key table.Key) ([]byte, error) {
 	return it, err
 }
 
-// Rows are the index rows of one partition's items.
+// Rows are one partition's, as they can be read somewhere.
 type Rows struct {
+	From      storage.Reader
 	Partition uint64
-	// Of, if not nil, tells whether a row, by what it holds, is of an item that is the partition's still: there are others left.
+	// Of, if not nil, tells whether an index row, by what it holds, is of an item that is the partition's still: there are others left.
 	Of func(projected []byte) bool
 }
 
-// RowsOf returns where the index rows of a partition's items stand, given its state.
-func RowsOf(id uint64, start table.Key, s *State, schema *table.Schema) Rows {
+// RowsOf returns where a partition's rows stand, given its state.
+func RowsOf(from storage.Reader, id uint64, start table.Key, s *State, schema *table.Schema) Rows {
 	if !s.Span.Prune || mutant.On(mutant.RowsTwice) {
-		return Rows{Partition: id}
+		return Rows{From: from, Partition: id}
 	}
 	c := &Config{Start: start, End: s.Span.End}
-	return Rows{id, func(projected []byte) bool { return holdsRow(schema, c, projected) }}
+	return Rows{from, id, func(projected []byte) bool { return holdsRow(schema, c, projected) }}
 }
 
-// ReadPage reads a run of items, or of the index rows of some partitions' items.
-func ReadPage(r storage.Reader, tableID uint32, partitions []Rows, p op.Page) (op.PageResult, error) {
+// ReadPage reads a run of items, or of the index rows of some partitions' items. Where it reads items, all partitions are read from one place.
+func ReadPage(tableID uint32, partitions []Rows, p op.Page) (op.PageResult, error) {
 	var out op.PageResult
 	rows := merged{reverse: p.Reverse}
 	defer rows.close()
 	if p.Index == nil {
 		// The records of a table stand in one row, whichever partition's they are.
-		rows.add(r, keyenc.Record(nil, tableID, nil), nil, p)
+		rows.add(partitions[0].From, keyenc.Record(nil, tableID, nil), nil, p)
 	} else {
 		for _, rs := range partitions {
-			rows.add(r, keyenc.Index(nil, rs.Partition, p.Index.ID, nil), rs.Of, p)
+			rows.add(rs.From, keyenc.Index(nil, rs.Partition, p.Index.ID, nil), rs.Of, p)
 		}
 	}
 	for ; rows.ok(); rows.next() {

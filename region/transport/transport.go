@@ -1,5 +1,5 @@
 // Package transport carries messages of Raft groups between the nodes of one region over gRPC: one stream each way between two
-// nodes for all their groups, and one beside it for the pieces of snapshots.
+// nodes for all their groups, and one beside it for the pieces of snapshots. Questions about partitions are calls of their own.
 //
 // It owns frames, queues and their bounds, and who may speak to whom. What the messages mean it leaves to region/group, connections
 // and certificates to whoever gives it a connection.
@@ -60,6 +60,9 @@ type Receiver struct {
 	Admit func(ctx context.Context, h Hello) (Hello, error)
 	// Receive takes messages that a node has sent. It never waits.
 	Receive func(from uint64, ms ...group.Message)
+	// MayAsk refuses a node that may not ask this one, and Answer answers what it asks.
+	MayAsk func(ctx context.Context, h Hello) error
+	Answer func(ctx context.Context, question []byte) []byte
 }
 
 // Register makes the gRPC server serve the receiver.
@@ -105,6 +108,26 @@ func (s *server) Carry(stream grpc.BidiStreamingServer[pb.Frame, pb.Hello]) erro
 		}
 		s.receiver.Receive(hello.From, ms...)
 	}
+}
+
+// Ask answers one question of a node's.
+func (s *server) Ask(ctx context.Context, q *pb.Question) (*pb.Answer, error) {
+	if q.Hello == nil {
+		return nil, status.Error(codes.InvalidArgument, "who asks says who it is")
+	}
+	if err := s.receiver.MayAsk(ctx, helloFromProto(q.Hello)); err != nil {
+		return nil, status.Error(codes.PermissionDenied, err.Error())
+	}
+	return &pb.Answer{Answer: s.receiver.Answer(ctx, q.Question)}, nil
+}
+
+// Ask has the node at the other end of a connection answer a question.
+func Ask(ctx context.Context, conn grpc.ClientConnInterface, h Hello, question []byte) ([]byte, error) {
+	a, err := pb.NewNodesClient(conn).Ask(ctx, &pb.Question{Hello: helloToProto(h), Question: question})
+	if err != nil {
+		return nil, err
+	}
+	return a.Answer, nil
 }
 
 // assembly puts messages together that come in parts.

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -46,7 +47,7 @@ func TestConflictRecordsOutliveTheIncarnationThatKeptThem(t *testing.T) {
 // conflicts returns a region's conflict records of the shared table, by id.
 func (w *world) conflicts(r *regionOf) map[string]string {
 	out := map[string]string{}
-	err := r.nodes[0].table().Conflicts(func(c op.Conflict) bool {
+	err := r.nodes[0].table().Conflicts(context.Background(), func(c op.Conflict) bool {
 		out[fmt.Sprintf("%x", c.ID)] = fmt.Sprintf("%+v", c)
 		return true
 	})

@@ -162,6 +162,15 @@ func (w *world) call(ctx context.Context, from, to *machine, limit time.Duration
 	return context.Cause(ctx)
 }
 
+// ask carries a question about a partition to another node of a region, and its answer back.
+func (w *world) ask(ctx context.Context, from, to *machine, q []byte) (answer []byte, err error) {
+	err = w.call(ctx, from, to, 0, func(ctx context.Context) error {
+		answer = to.engine.Region().Answer(ctx, q)
+		return nil
+	})
+	return answer, err
+}
+
 // conn is a connection between two machines: what is sent arrives in order, or the connection breaks.
 type conn struct {
 	w      *world

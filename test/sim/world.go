@@ -173,6 +173,12 @@ func (m *machine) start() error {
 				w.raft(m, m.region.all[to], msg)
 			}
 		},
+		Ask: func(ctx context.Context, to uint64, q []byte) ([]byte, error) {
+			if p.dead {
+				return nil, region.ErrNotAsked
+			}
+			return w.ask(ctx, m, m.region.all[to], q)
+		},
 		PartitionsPerTable: m.region.partitions, FS: m.disk, Archive: archive{w.objects, p}, Now: p.Now, Tasks: p, Logger: logger, VerifyEvery: verifyEvery, Retention: w.retention(),
 		Sizes: node.Sizes{CacheBytes: 1 << 20, MemTableBytes: 4 << 20, SegmentBytes: 64 << 10, KeepEntries: 16, SeedBytes: 300, PieceBytes: 400, ImportTableBytes: 1500, NoBackground: true, Split: m.region.split},
 		Fatal: func(err error) {

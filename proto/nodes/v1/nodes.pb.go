@@ -139,6 +139,102 @@ func (x *Hello) GetKnows() uint32 {
 	return 0
 }
 
+type Question struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Hello         *Hello                 `protobuf:"bytes,1,opt,name=hello,proto3" json:"hello,omitempty"`
+	Question      []byte                 `protobuf:"bytes,2,opt,name=question,proto3" json:"question,omitempty"` // region.Region.Answer
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Question) Reset() {
+	*x = Question{}
+	mi := &file_proto_nodes_v1_nodes_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Question) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Question) ProtoMessage() {}
+
+func (x *Question) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_nodes_v1_nodes_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Question.ProtoReflect.Descriptor instead.
+func (*Question) Descriptor() ([]byte, []int) {
+	return file_proto_nodes_v1_nodes_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Question) GetHello() *Hello {
+	if x != nil {
+		return x.Hello
+	}
+	return nil
+}
+
+func (x *Question) GetQuestion() []byte {
+	if x != nil {
+		return x.Question
+	}
+	return nil
+}
+
+type Answer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Answer        []byte                 `protobuf:"bytes,1,opt,name=answer,proto3" json:"answer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Answer) Reset() {
+	*x = Answer{}
+	mi := &file_proto_nodes_v1_nodes_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Answer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Answer) ProtoMessage() {}
+
+func (x *Answer) ProtoReflect() protoreflect.Message {
+	mi := &file_proto_nodes_v1_nodes_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Answer.ProtoReflect.Descriptor instead.
+func (*Answer) Descriptor() ([]byte, []int) {
+	return file_proto_nodes_v1_nodes_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Answer) GetAnswer() []byte {
+	if x != nil {
+		return x.Answer
+	}
+	return nil
+}
+
 type Frame struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Hello         *Hello                 `protobuf:"bytes,1,opt,name=hello,proto3" json:"hello,omitempty"`       // of the first frame, which holds nothing else
@@ -151,7 +247,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_proto_nodes_v1_nodes_proto_msgTypes[1]
+	mi := &file_proto_nodes_v1_nodes_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -163,7 +259,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_proto_nodes_v1_nodes_proto_msgTypes[1]
+	mi := &file_proto_nodes_v1_nodes_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -176,7 +272,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_proto_nodes_v1_nodes_proto_rawDescGZIP(), []int{1}
+	return file_proto_nodes_v1_nodes_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Frame) GetHello() *Hello {
@@ -223,14 +319,20 @@ const file_proto_nodes_v1_nodes_proto_rawDesc = "" +
 	"\x05epoch\x18\b \x01(\x04R\x05epoch\x12\x1a\n" +
 	"\brenumber\x18\t \x01(\x04R\brenumber\x12\x14\n" +
 	"\x05knows\x18\n" +
-	" \x01(\rR\x05knows\"}\n" +
+	" \x01(\rR\x05knows\"X\n" +
+	"\bQuestion\x120\n" +
+	"\x05hello\x18\x01 \x01(\v2\x1a.commutator.nodes.v1.HelloR\x05hello\x12\x1a\n" +
+	"\bquestion\x18\x02 \x01(\fR\bquestion\" \n" +
+	"\x06Answer\x12\x16\n" +
+	"\x06answer\x18\x01 \x01(\fR\x06answer\"}\n" +
 	"\x05Frame\x120\n" +
 	"\x05hello\x18\x01 \x01(\v2\x1a.commutator.nodes.v1.HelloR\x05hello\x12\x1a\n" +
 	"\bmessages\x18\x02 \x03(\fR\bmessages\x12\x12\n" +
 	"\x04part\x18\x03 \x01(\fR\x04part\x12\x12\n" +
-	"\x04last\x18\x04 \x01(\bR\x04last2L\n" +
+	"\x04last\x18\x04 \x01(\bR\x04last2\x8f\x01\n" +
 	"\x05Nodes\x12C\n" +
-	"\x05Carry\x12\x1a.commutator.nodes.v1.Frame\x1a\x1a.commutator.nodes.v1.Hello(\x010\x01B;Z9github.com/commutatordb/commutator/proto/nodes/v1;nodesv1b\x06proto3"
+	"\x05Carry\x12\x1a.commutator.nodes.v1.Frame\x1a\x1a.commutator.nodes.v1.Hello(\x010\x01\x12A\n" +
+	"\x03Ask\x12\x1d.commutator.nodes.v1.Question\x1a\x1b.commutator.nodes.v1.AnswerB;Z9github.com/commutatordb/commutator/proto/nodes/v1;nodesv1b\x06proto3"
 
 var (
 	file_proto_nodes_v1_nodes_proto_rawDescOnce sync.Once
@@ -244,20 +346,25 @@ func file_proto_nodes_v1_nodes_proto_rawDescGZIP() []byte {
 	return file_proto_nodes_v1_nodes_proto_rawDescData
 }
 
-var file_proto_nodes_v1_nodes_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_proto_nodes_v1_nodes_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_proto_nodes_v1_nodes_proto_goTypes = []any{
-	(*Hello)(nil), // 0: commutator.nodes.v1.Hello
-	(*Frame)(nil), // 1: commutator.nodes.v1.Frame
+	(*Hello)(nil),    // 0: commutator.nodes.v1.Hello
+	(*Question)(nil), // 1: commutator.nodes.v1.Question
+	(*Answer)(nil),   // 2: commutator.nodes.v1.Answer
+	(*Frame)(nil),    // 3: commutator.nodes.v1.Frame
 }
 var file_proto_nodes_v1_nodes_proto_depIdxs = []int32{
-	0, // 0: commutator.nodes.v1.Frame.hello:type_name -> commutator.nodes.v1.Hello
-	1, // 1: commutator.nodes.v1.Nodes.Carry:input_type -> commutator.nodes.v1.Frame
-	0, // 2: commutator.nodes.v1.Nodes.Carry:output_type -> commutator.nodes.v1.Hello
-	2, // [2:3] is the sub-list for method output_type
-	1, // [1:2] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	0, // 0: commutator.nodes.v1.Question.hello:type_name -> commutator.nodes.v1.Hello
+	0, // 1: commutator.nodes.v1.Frame.hello:type_name -> commutator.nodes.v1.Hello
+	3, // 2: commutator.nodes.v1.Nodes.Carry:input_type -> commutator.nodes.v1.Frame
+	1, // 3: commutator.nodes.v1.Nodes.Ask:input_type -> commutator.nodes.v1.Question
+	0, // 4: commutator.nodes.v1.Nodes.Carry:output_type -> commutator.nodes.v1.Hello
+	2, // 5: commutator.nodes.v1.Nodes.Ask:output_type -> commutator.nodes.v1.Answer
+	4, // [4:6] is the sub-list for method output_type
+	2, // [2:4] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_proto_nodes_v1_nodes_proto_init() }
@@ -271,7 +378,7 @@ func file_proto_nodes_v1_nodes_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_proto_nodes_v1_nodes_proto_rawDesc), len(file_proto_nodes_v1_nodes_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,6 +22,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	Nodes_Carry_FullMethodName = "/commutator.nodes.v1.Nodes/Carry"
+	Nodes_Ask_FullMethodName   = "/commutator.nodes.v1.Nodes/Ask"
 )
 
 // NodesClient is the client API for Nodes service.
@@ -31,6 +32,8 @@ type NodesClient interface {
 	// Carry takes messages of Raft groups from one node to another. The caller says who it is first, and goes on once it has been
 	// answered. What breaks off is not sent again.
 	Carry(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Frame, Hello], error)
+	// Ask asks a node about a partition that it holds and the caller does not.
+	Ask(ctx context.Context, in *Question, opts ...grpc.CallOption) (*Answer, error)
 }
 
 type nodesClient struct {
@@ -54,6 +57,16 @@ func (c *nodesClient) Carry(ctx context.Context, opts ...grpc.CallOption) (grpc.
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Nodes_CarryClient = grpc.BidiStreamingClient[Frame, Hello]
 
+func (c *nodesClient) Ask(ctx context.Context, in *Question, opts ...grpc.CallOption) (*Answer, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Answer)
+	err := c.cc.Invoke(ctx, Nodes_Ask_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // NodesServer is the server API for Nodes service.
 // All implementations must embed UnimplementedNodesServer
 // for forward compatibility.
@@ -61,6 +74,8 @@ type NodesServer interface {
 	// Carry takes messages of Raft groups from one node to another. The caller says who it is first, and goes on once it has been
 	// answered. What breaks off is not sent again.
 	Carry(grpc.BidiStreamingServer[Frame, Hello]) error
+	// Ask asks a node about a partition that it holds and the caller does not.
+	Ask(context.Context, *Question) (*Answer, error)
 	mustEmbedUnimplementedNodesServer()
 }
 
@@ -73,6 +88,9 @@ type UnimplementedNodesServer struct{}
 
 func (UnimplementedNodesServer) Carry(grpc.BidiStreamingServer[Frame, Hello]) error {
 	return status.Error(codes.Unimplemented, "method Carry not implemented")
+}
+func (UnimplementedNodesServer) Ask(context.Context, *Question) (*Answer, error) {
+	return nil, status.Error(codes.Unimplemented, "method Ask not implemented")
 }
 func (UnimplementedNodesServer) mustEmbedUnimplementedNodesServer() {}
 func (UnimplementedNodesServer) testEmbeddedByValue()               {}
@@ -102,13 +120,36 @@ func _Nodes_Carry_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Nodes_CarryServer = grpc.BidiStreamingServer[Frame, Hello]
 
+func _Nodes_Ask_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(Question)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodesServer).Ask(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Nodes_Ask_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodesServer).Ask(ctx, req.(*Question))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Nodes_ServiceDesc is the grpc.ServiceDesc for Nodes service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
 var Nodes_ServiceDesc = grpc.ServiceDesc{
 	ServiceName: "commutator.nodes.v1.Nodes",
 	HandlerType: (*NodesServer)(nil),
-	Methods:     []grpc.MethodDesc{},
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "Ask",
+			Handler:    _Nodes_Ask_Handler,
+		},
+	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "Carry",
