@@ -298,6 +298,33 @@ func TestAnExpiryDeletesWhatItHadSeen(t *testing.T) {
 	converge(t, doc(field("n", num(1))), a, b)
 }
 
+// A write after several deletes turns them all: what a delete did away with does not come back because the item, made anew, expired since.
+func TestAnExpiryDoesNotBringBackWhatAnEarlierDeleteTook(t *testing.T) {
+	a, b, c := regions(t)
+	a.update(10, change(item.Increment, num(7), "n")) // unseen by all that b does, and by c's expiry
+	b.put(12, field("x", num(1)))
+	c.update(13, change(item.Increment, num(5), "n"))
+	b.del(14)
+	b.put(16, field("x", num(2)))
+	b.expire(18)
+	b.update(30, change(item.Increment, num(1), "n"))
+	converge(t, doc(field("n", num(1))), a, b, c)
+}
+
+func TestAnExpiryDoesNotBringBackWhatAnotherExpiryTook(t *testing.T) {
+	a, b, c := regions(t)
+	a.update(10, change(item.Increment, num(7), "n"))
+	c.take(a)
+	c.expire(11)
+	b.put(12, field("x", num(1)))
+	b.expire(18)
+	b.take(c)
+	b.update(30, change(item.Increment, num(1), "n"))
+	c.take(b) // another who has seen both, and one who has seen the greater alone
+	c.update(31, change(item.Assign, num(3), "y"))
+	converge(t, doc(field("n", num(1)), field("y", num(3))), a, b, c)
+}
+
 func TestAMaskedEditIsRecordedAndStaysHidden(t *testing.T) {
 	a, b, _ := regions(t)
 	a.put(10, field("n", num(1)))

@@ -80,9 +80,13 @@ func (r *Record) join(d *Record) {
 	r.prune()
 }
 
+// later returns the greater of two assignments. Two at one dot are the same, or what two regions left of one expiry: see revive.
 func later(a, b assign) assign {
-	if a.compare(&b) < 0 {
+	switch c := a.compare(&b); {
+	case c < 0:
 		return b
+	case c == 0 && !a.expiry.IsZero():
+		a.ctx.Join(b.ctx)
 	}
 	return a
 }

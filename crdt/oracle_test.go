@@ -61,6 +61,7 @@ type placed struct {
 	of    *event // the delete or expiry that it was left of
 	gone  bool   // left of a record that was folded away: nothing was there up to dot
 	seen  writes
+	below Dot // of what is left of an expiry: the newest delete known, which did away with everything up to it
 }
 
 func (p *placed) compare(q *placed) int {
@@ -89,7 +90,7 @@ func (p *placed) saw(e *event) bool {
 	if p.of != nil && p.of.op == Delete {
 		return e.dot.Compare(p.of.dot) <= 0
 	}
-	return p.seen.has(e.n)
+	return p.seen.has(e.n) || e.dot.Compare(p.below) <= 0
 }
 
 func (h *history) each(held writes, f func(e *event)) {
@@ -149,8 +150,14 @@ func (h *history) governing(held writes, path []string) *placed {
 			if !isPrefix(p.path, path) {
 				continue
 			}
-			if g == nil || p.compare(g) > 0 || p.compare(g) == 0 && len(p.path) > len(g.path) {
+			switch {
+			case g == nil || p.compare(g) > 0 || p.compare(g) == 0 && len(p.path) > len(g.path):
 				g = p
+			case p.compare(g) == 0 && p.of != nil && p.of.op == Expire: // of one expiry, left by two who knew of different deletes beside it
+				both := *g
+				both.seen.union(p.seen)
+				both.below = maxDot(both.below, p.below)
+				g = &both
 			}
 		}
 	})
@@ -324,11 +331,11 @@ func (h *history) at(held writes, path []string, base item.Value, above *placed)
 // increments adds up those at path that g had not seen. Under what is left of a delete there is a nook:
 // an actor's running total that goes on above the delete brings with it what the delete had not seen.
 func (h *history) increments(held writes, path []string, g *placed, note func(Dot)) (sum item.Number, any bool) {
-	last := map[Dot]Dot{} // entry: its newest increment
+	last := map[Dot]*event{} // entry: its newest increment
 	h.each(held, func(e *event) {
 		for _, x := range e.incs {
-			if slices.Equal(x.path, path) {
-				last[x.entry] = maxDot(last[x.entry], e.dot)
+			if slices.Equal(x.path, path) && (last[x.entry] == nil || last[x.entry].dot.Compare(e.dot) < 0) {
+				last[x.entry] = e
 			}
 		}
 	})
@@ -338,7 +345,7 @@ func (h *history) increments(held writes, path []string, g *placed, note func(Do
 				continue
 			}
 			seen := g.saw(e)
-			if g != nil && g.of != nil && g.of.op == Delete && last[x.entry].Compare(g.of.dot) > 0 {
+			if g != nil && g.of != nil && !g.saw(last[x.entry]) {
 				seen = g.of.seen.has(e.n)
 			}
 			if !seen {
@@ -551,6 +558,15 @@ func (h *history) turn(held writes) []placed {
 	if best == nil {
 		return nil
 	}
+	h.each(held, func(d *event) {
+		switch {
+		case best.of.op != Expire:
+		case d.op == Expire:
+			best.seen.union(d.seen)
+		case d.op == Delete:
+			best.below = maxDot(best.below, d.dot)
+		}
+	})
 	if g := h.governing(held, nil); g != nil && best.compare(g) <= 0 {
 		return nil
 	}

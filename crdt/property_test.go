@@ -72,6 +72,13 @@ func TestHistories(t *testing.T) {
 	}
 }
 
+// A region that dropped its record, of an item deleted and expired, is equal to those that hold theirs when it is written anew.
+func TestAnItemDeletedAndExpiredIsMadeAnewInEqualBytes(t *testing.T) {
+	if w, err := run(fromSeed{rand.New(rand.NewPCG(104825, 1))}, profiles["mixed"]); err != nil {
+		t.Fatalf("%v\n%s", err, strings.Join(w.log, "\n"))
+	}
+}
+
 func TestSeededHistories(t *testing.T) {
 	for name, p := range profiles {
 		t.Run(name, func(t *testing.T) {

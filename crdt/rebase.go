@@ -117,7 +117,11 @@ func (r *Record) collect(actors *[]Actor) {
 func (l *rebase) unseenBy(r *Record) Record {
 	out := *r
 	out.dead.ctx, out.expiry.ctx = l.lower(out.dead.ctx), l.lower(out.expiry.ctx)
-	if out.root.by.Op != Delete { // one turned from a delete covers what is older, seen or not: that is the rule
+	// A root that was turned from a delete covers what is older, seen or not: that is the rule. So does one turned from an expiry with a
+	// delete beside it, whose floor then is no fold's.
+	f := out.root.ctx.floor
+	ofDelete := out.root.by.Op == Delete || out.root.by.Op == Expire && f.Compare(r.seen.floor) > 0 && f.Actor != allActors
+	if !ofDelete {
 		out.root.ctx = l.lower(out.root.ctx)
 	}
 	out.expired = l.lower(out.expired)

@@ -150,8 +150,9 @@ func (r *Record) Write(w Write) (delta *Record) {
 // allActors is the greatest actor: a floor with it covers an HLC whoever it is of.
 const allActors = ^Actor(0)
 
-// revive returns the assignment that a seen delete turns into under a write after it. It depends on the
-// delete alone, so that every region which does so writes the same.
+// revive returns the assignment that the seen deletes turn into under a write after them: at the dot of the
+// greatest, covering what any of them does. Every region that has seen the same ones writes the same; where
+// one has seen more of them under the same greatest, an expiry, joining takes both coverings.
 //
 // Where the record is gone, with the delete in it, the write still had seen that delete, and must not
 // let the item come back in regions that hold its record yet: there was nothing up to stable, and so the
@@ -168,7 +169,13 @@ func (r *Record) revive(stable Dot) assign {
 		a = assign{dot: r.dead.dot, by: r.dead.by, ctx: Vector{floor: r.dead.dot}, totals: r.dead.totals, value: emptyItem}
 	}
 	if r.expiry.present() && r.expiry.compare(&a) > 0 {
+		// An expiry covers what it had seen and no more. What only a lesser delete or another expiry did away with is not to come back
+		// under it, in regions that still hold it.
 		a = r.expiry
+		if !mutant.On(mutant.ExpiryAlone) {
+			a.ctx.Join(r.expired)
+			a.ctx.Raise(r.dead.dot)
+		}
 	}
 	return a
 }

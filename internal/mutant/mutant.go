@@ -94,6 +94,7 @@ const (
 	SeenNotLifted Name = "seen-not-lifted"
 	RemoveUnseen  Name = "remove-unseen"
 	ExpireUnseen  Name = "expire-unseen"
+	ExpiryAlone   Name = "expiry-alone"
 )
 
 // In replication, replication/transport and node.

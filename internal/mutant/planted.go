@@ -93,6 +93,7 @@ var Planted = []Bug{
 	{Name: SeenNotLifted, Breaks: "a record that has joined a delta does not say so", Check: "what is shown is the merge of all changes"},
 	{Name: RemoveUnseen, Breaks: "removing an element also removes what others add at the same time", Check: "elements that nobody could have removed are there"},
 	{Name: ExpireUnseen, Breaks: "an expiry also takes what it has not seen", Check: "what an expiry cannot have seen is there"},
+	{Name: ExpiryAlone, Breaks: "a write after a delete and an expiry turns the expiry alone", Check: "what a delete took does not come back", Package: "crdt", Test: "TestAnExpiryDoesNotBringBackWhatAnEarlierDeleteTook"},
 
 	{Name: FoldEarly, Breaks: "what counts as stable is seconds ahead", Check: "what is shown is the merge of all changes"},
 	{Name: StableWithoutMember, Breaks: "one member does not count for what is stable", Check: "what is shown is the merge of all changes"},
