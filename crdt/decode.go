@@ -482,7 +482,7 @@ func (d *reader) node() (n node) {
 		})
 	}
 	if flags&nodeRemoves != 0 {
-		n.removes = parts(d, 3, compareRemoves, func() remove { return remove{d.element(), d.vector()} })
+		n.removes = parts(d, 5, compareRemoves, func() remove { return remove{d.element(), d.dot(), d.vector()} })
 	}
 	if flags&nodeAppends != 0 {
 		n.appends = parts(d, 4, compareTails, func() (t tail) {

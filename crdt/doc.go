@@ -43,7 +43,7 @@
 //	flags     01 assign, 02 sums, 04 adds, 08 removes, 10 appends; each list: count (uvarint), then
 //	sum     = actor, HLC, HLC of the entry's first increment (below that of the sum), number
 //	add     = element, dot
-//	remove  = element, vector
+//	remove  = element, dot, vector
 //	append  = dot, length, stored L
 //	assign  = origin, dot, [dot of the expiry, when origin's operation is Expire], vector, totals, [value]
 //	          at the header's dot, without totals, and no Expire: origin + 80, vector, [value]

@@ -367,6 +367,7 @@ func (w *writer) node(n *node) {
 	}
 	for i := range n.removes {
 		w.text(n.removes[i].elem)
+		w.dot(n.removes[i].dot)
 		w.vector(n.removes[i].seen)
 	}
 	if len(n.appends) > 0 {

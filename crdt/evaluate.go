@@ -403,8 +403,13 @@ func (a *assign) totalOf(path []string, s *sum) item.Number {
 
 // removed tells whether a remover of the element had seen the write d that put it there.
 func (n *node) removed(elem string, d Dot) bool {
-	i, ok := slices.BinarySearchFunc(n.removes, elem, func(r remove, s string) int { return compareStrings(r.elem, s) })
-	return ok && n.removes[i].seen.Covers(d)
+	i, _ := slices.BinarySearchFunc(n.removes, elem, func(r remove, s string) int { return compareStrings(r.elem, s) })
+	for ; i < len(n.removes) && n.removes[i].elem == elem; i++ {
+		if n.removes[i].seen.Covers(d) {
+			return true
+		}
+	}
+	return false
 }
 
 func withoutRemoved(n *node, set item.Value, d Dot) item.Value {

@@ -325,6 +325,23 @@ func TestAnExpiryDoesNotBringBackWhatAnotherExpiryTook(t *testing.T) {
 	converge(t, doc(field("n", num(1)), field("y", num(3))), a, b, c)
 }
 
+// Streams of different origins do not wait for each other: what a remover has seen may come behind it.
+func TestARemoverIsKeptWhileWhatItRemovedMayStillCome(t *testing.T) {
+	a, b, c := regions(t)
+	a.put(10, field("x", num(1)))
+	b.take(a)
+	c.take(a)
+	a.update(20, change(item.AddElements, strs("e"), "s"))
+	c.take(a)
+	c.update(30, change(item.RemoveElements, strs("e"), "s"))
+	b.take(c)
+	b.rec.Trim(15)
+	b.take(a)
+	if shown := b.shows(); !shown.Get("s").IsAbsent() {
+		t.Fatalf("shows %s", text(shown.AsMap()))
+	}
+}
+
 func TestAMaskedEditIsRecordedAndStaysHidden(t *testing.T) {
 	a, b, _ := regions(t)
 	a.put(10, field("n", num(1)))

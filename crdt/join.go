@@ -15,22 +15,77 @@ import (
 // held, was folded away and is not to be joined (Stale). Nor is such a delta for a key that is held: the
 // record may have begun anew since, and then no longer knows that it was here.
 func (r *Record) Join(d *Record) []Conflict {
-	if r.seen.Contains(d.seen) {
-		return nil
-	}
-	if d.delta && d.ctx.Contains(r.seen) {
-		// Its writer had seen all that is here: it overrides, and conflicts with nothing.
-		r.join(d)
-		r.look()
-		return nil
+	repeated := r.seen.Contains(d.seen)
+	if d.delta {
+		if repeated {
+			return nil
+		}
+		if d.ctx.Contains(r.seen) {
+			// Its writer had seen all that is here: it overrides, and conflicts with nothing.
+			r.join(d)
+			r.look()
+			return nil
+		}
 	}
 	old := *r
-	r.join(d)
+	if d.delta {
+		r.join(d)
+	} else {
+		theirs := *d
+		theirs.nodes = d.without(r, r.hadAbove(d.seen.floor))
+		r.nodes = r.without(d, d.hadAbove(r.seen.floor))
+		r.join(&theirs)
+	}
 	if mutant.On(mutant.OlderWins) && old.root.present() {
 		r.root = old.root
 	}
 	r.look()
+	if repeated {
+		return nil
+	}
 	return conflicts(&old, d, r)
+}
+
+// hadAbove tells which writes r has had, but for those up to f where another is folded and it is not: what a fold leaves has dots of its own.
+func (r *Record) hadAbove(f Dot) func(Dot) bool {
+	return func(d Dot) bool { return r.seen.Covers(d) && (d.Compare(f) > 0 || f.Compare(r.seen.floor) <= 0) }
+}
+
+// without returns what r has below its root but for what o has had and has no more: that was let go there, and is dead for good. See Trim.
+func (r *Record) without(o *Record, gone func(Dot) bool) []node {
+	var out []node
+	for i := range r.nodes {
+		n, m := &r.nodes[i], o.node(r.nodes[i].path)
+		if m == nil {
+			m = &node{}
+		}
+		c := node{
+			path:    n.path,
+			assign:  n.assign,
+			sums:    lacking(n.sums, m.sums, compareSums, func(s *sum) bool { return gone(s.dot()) }),
+			adds:    lacking(n.adds, m.adds, compareAdds, func(a *add) bool { return gone(a.dot()) }),
+			removes: lacking(n.removes, m.removes, compareRemoves, func(m *remove) bool { return gone(m.dot) }),
+			appends: lacking(n.appends, m.appends, compareTails, func(t *tail) bool { return gone(t.dot) }),
+		}
+		if c.assign.present() && !m.assign.present() && gone(c.assign.dot) {
+			c.assign = assign{}
+		}
+		if !c.empty() {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// lacking leaves out of a what is gone and not in b; both are sorted.
+func lacking[T any](a, b []T, compare func(x, y *T) int, gone func(x *T) bool) []T {
+	return without(a, func(i int) bool {
+		if !gone(&a[i]) {
+			return false
+		}
+		_, here := slices.BinarySearchFunc(b, &a[i], func(x T, y *T) int { return compare(&x, y) })
+		return !here
+	})
 }
 
 // look brings what is shown up to date where that takes no evaluation.
@@ -107,13 +162,21 @@ func joinNodes(a, b *node) node {
 			}
 			return *x
 		}),
-		removes: merged(a.removes, b.removes, compareRemoves, func(x, y *remove) remove {
-			v := x.seen
-			v.Join(y.seen)
-			return remove{x.elem, v}
-		}),
+		removes: enough(merged(a.removes, b.removes, compareRemoves, func(x, _ *remove) remove { return *x })),
 		appends: merged(a.appends, b.appends, compareTails, func(x, _ *tail) tail { return *x }),
 	}
+}
+
+// enough leaves out removers that another makes needless.
+func enough(all []remove) []remove {
+	return without(all, func(i int) bool {
+		for j := i + 1; j < len(all) && all[j].elem == all[i].elem; j++ { // who has seen it is later
+			if all[i].within(&all[j]) {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // merged unites two sorted slices; where both have an element, both tells what becomes of it. It returns
@@ -149,23 +212,12 @@ func (r *Record) prune() {
 	if len(r.nodes) == 0 {
 		return
 	}
-	dominated := func(i int, above *assign) bool {
-		a := &r.nodes[i].assign
-		return a.present() && above.present() && above.compare(a) > 0
-	}
-	// The greatest assignment above a node is the deepest kept one: ancestors come first.
-	above := make([]*node, 0, 8)
 	var out []node
+	above := lineage{root: &r.root}
 	for i := range r.nodes {
 		n := &r.nodes[i]
-		for len(above) > 0 && !isPrefix(above[len(above)-1].path, n.path) {
-			above = above[:len(above)-1]
-		}
-		g := &r.root
-		if len(above) > 0 {
-			g = &above[len(above)-1].assign
-		}
-		if dominated(i, g) {
+		if _, g := above.enter(n); n.assign.present() && g.present() && g.compare(&n.assign) > 0 {
+			above.leave()
 			if out == nil {
 				out = slices.Clone(r.nodes[:i])
 			}
@@ -175,9 +227,6 @@ func (r *Record) prune() {
 				out = append(out, c)
 			}
 			continue
-		}
-		if n.assign.present() {
-			above = append(above, n)
 		}
 		if out != nil {
 			out = append(out, *n)
@@ -220,10 +269,12 @@ func (r *Record) above(f Dot) *Record {
 			}
 		}
 		for _, m := range n.removes {
-			if m.seen = vectorAbove(m.seen, f); !m.seen.IsZero() {
+			if m.dot.Compare(f) > 0 {
+				m.seen.Raise(f)
 				c.removes = append(c.removes, m)
 			}
 		}
+		c.removes = enough(c.removes)
 		for _, t := range n.appends {
 			if t.dot.Compare(f) > 0 {
 				c.appends = append(c.appends, t)
@@ -248,8 +299,8 @@ func (a assign) above(f Dot) assign {
 	return a
 }
 
-// vectorAbove returns what a remover or an expiry later than f had seen, and nothing for those up to f:
-// they cannot have seen f itself.
+// vectorAbove returns what an expiry later than f had seen, and nothing for those up to f: they cannot have
+// seen f itself.
 func vectorAbove(v Vector, f Dot) Vector {
 	if !v.Covers(f) {
 		return Vector{}

@@ -159,3 +159,98 @@ func TestWhatARecordTakesBesideItsItem(t *testing.T) {
 		}
 	}
 }
+
+// Goal: an item that is written to without a pause does not grow without a bound. Method: regions write to one item at the same time, round after
+// round, so that the newest write is never stable; what is kept beside the item is measured long after it has come to what it stays at.
+func TestAnItemThatIsWrittenToWithoutAPauseDoesNotGrow(t *testing.T) {
+	const rounds, regions, bytes = 200, 3, 1000 // untrimmed 2,600 to 26,000 bytes by then
+	key := func(region, round int) string { return fmt.Sprintf("of-%d-%04d", region, round) }
+	for _, c := range []struct {
+		name    string
+		writers int
+		do      func(r *replicas, region, round int)
+	}{
+		{"elements come and go", 1, func(r *replicas, region, round int) {
+			r.update(region, change(item.AddElements, strs(key(region, round)), "tags"))
+			r.update(region, change(item.RemoveElements, strs(key(region, round)), "tags"))
+		}},
+		{"elements of three regions come and go", regions, func(r *replicas, region, round int) {
+			r.update(region, change(item.AddElements, strs(key(region, round)), "tags"))
+			r.update(region, change(item.RemoveElements, strs(key(region, round-1)), "tags"))
+		}},
+		{"fields of a map come and go", 1, func(r *replicas, region, round int) {
+			r.edit(region, change(item.Assign, num(1), "m", key(region, round)))
+			r.edit(region, change(item.Assign, item.Value{}, "m", key(region, round)))
+		}},
+		{"fields of three regions come and go", regions, func(r *replicas, region, round int) {
+			r.edit(region, change(item.Assign, num(1), "m", key(region, round)))
+			r.edit(region, change(item.Assign, item.Value{}, "m", key(region, round-1)))
+		}},
+		{"a counter is set back", 1, func(r *replicas, region, round int) {
+			r.update(region, change(item.Assign, num(0), "views"))
+			r.update(region, change(item.Increment, num(1), "views"))
+		}},
+		{"an item with a set is deleted, and made again", 1, func(r *replicas, region, round int) {
+			r.write(region, Write{Origin: Origin{Op: Delete}})
+			r.made(region, change(item.AddElements, strs(key(region, round)), "tags"))
+		}},
+		{"a list grows, and is begun anew", 1, func(r *replicas, region, round int) {
+			r.update(region, change(item.Append, item.L(item.S(key(region, round))), "log"))
+			if round%50 == 0 {
+				r.update(region, change(item.Assign, item.L(), "log"))
+			}
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := &replicas{t: t}
+			r.write(0, Write{Origin: Origin{Op: Put}, Item: benchItem(1)})
+			r.update(0, change(item.Assign, item.M(), "m"))
+			r.arrive()
+			stable, most := HLC(0), 0
+			for round := range rounds {
+				known := benchStart + r.stamp // all have that, and have told
+				for region := range c.writers {
+					c.do(r, region, round)
+				}
+				for i := range r.at {
+					r.at[i].Trim(stable)
+				}
+				for i := range r.at {
+					if shown, _ := r.at[i].Visible(); round > rounds/2 {
+						most = max(most, len(r.at[i].Append(nil))-len(shown))
+					}
+				}
+				r.arrive()
+				stable = known
+			}
+			t.Logf("%d bytes beside the item", most)
+			if most > bytes {
+				t.Errorf("%d bytes beside the item, want at most %d", most, bytes)
+			}
+			r.fold()
+			r.beside()
+			for i := range r.at[1:] {
+				if a, b := r.at[0].Append(nil), r.at[i+1].Append(nil); string(a) != string(b) {
+					t.Errorf("folded, region %d has %x, region 0 %x", i+1, b, a)
+				}
+			}
+		})
+	}
+}
+
+// edit is update of a field of a map.
+func (r *replicas) edit(region int, c item.Change) {
+	r.t.Helper()
+	stored, _ := r.at[region].Visible()
+	shown, err := item.DecodeItem(stored)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.write(region, Write{Origin: Origin{Op: Update}, Item: item.AppendItem(nil, assignAt(shown, c.Path, c.Value)), Changes: []item.Change{c}})
+}
+
+// made is update of an item that is not there.
+func (r *replicas) made(region int, c item.Change) {
+	it := item.NewItem(field(c.Path[0], c.Value))
+	r.write(region, Write{Origin: Origin{Op: Update}, Item: item.AppendItem(nil, it), Changes: []item.Change{c}})
+}

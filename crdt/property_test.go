@@ -47,6 +47,8 @@ var profiles = map[string]profile{
 	"modes":            {steps: 60, deletes: true, modes: true, folds: true, shadow: true, oracle: true, late: true},
 	"mixed":            {steps: 60, mixed: true, deletes: true, expiries: true, modes: true, folds: true, shadow: true, oracle: true, late: true},
 	"wild":             {steps: 80, mixed: true, deletes: true, expiries: true, modes: true, folds: true, late: true},
+	"hot":              {steps: 120, mixed: true, deletes: true, expiries: true, modes: true, folds: true, shadow: true, oracle: true, late: true, hot: true},
+	"hot, typed":       {steps: 120, folds: true, shadow: true, oracle: true, late: true, hot: true},
 	"unfolded":         {steps: 60, mixed: true, deletes: true, expiries: true, modes: true, shadow: true, oracle: true, late: true},
 }
 
@@ -82,9 +84,9 @@ func TestAnItemDeletedAndExpiredIsMadeAnewInEqualBytes(t *testing.T) {
 func TestSeededHistories(t *testing.T) {
 	for name, p := range profiles {
 		t.Run(name, func(t *testing.T) {
-			checks, folded, gone, combined := 0, 0, 0, 0
+			checks, folded, trimmed, gone, combined := 0, 0, 0, 0, 0
 			defer func() {
-				t.Logf("%d checks, %d folds, %d records dropped, %d deltas combined", checks, folded, gone, combined)
+				t.Logf("%d checks, %d folds, %d pieces trimmed, %d records dropped, %d deltas combined", checks, folded, trimmed, gone, combined)
 				if combined == 0 {
 					t.Error("no deltas were combined")
 				}
@@ -94,7 +96,7 @@ func TestSeededHistories(t *testing.T) {
 				if err != nil {
 					t.Fatalf("seed %d: %v\n%s", seed, err, strings.Join(w.log, "\n"))
 				}
-				checks, folded, gone, combined = checks+w.checks, folded+w.folded, gone+w.gone, combined+w.combined
+				checks, folded, trimmed, gone, combined = checks+w.checks, folded+w.folded, trimmed+w.trimmed, gone+w.gone, combined+w.combined
 			}
 		})
 	}

@@ -213,6 +213,23 @@ func TestAnItemThatALostIncarnationMadeAloneIsMergedWithOneMadeElsewhere(t *test
 	}
 }
 
+// What the others have let go of, since all that they count have seen it removed, does not come back with what is made again.
+func TestWhatTheOthersHaveTrimmedStaysGone(t *testing.T) {
+	lost, b, c := regions(t)
+	b.put(10, field("s", strs("x")), field("n", num(1)))
+	b.update(20, change(item.AddElements, strs("e", "f"), "s"))
+	lost.take(b)
+	lost.update(30, change(item.Increment, num(5), "n"))
+	c.take(b)
+	c.update(40, change(item.RemoveElements, strs("e", "x"), "s"))
+	c.update(41, change(item.AddElements, strs("g"), "s"))
+	c.rec.Trim(45)
+	w, _, ok := c.rec.Rebase(Lost{&lost.rec, lost.actor, 0}, 45)
+	if !ok || w.Op != Update || len(w.Changes) != 1 || w.Changes[0].Kind != item.Increment {
+		t.Errorf("made again: %v %s", w.Op, describe(w))
+	}
+}
+
 // sorted returns an item with the elements of its lists in order: what is appended again comes behind what was appended meanwhile.
 func sorted(stored []byte) item.Item {
 	it, err := item.DecodeItem(stored)

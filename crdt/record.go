@@ -51,7 +51,7 @@ type node struct {
 	assign  assign
 	sums    []sum    // sorted by actor, id
 	adds    []add    // sorted by element, actor
-	removes []remove // sorted by element
+	removes []remove // sorted by element, dot
 	appends []tail   // sorted by dot
 }
 
@@ -106,11 +106,15 @@ type add struct {
 
 func (a *add) dot() Dot { return Dot{a.hlc, a.actor} }
 
-// remove is what the removers of an element had seen.
+// remove is a remover of an element. Where another has seen it, and all that it had, that one is enough.
 type remove struct {
 	elem string
+	dot  Dot
 	seen Vector
 }
+
+// within tells whether another remover of the element leaves nothing to do.
+func (m *remove) within(o *remove) bool { return o.seen.Covers(m.dot) && o.seen.Contains(m.seen) }
 
 // tail is what one write appended to a list: a stored list.
 type tail struct {
@@ -238,7 +242,12 @@ func compareAdds(a, b *add) int {
 	return compareEntry(a.actor, 0, b.actor, 0)
 }
 
-func compareRemoves(a, b *remove) int { return strings.Compare(a.elem, b.elem) }
+func compareRemoves(a, b *remove) int {
+	if c := strings.Compare(a.elem, b.elem); c != 0 {
+		return c
+	}
+	return a.dot.Compare(b.dot)
+}
 
 func compareTails(a, b *tail) int { return a.dot.Compare(b.dot) }
 

@@ -22,6 +22,7 @@ type profile struct {
 	folds    bool
 	numbers  bool // only writes to numbers
 	late     bool // a region joins
+	hot      bool // written to without a pause: folded at the end alone
 	oracle   bool
 	shadow   bool
 }
@@ -57,9 +58,11 @@ type world struct {
 	h       history
 	log     []string
 	checks  int
+	settled bool
 	folded  int // folds that did something
 	gone    int // of them, records dropped
 
+	trimmed  int // pieces let go before a fold
 	combined int // deltas that were received as part of another
 }
 
@@ -135,7 +138,7 @@ func (w *world) tick(r *region) HLC {
 func (w *world) step() error {
 	r := w.regions[w.src.pick(len(w.regions))]
 	switch k := w.src.pick(22); {
-	case k >= 20:
+	case k >= 20 || w.p.hot && k == 7:
 		return w.calm()
 	case k < 8:
 		return w.write(r)
@@ -241,9 +244,7 @@ func (w *world) apply(r *region, wr Write) error {
 	} else {
 		w.h.events = append(w.h.events, e)
 	}
-	if r.rec == nil {
-		r.rec = new(Record)
-	}
+	w.open(r)
 	delta := r.rec.Write(wr)
 	r.held.add(e.n)
 	b := delta.Append(nil)
@@ -336,11 +337,32 @@ func (w *world) receive(to *region, l entryLog) error {
 		}
 		to.shadow.Join(d)
 	}
-	if to.rec == nil {
-		to.rec = new(Record)
-	}
+	w.open(to)
 	to.rec.Join(d)
 	return nil
+}
+
+// open is what every write and join begins with.
+func (w *world) open(r *region) {
+	if r.rec == nil {
+		r.rec = new(Record)
+	}
+	if pieces := r.rec.pieces(); pieces > 0 && w.p.folds {
+		r.rec.Trim(r.stable)
+		w.trimmed += pieces - r.rec.pieces()
+	}
+}
+
+// pieces counts what a record holds below its root.
+func (r *Record) pieces() (n int) {
+	for i := range r.nodes {
+		p := &r.nodes[i]
+		n += len(p.sums) + len(p.adds) + len(p.removes) + len(p.appends)
+		if p.assign.present() {
+			n++
+		}
+	}
+	return n
 }
 
 // replay delivers an old delta again: nothing may change.
@@ -379,9 +401,7 @@ func (w *world) exchange(to, from *region) error {
 	w.logf("region %d takes the whole state of %d", w.index(to), w.index(from))
 	to.clock.Observe(d.Newest().HLC)
 	to.applied.Set(to.actor, to.clock.Last)
-	if to.rec == nil {
-		to.rec = new(Record)
-	}
+	w.open(to)
 	to.rec.Join(d)
 	if w.p.shadow && from.shadow != nil {
 		if to.shadow == nil {
@@ -415,9 +435,15 @@ func (w *world) fold(r *region) error {
 	if r.rec == nil {
 		return nil
 	}
+	if w.p.hot && !w.settled {
+		w.logf("region %d knows that %d is stable", w.index(r), r.stable)
+		w.open(r)
+		return w.check(r)
+	}
 	before, ok := w.visible(r)
 	was := *r.rec
 	gone := r.rec.Fold(r.stable)
+	w.open(r)
 	if gone || r.rec.Seen().floor != was.Seen().floor {
 		w.folded++
 	}
@@ -541,6 +567,7 @@ func (w *world) settle() error {
 		}
 	}
 	var want []byte
+	w.settled = true
 	for i, r := range w.regions {
 		if err := w.fold(r); err != nil {
 			return err

@@ -319,7 +319,7 @@ func (r *Record) edit(c *item.Change, made assign) node {
 		slices.SortFunc(n.adds, func(a, b add) int { return compareAdds(&a, &b) })
 	case item.RemoveElements:
 		for _, m := range c.Value.Elems() {
-			n.removes = append(n.removes, remove{elementOf(m), made.ctx})
+			n.removes = append(n.removes, remove{elementOf(m), d, made.ctx})
 			if mutant.On(mutant.RemoveUnseen) {
 				n.removes[len(n.removes)-1].seen = Vector{floor: d}
 			}

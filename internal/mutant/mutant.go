@@ -95,6 +95,10 @@ const (
 	RemoveUnseen  Name = "remove-unseen"
 	ExpireUnseen  Name = "expire-unseen"
 	ExpiryAlone   Name = "expiry-alone"
+
+	HotNeverTrimmed Name = "hot-never-trimmed"
+	TotalTrimmed    Name = "total-trimmed"
+	RemoveTrimmed   Name = "remove-trimmed"
 )
 
 // In replication, replication/transport and node.

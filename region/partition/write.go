@@ -174,6 +174,7 @@ func (m *Machine) open(e entry) *crdt.Record {
 	if gone := r.Fold(m.state.Stable); gone {
 		return &crdt.Record{}
 	}
+	r.Trim(m.state.Stable)
 	return r
 }
 
