@@ -70,35 +70,38 @@ type Group struct {
 	members atomic.Pointer[pb.ConfState]
 	bounds  [][2][]byte // the machine's
 
-	line   line          // under the Host's lock
-	ready  chan struct{} // one voter: closed once this replica has applied all that was committed before
-	gone   atomic.Bool
-	leads  atomic.Bool
-	leader atomic.Uint64
+	line      line          // under the Host's lock
+	ready     chan struct{} // one voter: closed once this replica has applied all that was committed before
+	gone      atomic.Bool
+	suspended atomic.Bool // see Suspend; set by the loop
+	leads     atomic.Bool
+	leader    atomic.Uint64
 
 	// Of the Host's loop alone:
 	node     *raft.RawNode
 	machine  Machine
-	after    func()      // called after each run that the store shows, and when another replica leads
-	applied  uint64      // index of the last entry applied; the store shows it between two rounds
-	passed   uint64      // several voters: the term of the last entry applied since the start
-	queue    []*proposal // to be proposed
-	waiting  []*proposal // one voter: proposed; Invariant: index rises, and is 0 in those not numbered yet
-	sent     sent        // several voters: proposed
-	reads    reads       // several voters
-	touched  bool        // has applied something that is not committed to the store yet
-	dirty    bool        // is on the Host's list of groups to look at
-	led      bool        // ready is closed
-	changing uint64      // the tick until which a change of the members is waited for
-	leading  bool        // raft's state is leader
-	term     uint64      // as of the last change that raft told of
-	ships    []*shipment // snapshots on their way to followers
-	arrived  []arrived   // snapshots received, for raft to take or leave
-	asleep   bool        // see sleep.go
-	audit    audit       // the newest
-	awake    uint64      // the tick at which there was last something to do
-	orphaned uint64      // the tick at which it was last left without a leader
-	stands   uint64      // until this tick it stands for election while nobody leads
+	after    func()            // called after each run that the store shows, and when another replica leads
+	applied  uint64            // index of the last entry applied; the store shows it between two rounds
+	passed   uint64            // several voters: the term of the last entry applied since the start
+	queue    []*proposal       // to be proposed
+	waiting  []*proposal       // one voter: proposed; Invariant: index rises, and is 0 in those not numbered yet
+	sent     sent              // several voters: proposed
+	reads    reads             // several voters
+	touched  bool              // has applied something that is not committed to the store yet
+	dirty    bool              // is on the Host's list of groups to look at
+	led      bool              // ready is closed
+	changing uint64            // the tick until which a change of the members is waited for
+	leading  bool              // raft's state is leader
+	term     uint64            // as of the last change that raft told of
+	ships    []*shipment       // snapshots on their way to followers
+	arrived  []arrived         // snapshots received, for raft to take or leave
+	asleep   bool              // see sleep.go
+	audit    audit             // the newest
+	awake    uint64            // the tick at which there was last something to do
+	orphaned uint64            // the tick at which it was last left without a leader
+	stands   uint64            // until this tick it stands for election while nobody leads
+	birth    uint64            // by which entry this replica was taken in, if it has heard of that; see sign
+	births   map[uint64]uint64 // the same of others, by node
 }
 
 // Leads tells whether this replica leads and has applied everything that was acknowledged before it did. By the
@@ -214,7 +217,7 @@ func (g *Group) ownTerm(h *Host, s raft.BasicStatus) bool {
 
 // tick lets the group's time pass.
 func (g *Group) tick(h *Host) {
-	if g.asleep {
+	if g.asleep || g.suspended.Load() {
 		return
 	}
 	g.node.Tick()
@@ -247,7 +250,7 @@ func (g *Group) Stand() {
 }
 
 func (g *Group) stand(h *Host) {
-	if g.stands <= h.ticks || g.gone.Load() {
+	if g.stands <= h.ticks || g.gone.Load() || g.suspended.Load() {
 		return
 	}
 	s := g.node.BasicStatus()

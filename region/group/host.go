@@ -101,6 +101,7 @@ type Host struct {
 	freighted int         // about how many bytes they take
 	pinned    []*pinned   // states to be digested, in turn
 	unpinned  bool        // nobody digests any more
+	uncarried bool        // Carry has ended
 	allowance int64       // how many bytes of snapshots may be sent until the next tick
 
 	wake     chan struct{} // gets a token when there is something to do
@@ -219,12 +220,16 @@ func (h *Host) Open(id uint64, m Machine, founders []uint64, after func()) (*Gro
 		founders = h.cfg.Voters
 	}
 	stored := h.cfg.Log.Group(id)
-	_, conf, err := stored.InitialState()
+	hs, conf, err := stored.InitialState()
 	if err != nil {
 		return nil, fmt.Errorf("group %d: open: %w", id, err)
 	}
+	if stored.Left() {
+		return nil, fmt.Errorf("group %d: open: it was let go, and what is left of it is not cleared yet", id)
+	}
 	begun := len(conf.GetVoters()) > 0 || m.Applied() > 0
-	if !begun && slices.Contains(founders, h.cfg.NodeID) {
+	known := begun || hs != nil && !mutant.On(mutant.FoundedAgain)
+	if !known && slices.Contains(founders, h.cfg.NodeID) {
 		conf = &pb.ConfState{Voters: slices.Sorted(slices.Values(founders))}
 		b := h.cfg.Log.NewBatch()
 		b.SetSnapshot(id, &pb.SnapshotMetadata{Index: new(uint64(1)), Term: new(uint64(1)), ConfState: conf})
@@ -259,8 +264,7 @@ func (h *Host) Open(id uint64, m Machine, founders []uint64, after func()) (*Gro
 	if g.applied > last || g.applied < first-1 {
 		return nil, fmt.Errorf("group %d: open: the state has applied entry %d, the log has %d to %d: one of them is not this node's: %w", id, g.applied, first, last, ErrLost)
 	}
-	hs, _, err := stored.InitialState()
-	if err != nil {
+	if hs, _, err = stored.InitialState(); err != nil {
 		return nil, fmt.Errorf("group %d: open: %w", id, err)
 	}
 	if hs.GetCommit() > last {
@@ -314,17 +318,25 @@ func (h *Host) adopt(g *Group) {
 func (h *Host) Remove(ctx context.Context, g *Group) error {
 	g.gone.Store(true)
 	return h.call(ctx, func() {
-		h.mu.Lock()
-		delete(h.groups, g.ID)
-		h.mu.Unlock()
-		g.fail(ErrGone)
-		h.dirty = slices.DeleteFunc(h.dirty, func(d *Group) bool { return d == g })
-		h.live = slices.DeleteFunc(h.live, func(d *Group) bool { return d == g })
+		h.takeOut(g)
 		h.forget(g.ID)
-		if !g.led {
-			close(g.ready)
-		}
 	})
+}
+
+// takeOut takes a group out of the host, with all that is under way.
+func (h *Host) takeOut(g *Group) {
+	g.gone.Store(true)
+	h.mu.Lock()
+	delete(h.groups, g.ID)
+	h.mu.Unlock()
+	g.wake(h) // it counts no more as one that sleeps
+	g.fail(ErrGone)
+	g.endShips(h)
+	h.dirty = slices.DeleteFunc(h.dirty, func(d *Group) bool { return d == g })
+	h.live = slices.DeleteFunc(h.live, func(d *Group) bool { return d == g })
+	if !g.led {
+		close(g.ready)
+	}
 }
 
 // Forget is Remove for a group that has not been opened since the start.
@@ -436,7 +448,7 @@ func (h *Host) Step() {
 		h.balance()
 	}
 	for _, p := range inbox {
-		if p.group.gone.Load() {
+		if p.group.gone.Load() || p.group.suspended.Load() {
 			p.err = ErrGone
 			h.answer([]*proposal{p})
 			continue
@@ -447,7 +459,7 @@ func (h *Host) Step() {
 		h.mark(p.group)
 	}
 	for _, r := range reads {
-		if r.group.gone.Load() {
+		if r.group.gone.Load() || r.group.suspended.Load() {
 			h.answerReads([]*read{r}, ErrGone)
 			continue
 		}
@@ -500,7 +512,7 @@ func (h *Host) ready() bool {
 	sync, installs, changes := false, false, false
 	rest := h.dirty[:0]
 	for _, g := range h.dirty {
-		if !g.node.HasReady() {
+		if g.suspended.Load() && !mutant.On(mutant.SuspendedAnswers) || !g.node.HasReady() {
 			g.dirty = false
 			continue
 		}

@@ -48,7 +48,7 @@ func (h *Host) takeIn(m Message, now uint64) {
 	h.mu.Lock()
 	g := h.groups[m.Group]
 	h.mu.Unlock()
-	if g == nil {
+	if g == nil || g.suspended.Load() {
 		return // not open yet, or gone
 	}
 	in := h.intakes[m.Group]
@@ -200,6 +200,7 @@ func (h *Host) sweep() {
 // endCarry lets go of everything when the host ends. What has come of snapshots stays, for a later start.
 func (h *Host) endCarry() {
 	h.mu.Lock()
+	h.uncarried = true // the loop may be at work still
 	ships := slices.Clone(h.ships)
 	h.mu.Unlock()
 	for _, s := range ships {

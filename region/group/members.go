@@ -163,7 +163,12 @@ func (g *Group) changeMembers(h *Host, e *pb.Entry) error {
 	if err := proto.Unmarshal(e.GetData(), c); err != nil {
 		return err
 	}
-	conf := g.node.ApplyConfChange(c)
+	conf, before := g.node.ApplyConfChange(c), g.members.Load()
+	for _, id := range slices.Concat(conf.GetVoters(), conf.GetLearners()) {
+		if !slices.Contains(before.GetVoters(), id) && !slices.Contains(before.GetLearners(), id) {
+			g.taken(id, e.GetIndex())
+		}
+	}
 	note, err := proto.MarshalOptions{Deterministic: true}.Marshal(&pb.SnapshotMetadata{Index: new(e.GetIndex()), Term: new(e.GetTerm()), ConfState: conf})
 	if err != nil {
 		return err

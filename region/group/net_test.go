@@ -214,19 +214,59 @@ func (r *replica) open() error {
 		}, Fatal: func(err error) { n.fatal = append(n.fatal, err) },
 	})
 	r.host.keep, r.host.want = n.keep, n.want
-	r.groups, r.ledgers, r.down = nil, nil, false
-	for id := range n.groups {
-		l := &ledger{id: uint64(id + 1), store: r.store}
-		if err := l.Reload(); err != nil {
+	r.groups, r.ledgers, r.down = make([]*Group, n.groups), make([]*ledger, n.groups), false
+	for _, id := range r.host.LeftBehind() {
+		r.clear(int(id - 1))
+	}
+	for i := range n.groups {
+		if err := r.begin(i); err != nil {
 			return err
 		}
-		g, err := r.host.Open(l.id, l, nil, nil)
-		if err != nil {
-			return err
-		}
-		r.groups, r.ledgers = append(r.groups, g), append(r.ledgers, l)
 	}
 	return nil
+}
+
+// begin opens a group.
+func (r *replica) begin(group int) error {
+	l := &ledger{id: uint64(group + 1), store: r.store}
+	if err := l.Reload(); err != nil {
+		return err
+	}
+	g, err := r.host.Open(l.id, l, nil, nil)
+	r.groups[group], r.ledgers[group] = g, l
+	return err
+}
+
+// removeRows removes the rows of a group that is let go.
+func (r *replica) removeRows(group int) {
+	b := r.store.NewBatch()
+	for _, rows := range (&ledger{id: uint64(group + 1)}).Bounds() {
+		b.DeleteRange(rows[0], rows[1])
+	}
+	if err := r.store.Commit(b); err != nil {
+		r.net.t.Fatal(err)
+	}
+}
+
+// clear ends what LetGo has begun.
+func (r *replica) clear(group int) {
+	r.removeRows(group)
+	if err := r.host.unstate(uint64(group + 1)); err != nil {
+		r.net.t.Fatal(err)
+	}
+	r.host.cleared(uint64(group + 1))
+}
+
+// letGo has the node hold a group no more, and open it anew.
+func (r *replica) letGo(group int) {
+	r.groups[group].suspend(r.host)
+	if err := r.host.letGo(r.groups[group]); err != nil {
+		r.net.t.Fatal(err)
+	}
+	r.clear(group)
+	if err := r.begin(group); err != nil {
+		r.net.t.Fatal(err)
+	}
 }
 
 // crash ends a node as a loss of power would.

@@ -127,7 +127,7 @@ func (h *Host) submit(p *proposal) error {
 	switch {
 	case h.closed:
 		return ErrClosed
-	case p.group.gone.Load():
+	case p.group.gone.Load() || p.group.suspended.Load():
 		return ErrGone
 	case h.waiting >= maxWaiting || h.bytes+len(p.data) > maxWaitingBytes || p.group.line.crowded(p):
 		return ErrOverloaded

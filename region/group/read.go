@@ -80,7 +80,7 @@ func (h *Host) submitRead(r *read) error {
 	switch {
 	case h.closed:
 		return ErrClosed
-	case r.group.gone.Load():
+	case r.group.gone.Load() || r.group.suspended.Load():
 		return ErrGone
 	case h.reading >= maxReads:
 		return ErrOverloaded

@@ -134,6 +134,9 @@ func (h *Host) deliver(mail []Message) {
 		}
 		g := h.live[i]
 		rm := m.Raft
+		if g.suspended.Load() && !mutant.On(mutant.SuspendedAnswers) || !g.known(rm) {
+			continue
+		}
 		if g.told(h, rm) {
 			if g.asleep {
 				continue
@@ -202,6 +205,7 @@ func (h *Host) send(todo []work, first bool) {
 				w.g.ship(h, m)
 				continue
 			}
+			w.g.sign(m)
 			h.cfg.Send(m.GetTo(), Message{w.g.ID, m})
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"testing/cryptotest"
@@ -121,6 +122,30 @@ func TestMailIsBounded(t *testing.T) {
 	}
 }
 
+// letGo goes all steps at a host that runs.
+func letGo(t *testing.T, h *Host, g *Group) {
+	t.Helper()
+	ctx := t.Context()
+	if err := h.LetGo(ctx, g); err == nil {
+		t.Error("it is let go without being suspended")
+	}
+	if err := errors.Join(g.Suspend(ctx), g.Resume(ctx), g.Suspend(ctx)); err != nil {
+		t.Error(err)
+	}
+	if _, err := g.Propose(ctx, note("refused")); !errors.Is(err, ErrGone) {
+		t.Errorf("Propose: %v", err)
+	}
+	if err := h.LetGo(ctx, g); err != nil || !slices.Equal(h.LeftBehind(), []uint64{g.ID}) {
+		t.Errorf("%v, left behind: %v", err, h.LeftBehind())
+	}
+	if _, err := h.Open(g.ID, &ledger{id: g.ID, store: h.cfg.Store}, nil, nil); err == nil {
+		t.Error("it is opened while its rows are there")
+	}
+	if err := h.Cleared(ctx, g.ID); err != nil || len(h.LeftBehind()) > 0 {
+		t.Errorf("%v, left behind: %v", err, h.LeftBehind())
+	}
+}
+
 // Goal: hosts that run by themselves serve clients at any node, and end. Method: three of them, ticking fast.
 func TestHostsRun(t *testing.T) {
 	hosts := make([]*Host, 3)
@@ -164,6 +189,7 @@ func TestHostsRun(t *testing.T) {
 		})
 	}
 	clients.Wait()
+	letGo(t, hosts[2], groups[2])
 	cancel()
 	running.Wait()
 	if _, err := groups[0].Propose(t.Context(), note("late")); !errors.Is(err, ErrClosed) {

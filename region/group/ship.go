@@ -62,6 +62,7 @@ type shipment struct {
 	group    *Group
 	to, term uint64
 	meta     *pb.SnapshotMetadata
+	birth    uint64      // of the follower's replica: see sign
 	ranges   [][2][]byte // in order
 	snap     *storage.Snapshot
 	whole    uint64 // about how many bytes it has on disk
@@ -106,9 +107,9 @@ func (g *Group) ship(h *Host, m *pb.Message) {
 	}
 	ranges := slices.Clone(g.machine.Ranges())
 	slices.SortFunc(ranges, func(a, b [2][]byte) int { return bytes.Compare(a[0], b[0]) })
-	s := &shipment{id: h.next(), group: g, to: m.GetTo(), term: m.GetTerm(), meta: meta, ranges: ranges}
+	s := &shipment{id: h.next(), group: g, to: m.GetTo(), term: m.GetTerm(), meta: meta, birth: g.births[m.GetTo()], ranges: ranges}
 	h.mu.Lock()
-	full := h.closed || len(h.ships) >= maxShipments
+	full := h.closed || h.uncarried || len(h.ships) >= maxShipments
 	if !full {
 		s.snap = h.cfg.Store.Snapshot()
 		s.moved, s.told = h.time, h.time
@@ -136,6 +137,16 @@ func (g *Group) shipped(to uint64) {
 		}
 		return s.to == to
 	})
+}
+
+// endShips ends all that is on its way. Should the group go on, raft begins anew.
+func (g *Group) endShips(h *Host) {
+	for _, s := range g.ships {
+		g.node.ReportSnapshot(s.to, raft.SnapshotFailure)
+		s.over.Store(true)
+	}
+	g.ships = nil
+	h.carryOn()
 }
 
 // followShips tells raft what has become of shipments, and ends those that nobody waits for.
@@ -283,7 +294,7 @@ func (h *Host) sendSome(s *shipment, now uint64) (more bool) {
 		return false
 	}
 	h.cfg.Send(s.to, Message{s.group.ID, &pb.Message{
-		Type: pb.MsgSnap.Enum(), From: new(h.cfg.NodeID), To: new(s.to), Term: new(s.term), Snapshot: &pb.Snapshot{Metadata: s.meta, Data: b},
+		Type: pb.MsgSnap.Enum(), From: new(h.cfg.NodeID), To: new(s.to), Term: new(s.term), Vote: new(s.birth), Snapshot: &pb.Snapshot{Metadata: s.meta, Data: b},
 	}})
 	h.mu.Lock()
 	h.allowance -= int64(len(b))

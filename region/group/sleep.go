@@ -177,6 +177,9 @@ func (h *Host) wakeWithout(node uint64) {
 		return
 	}
 	for _, g := range h.live {
+		if g.suspended.Load() {
+			continue
+		}
 		conf := g.members.Load()
 		voters := conf.GetVoters()
 		if !slices.Contains(voters, node) && !slices.Contains(conf.GetLearners(), node) {

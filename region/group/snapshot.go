@@ -45,11 +45,12 @@ func (g *Group) metadata() (*pb.SnapshotMetadata, error) {
 // arrive gives raft a snapshot whose state is here.
 func (h *Host) arrive(in *intake, m *pb.Message) {
 	i, ok := h.find(in.group)
-	if !ok {
+	if !ok || h.live[i].suspended.Load() {
 		h.settle(in)
 		return
 	}
 	g, meta := h.live[i], m.GetSnapshot().GetMetadata()
+	g.known(m)
 	if len(g.arrived) == 0 {
 		h.arrivals = append(h.arrivals, g)
 	}

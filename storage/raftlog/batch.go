@@ -108,6 +108,14 @@ func (b *Batch) Remove(group uint64) {
 	b.recs = append(b.recs, record{kind: recordRemove, group: group})
 }
 
+// LetGo forgets what the group has, but for the term and the vote that it must not go back on, and marks it as left until a hard state
+// is appended: until then something of it may be elsewhere.
+func (b *Batch) LetGo(group, term, vote uint64) {
+	h := hardState{term: term, vote: vote}
+	b.buf = binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(appendRecordHead(b.buf, recordLetGo, group), term), vote)
+	b.recs = append(b.recs, record{kind: recordLetGo, group: group, hard: h, hasHard: true})
+}
+
 // rewrite moves the whole log of a group forward, unchanged.
 func (b *Batch) rewrite(group, index, term uint64, entries []*pb.Entry) {
 	b.buf = b.appendPosition(recordRewrite, group, index, term)

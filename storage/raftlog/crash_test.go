@@ -116,7 +116,7 @@ func parseModel(t testing.TB, l *Log) model {
 		if err != nil {
 			t.Fatal(err)
 		}
-		mg := &modelGroup{term: hs.GetTerm(), vote: hs.GetVote(), commit: hs.GetCommit(), voters: cs.GetVoters(),
+		mg := &modelGroup{term: hs.GetTerm(), vote: hs.GetVote(), commit: hs.GetCommit(), voters: cs.GetVoters(), left: g.Left(),
 			trunc: g.trunc, truncTerm: g.truncTerm}
 		if mg.ents, err = g.Entries(g.trunc+1, g.lastLocked()+1, 1<<40); err != nil {
 			t.Fatal(err)

@@ -53,9 +53,10 @@
 //	5 truncate     index 8, term 8; entries up to and with index are no longer needed
 //	6 remove       nothing; the group is gone
 //	7 rewrite      truncated index 8 and term 8, count 4, entries; the group's whole log, moved forward
-//	8 checkpoint   has hard state 1, term 8, vote 8, commit 8, truncated index 8 and term 8, last index 8,
-//	               length 4, ConfState; the group as it stood when the segment began
+//	8 checkpoint   has hard state 1 (2: and is let go), term 8, vote 8, commit 8, truncated index 8 and term 8,
+//	               last index 8, length 4, ConfState; the group as it stood when the segment began
 //	9 link         nothing; the "group" is the id of the segment that follows; last frame of a segment
+//	10 let go      term 8, vote 8; nothing is left of the group but these, and a mark that the next hard state removes
 //
 //	entry          sum 4, length of data 4, term 8, type 1, data; the sum is of what follows it, its key made
 //	               of group and index (entryKey); ConfState is in its protobuf form

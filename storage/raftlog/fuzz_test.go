@@ -57,6 +57,7 @@ func FuzzReplay(f *testing.F) {
 	b.rewrite(1, 4, 2, run(5, 3, 2, 20))
 	b.buf = b.appendPosition(recordTruncate, 1, 6, 2)
 	b.Remove(2)
+	b.LetGo(3, 4, 1)
 	f.Add(b.buf[frameHeaderBytes:], false)
 	g := &Group{id: 3, conf: []byte{8, 1}, trunc: 5}
 	f.Add(g.appendCheckpoint(nil), true)

@@ -22,6 +22,7 @@ type Group struct {
 	onDisk  bool // some record of the group is in the log
 	hard    hardState
 	hasHard bool
+	left    bool   // see Batch.LetGo
 	conf    []byte // ConfState in protobuf; immutable; nil if none was set
 	// trunc is the last index that is no longer there, truncTerm its term; both 0 in a new group.
 	trunc     uint64
@@ -69,6 +70,13 @@ func (g *Group) InitialState() (*pb.HardState, *pb.ConfState, error) {
 		return nil, nil, fmt.Errorf("raftlog: group %d: decode ConfState: %w", g.id, err)
 	}
 	return hs, pb.EnsureConfState(cs), nil
+}
+
+// Left tells whether the group was let go (Batch.LetGo), and has had no hard state since.
+func (g *Group) Left() bool {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.left
 }
 
 // Bytes is how much of segments the group's entries take.
@@ -269,7 +277,7 @@ func (g *Group) apply(rec record, seg *segment, frameOff int64, seq uint64) (cac
 	g.onDisk = true
 	switch rec.kind {
 	case recordHardState:
-		g.hard, g.hasHard = rec.hard, true
+		g.hard, g.hasHard, g.left = rec.hard, true, false
 	case recordConfState:
 		g.conf = rec.conf
 	case recordSnapshot:
@@ -289,8 +297,11 @@ func (g *Group) apply(rec record, seg *segment, frameOff int64, seq uint64) (cac
 		}
 	case recordRemove:
 		cached = g.dropFromLocked(g.trunc+1, seq)
-		g.hard, g.hasHard, g.conf, g.trunc, g.truncTerm = hardState{}, false, nil, 0, 0
+		g.hard, g.hasHard, g.left, g.conf, g.trunc, g.truncTerm = hardState{}, false, false, nil, 0, 0
 		g.onDisk = false
+	case recordLetGo:
+		cached = g.dropFromLocked(g.trunc+1, seq)
+		g.hard, g.hasHard, g.left, g.conf, g.trunc, g.truncTerm = rec.hard, true, true, nil, 0, 0
 	case recordRewrite:
 		// The entries are the same, so those in the cache still stand for them.
 		g.unlinkLocked(g.locs, seq)
@@ -298,7 +309,7 @@ func (g *Group) apply(rec record, seg *segment, frameOff int64, seq uint64) (cac
 		g.trunc, g.truncTerm = rec.index, rec.term
 		g.appendLocked(rec.refs, seg, frameOff)
 	case recordCheckpoint:
-		g.hard, g.hasHard, g.conf = rec.hard, rec.hasHard, rec.conf
+		g.hard, g.hasHard, g.left, g.conf = rec.hard, rec.hasHard, rec.left, rec.conf
 		g.trunc, g.truncTerm = rec.index, rec.term
 		g.missing = rec.last - rec.index
 	}

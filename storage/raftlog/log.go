@@ -343,7 +343,7 @@ func (l *Log) checkLocked(recs []record) {
 			if rec.index > g.checkTrunc && rec.index <= g.checkLast {
 				g.checkTrunc = rec.index
 			}
-		case recordRemove:
+		case recordRemove, recordLetGo:
 			g.checkTrunc, g.checkLast = 0, 0
 		}
 	}

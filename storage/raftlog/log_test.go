@@ -89,6 +89,9 @@ func dump(l *Log) (string, error) {
 		}
 		fmt.Fprintf(&out, "group %d hard %d/%d/%d voters %v after %d/%d:", id, hs.GetTerm(), hs.GetVote(), hs.GetCommit(),
 			cs.GetVoters(), first-1, before)
+		if g.Left() {
+			fmt.Fprint(&out, " left")
+		}
 		ents, err := g.Entries(first, last+1, math.MaxUint64)
 		if err != nil {
 			return "", err

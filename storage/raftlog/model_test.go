@@ -20,6 +20,7 @@ type modelGroup struct {
 	voters             []uint64
 	trunc, truncTerm   uint64
 	ents               []*pb.Entry
+	left               bool
 }
 
 // String is in the form of dump.
@@ -28,6 +29,9 @@ func (m model) String() string {
 	for _, id := range slices.Sorted(maps.Keys(m)) {
 		g := m[id]
 		fmt.Fprintf(&out, "group %d hard %d/%d/%d voters %v after %d/%d:", id, g.term, g.vote, g.commit, g.voters, g.trunc, g.truncTerm)
+		if g.left {
+			fmt.Fprint(&out, " left")
+		}
 		for _, e := range g.ents {
 			fmt.Fprint(&out, brief(e))
 		}
@@ -58,6 +62,10 @@ func (m model) step(intn func(n int) int, b *Batch) {
 		case k == 0 && m[id] != nil:
 			delete(m, id)
 			b.Remove(id)
+		case k == 3:
+			g := m.group(id)
+			*g = modelGroup{term: uint64(intn(9)), vote: uint64(intn(4)), left: true}
+			b.LetGo(id, g.term, g.vote)
 		case k == 1:
 			g := m.group(id)
 			index := g.trunc + uint64(len(g.ents)+intn(5))
@@ -82,7 +90,7 @@ func (m model) step(intn func(n int) int, b *Batch) {
 			g.ents = append(slices.Clone(g.ents[:keep]), ents...)
 			var hs *pb.HardState
 			if intn(2) == 0 {
-				g.term, g.vote, g.commit = 1+term, uint64(intn(4)), g.trunc
+				g.term, g.vote, g.commit, g.left = 1+term, uint64(intn(4)), g.trunc, false
 				hs = hard(g.term, g.vote, g.commit)
 			}
 			b.Append(id, hs, ents)

@@ -21,6 +21,14 @@ const (
 	recordRewrite
 	recordCheckpoint
 	recordLink
+	recordLetGo
+)
+
+// What the first byte of a checkpoint says of the hard state.
+const (
+	checkpointNone = iota
+	checkpointHard
+	checkpointLeft
 )
 
 const (
@@ -48,6 +56,7 @@ type record struct {
 	last    uint64 // checkpoint
 	hard    hardState
 	hasHard bool
+	left    bool        // checkpoint: see Batch.LetGo
 	conf    []byte      // ConfState in protobuf; immutable
 	refs    []entryRef  // entries, rewrite
 	ents    []*pb.Entry // the same, for the cache; nil in recovery
@@ -128,8 +137,11 @@ func (r *recordReader) next() (rec record, more bool, err error) {
 	case recordRewrite:
 		rec.index, rec.term = r.u64(), r.u64()
 		rec.refs = r.entries()
+	case recordLetGo:
+		rec.hard, rec.hasHard = hardState{term: r.u64(), vote: r.u64()}, true
 	case recordCheckpoint:
-		rec.hasHard = r.u8() != 0
+		state := r.u8()
+		rec.hasHard, rec.left = state != checkpointNone, state == checkpointLeft
 		rec.hard = r.hardState()
 		rec.index, rec.term, rec.last = r.u64(), r.u64(), r.u64()
 		rec.conf = r.bytes()

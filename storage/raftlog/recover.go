@@ -289,7 +289,7 @@ func (l *Log) checkReplay(rec record) error {
 // checkCheckpoint reports whether a group is as a later segment's checkpoint says it was.
 func (l *Log) checkCheckpoint(rec record) error {
 	g := l.Group(rec.group)
-	if !g.onDisk || g.hasHard != rec.hasHard || g.hard != rec.hard || g.trunc != rec.index || g.truncTerm != rec.term ||
+	if !g.onDisk || g.hasHard != rec.hasHard || g.left != rec.left || g.hard != rec.hard || g.trunc != rec.index || g.truncTerm != rec.term ||
 		g.lastLocked() != rec.last || string(g.conf) != string(rec.conf) {
 		return fmt.Errorf("group %d is not as the checkpoint has it", rec.group)
 	}

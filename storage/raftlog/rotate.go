@@ -125,10 +125,13 @@ func (l *Log) checkpoint() []byte {
 // appendCheckpoint is called with Log.commitMu held.
 func (g *Group) appendCheckpoint(b []byte) []byte {
 	b = appendRecordHead(b, recordCheckpoint, g.id)
-	if g.hasHard {
-		b = append(b, 1)
-	} else {
-		b = append(b, 0)
+	switch {
+	case g.left:
+		b = append(b, checkpointLeft)
+	case g.hasHard:
+		b = append(b, checkpointHard)
+	default:
+		b = append(b, checkpointNone)
 	}
 	b = appendHardState(b, g.hard)
 	// Index, term and last in the places of a hard state's three numbers.
