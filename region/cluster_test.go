@@ -33,8 +33,9 @@ const (
 )
 
 type cluster struct {
-	t     *testing.T
-	nodes []*member
+	t      *testing.T
+	nodes  []*member
+	voters []uint64
 }
 
 // member is one node, over its restarts.
@@ -57,11 +58,14 @@ type mail struct {
 	m    group.Message
 }
 
-func newCluster(t *testing.T) *cluster {
+func newCluster(t *testing.T) *cluster { return newClusterOf(t, 3) }
+
+func newClusterOf(t *testing.T, nodes uint64) *cluster {
 	c := &cluster{t: t}
 	done := make(chan struct{})
 	var carriers sync.WaitGroup
-	for id := range uint64(3) {
+	for id := range nodes {
+		c.voters = append(c.voters, id+1)
 		m := &member{c: c, id: id + 1, fs: vfs.NewCrashableMem(), mail: make(chan mail, 1024)}
 		c.nodes = append(c.nodes, m)
 		carriers.Go(func() {
@@ -112,7 +116,7 @@ func (m *member) start() {
 	m.Region, err = Open(Config{
 		// Each would be another one, if it were asked.
 		Name: "us-east-1", Instance: 100 + m.id, Actor: crdt.NewActor("us-east-1", uint16(10+m.id)),
-		NodeID: m.id, Voters: []uint64{1, 2, 3}, Partitions: 3, Send: m.send, Ask: m.ask, Tick: tick, Log: m.log, Store: m.store, Now: time.Now,
+		NodeID: m.id, Voters: m.c.voters, Partitions: 3, Send: m.send, Ask: m.ask, Tick: tick, Log: m.log, Store: m.store, Now: time.Now,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -302,8 +302,8 @@ func (t *Table) openPartitions(of []table.Partition) (all bool, err error) {
 
 // openChild opens what was cut off a partition last.
 func (t *Table) openChild(p *Partition, s partition.Span) error {
-	if s.Child == 0 {
-		return nil
+	if s.Child == 0 || t.partitions().byID(s.Child) != nil {
+		return nil // if it is open, the catalog says who is to hold it
 	}
 	_, err := t.openPartition(table.Partition{ID: s.Child, Start: s.End, End: s.Until, Parent: p.ID, Nodes: *p.nodes.Load()})
 	return err

@@ -284,7 +284,7 @@ const (
 // begin waits until this node has the whole catalog, gives the region its identity if it has none, and removes what
 // is left of tables that are gone. It returns false when ctx has ended.
 func (r *Region) begin(ctx context.Context) bool {
-	for _, step := range []func(context.Context) error{r.CatchUp, r.identify, r.nextEpoch, r.removeLeftovers} {
+	for _, step := range []func(context.Context) error{r.CatchUp, r.identify, r.nextEpoch, r.removeLeftovers, r.clearLeftBehind} {
 		for {
 			err := step(ctx)
 			if ctx.Err() != nil || errors.Is(err, group.ErrClosed) {
@@ -328,7 +328,11 @@ func (r *Region) keepReconciled(ctx context.Context) error {
 	}
 	for first := true; ; first = false {
 		retry := time.Duration(0)
-		if err := r.reconcile(ctx); err != nil {
+		done, err := r.reconcile(ctx)
+		if !done {
+			retry = reconcileRetry
+		}
+		if err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -344,15 +348,17 @@ func (r *Region) keepReconciled(ctx context.Context) error {
 	}
 }
 
-func (r *Region) reconcile(ctx context.Context) error {
+// reconcile is to be called again, after a while, if it has failed, or is not done.
+func (r *Region) reconcile(ctx context.Context) (done bool, err error) {
 	defs, err := r.catalog.definitions()
 	if err != nil {
-		return err
+		return false, err
 	}
 	var errs []error
+	done = true
 	for _, name := range slices.Sorted(maps.Keys(defs)) {
 		d := defs[name]
-		if err := r.reconcileTable(ctx, d); err != nil {
+		if err := r.reconcileTable(ctx, d, &done); err != nil {
 			errs = append(errs, fmt.Errorf("table %s: %w", d.Schema.Name, err))
 		}
 	}
@@ -371,10 +377,10 @@ func (r *Region) reconcile(ctx context.Context) error {
 		there[d.ID] = true
 	}
 	maps.DeleteFunc(r.removed, func(id uint32, _ bool) bool { return !there[id] })
-	return errors.Join(errs...)
+	return done, errors.Join(errs...)
 }
 
-func (r *Region) reconcileTable(ctx context.Context, d definition) error {
+func (r *Region) reconcileTable(ctx context.Context, d definition, done *bool) error {
 	name := d.Schema.Name
 	t := (*r.tables.Load())[name]
 	if t == nil {
@@ -439,6 +445,13 @@ func (r *Region) reconcileTable(ctx context.Context, d definition) error {
 	if t.revision != d.revision {
 		t.revision = d.revision
 		r.tellWatchers()
+	}
+	for _, of := range t.incarnations(d.Definition) {
+		retired, err := of.t.retire(ctx, of.partitions)
+		*done = *done && retired
+		if err != nil {
+			return err
+		}
 	}
 	if d.Status == table.Deleting || !all || !r.Leads() {
 		return nil // the other replicas have not heard yet; or it is not for this node to do, or was not until just now
