@@ -119,6 +119,7 @@ type Host struct {
 	auditsDone, auditsDiffer, auditBytes atomic.Int64
 
 	intakes map[uint64]*intake // Carry's, by group
+	turns   uint64             // Carry's: how many pieces have been sent
 	swept   bool               // Carry's: what an earlier start had left of snapshots is gone
 
 	// Of the loop alone:

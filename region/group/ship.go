@@ -2,6 +2,7 @@ package group
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -80,6 +81,7 @@ type shipment struct {
 	flying []flight // on their way, in order
 	moved  uint64   // when the follower last got further, by Host.time
 	sent   uint64   // when a piece was last sent
+	turn   uint64   // the same among those of all shipments, by Host.turns
 	told   uint64   // when it was last logged
 }
 
@@ -217,6 +219,8 @@ func (h *Host) Carry() (more bool) {
 			}
 		}
 	}
+	// What may be sent goes round: who was sent something last comes last.
+	slices.SortStableFunc(ships, func(a, b *shipment) int { return cmp.Compare(a.turn, b.turn) })
 	for _, s := range ships {
 		if s.over.Load() || s.failed.Load() {
 			h.unpin(s)
@@ -279,9 +283,14 @@ func (h *Host) sendSome(s *shipment, now uint64) (more bool) {
 	h.mu.Lock()
 	allowed := h.allowance > 0
 	h.mu.Unlock()
-	if !allowed {
-		return false // the next tick brings more
+	if !allowed { // the next tick brings more
+		if n == 0 {
+			s.moved = now // it is not the follower that is slow
+		}
+		return false
 	}
+	h.turns++
+	s.turn = h.turns
 	after := s.acked
 	if n > 0 {
 		after = s.flying[n-1].key

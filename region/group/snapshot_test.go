@@ -323,3 +323,48 @@ func TestASnapshotArrivesWholeWhateverHappensOnTheWay(t *testing.T) {
 		})
 	}
 }
+
+// Goal: however many groups are on their way to another node, they keep to one rate together, and none waits for another to be through.
+func TestGroupsThatMoveAtOnceShareTheRate(t *testing.T) {
+	cryptotest.SetGlobalRandom(t, 8)
+	n := newGrowing(t, 1, 1, 3)
+	defer n.close()
+	from := n.nodes[0].host
+	for g := range n.groups {
+		for i := range 40 {
+			n.nodes[0].propose(g, fmt.Sprint(i))
+		}
+	}
+	n.settle(20)
+	const rate = 40 // much less than a piece
+	from.shipTick, from.allowance = rate, 0
+	n.wants(1, 2)
+	began, ticks := from.Snapshots().SentBytes, 0
+	var most int64
+	for ; len(from.ships) < n.groups; ticks++ {
+		n.settle(1)
+	}
+	for ; len(from.ships) == n.groups; ticks++ {
+		n.settle(1)
+		least := int64(1 << 62)
+		most = 0
+		for _, s := range from.ships {
+			least, most = min(least, s.bytes.Load()), max(most, s.bytes.Load())
+		}
+		if piece := int64(400); most-least > 2*piece {
+			t.Fatalf("after %d ticks %d bytes are sent of one group, %d of another", ticks, most, least)
+		}
+		if sent := from.Snapshots().SentBytes - began; sent > int64(rate*(ticks+2)+400) {
+			t.Fatalf("%d bytes in %d ticks", sent, ticks)
+		}
+	}
+	if most < 1000 {
+		t.Errorf("%d bytes were sent of a group when the first was through", most)
+	}
+	n.settle(200)
+	for g := range n.groups {
+		if !n.members(g, 1, 2) || n.nodes[1].ledgers[g].shown(t) != 40 {
+			t.Errorf("group %d has not moved", g)
+		}
+	}
+}
