@@ -268,6 +268,21 @@ func (g *Group) stand(h *Host) {
 	h.mark(g)
 }
 
+// outdoes tells whether this replica is asked for its vote, while nobody leads, by one that lacks what it has: then it stands itself, rather
+// than have all wait for its time.
+func (g *Group) outdoes(h *Host, m *pb.Message) bool {
+	if t := m.GetType(); t != pb.MsgPreVote && t != pb.MsgVote || g.node.BasicStatus().Lead != raft.None {
+		return false
+	}
+	log := h.cfg.Log.Group(g.ID)
+	last, err := log.LastIndex()
+	if err != nil {
+		return false
+	}
+	term, err := log.Term(last)
+	return err == nil && (term > m.GetLogTerm() || term == m.GetLogTerm() && last > m.GetIndex())
+}
+
 // fail answers everything on its way with err.
 func (g *Group) fail(err error) {
 	for _, p := range g.queue {

@@ -153,6 +153,9 @@ func (h *Host) deliver(mail []Message) {
 		if lost(h, g, rm) {
 			return
 		}
+		if g.outdoes(h, rm) {
+			g.stands = h.ticks + standTicks
+		}
 		// Raft refuses what comes from nobody it knows, and proposals while nobody leads: both are lost.
 		if err := g.node.Step(rm); err != nil && !errors.Is(err, raft.ErrProposalDropped) {
 			h.cfg.Logger.Debug("group: a message was refused", "group", g.ID, "from", rm.GetFrom(), "err", err)

@@ -2,6 +2,7 @@ package group
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"testing/cryptotest"
 
@@ -156,5 +157,37 @@ func TestAGroupDoesNotSleepWhileAFollowerLacksWhatItHas(t *testing.T) {
 	n.asleep()
 	if got := lags.ledgers[0].shown(t); got != 1 {
 		t.Errorf("%d of 1 shown", got)
+	}
+}
+
+// Goal: who stands when a leader is gone may lack what another has, and the election does not wait for that one's own time. Method: the leader's
+// last entry has come to one of the two others alone.
+func TestWhoeverHasMoreThanTheOneThatStandsIsElectedAtOnce(t *testing.T) {
+	for seed := range uint64(8) {
+		cryptotest.SetGlobalRandom(t, seed)
+		n := newNetwork(t, 3, 2)
+		n.asleep()
+		gone := n.leader(0)
+		left := slices.DeleteFunc(slices.Clone(n.voters), func(id uint64) bool { return id == gone.id })
+		stands := left[n.nodes[0].groups[0].ID%2]
+		n.drops = func(to uint64, m Message) bool { return to == stands && m.Group == 1 && m.Raft.GetType() == pb.MsgApp }
+		gone.propose(0, "for one alone")
+		gone.step()
+		for range len(n.flying) {
+			n.deliver(0, false)
+		}
+		for _, id := range left {
+			n.nodes[id-1].step()
+		}
+		n.drops, gone.paused = nil, true
+		gone.crash(vfs.CrashCloneCfg{})
+		ticks := 0
+		for ; n.leader(0) == nil; ticks++ {
+			n.settle(1)
+		}
+		if ticks > missedTicks+heartbeatTicks+3 {
+			t.Errorf("seed %d: elected after %d ticks", seed, ticks)
+		}
+		n.close()
 	}
 }
