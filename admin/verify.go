@@ -14,10 +14,11 @@ type Verifier interface {
 	// Verify starts a job and returns it as it begins. It returns ErrElsewhere at a node that does not keep its region
 	// in step with the others.
 	Verify(ctx context.Context, q VerifyRequest) (VerifyJob, error)
-	VerifyJob(id string) (VerifyJob, bool)
+	// VerifyJob returns a job of this node's. It returns ErrElsewhere for one that it does not know, where another node may.
+	VerifyJob(id string) (VerifyJob, error)
 }
 
-// ErrElsewhere is how a node refuses what another of its region does.
+// ErrElsewhere is how a node refuses what another of its region does. Node asks that one; a client hears it if it cannot.
 var ErrElsewhere = &Error{"NotLeaderException", "another node keeps this region in step with the others; ask that one"}
 
 // VerifyRequest asks to hold this region's copy of a table ("": of every global table) against each other region's. The answer
@@ -59,6 +60,11 @@ type Verified struct {
 // Equal tells whether nothing is different, or is any more.
 func (v *Verified) Equal() bool {
 	return v.Error == "" && v.Unsettled == 0 && v.Different == v.Repaired
+}
+
+// NoVerifyJob is the error of a job that is not known.
+func NoVerifyJob(id string) error {
+	return &Error{"ResourceNotFoundException", "no job " + id + " on the node that leads the region since it does"}
 }
 
 // MaxDifferentItems is how many keys a Verified has, at most.
@@ -105,9 +111,5 @@ func (o *Operator) verify(ctx context.Context, q *VerifyRequest) (VerifyJob, err
 }
 
 func (o *Operator) describeVerify(_ context.Context, q *DescribeVerifyRequest) (VerifyJob, error) {
-	job, ok := o.Verifier.VerifyJob(q.ID)
-	if !ok {
-		return job, &Error{"ResourceNotFoundException", "no job " + q.ID + " on this node since its start"}
-	}
-	return job, nil
+	return o.Verifier.VerifyJob(q.ID)
 }

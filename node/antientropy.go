@@ -201,15 +201,18 @@ func (r *replicator) carryOut(ctx context.Context, job *admin.VerifyJob, q admin
 }
 
 // VerifyJob is admin.Verifier's.
-func (r *replicator) VerifyJob(id string) (admin.VerifyJob, bool) {
+func (r *replicator) VerifyJob(id string) (admin.VerifyJob, error) {
 	v := r.verify
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	job, ok := v.jobs[id]
-	if !ok {
-		return admin.VerifyJob{}, false
+	switch {
+	case ok:
+		return copyOf(job), nil
+	case r.region.Leads():
+		return admin.VerifyJob{}, admin.NoVerifyJob(id)
 	}
-	return copyOf(job), true
+	return admin.VerifyJob{}, admin.ErrElsewhere
 }
 
 func copyOf(j *admin.VerifyJob) admin.VerifyJob {

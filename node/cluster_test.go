@@ -2,9 +2,13 @@ package node_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -12,6 +16,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/commutatordb/commutator/admin"
 	values "github.com/commutatordb/commutator/item"
 	"github.com/commutatordb/commutator/node"
 	"github.com/commutatordb/commutator/region"
@@ -104,7 +109,7 @@ func (n *engine) start() {
 			err := region.ErrNotAsked
 			var answer []byte
 			if !n.going.Load() {
-				n.w.regions[n.region][to-1].use(func(e *node.Engine) { answer, err = e.Region().Answer(ctx, q), nil })
+				n.w.regions[n.region][to-1].use(func(e *node.Engine) { answer, err = e.Answer(ctx, q), nil })
 			}
 			return answer, err
 		},
@@ -464,5 +469,53 @@ func TestANodeThatDoesNotLeadSaysSo(t *testing.T) {
 				t.Errorf("seed at node %d: %v", n.id, err)
 			}
 		})
+	}
+}
+
+// Whichever node is asked to hold its region against the others, and how that goes: the one that leads does it.
+func TestVerifyIsAskedOfAnyNode(t *testing.T) {
+	w := newEngines(t, "us-east-1")
+	leader := w.leader("us-east-1")
+	operate := func(n *engine, operation, body string) (code int, job admin.VerifyJob, text string) {
+		n.use(func(e *node.Engine) {
+			q := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", strings.NewReader(body))
+			q.Header.Set("Content-Type", "application/x-amz-json-1.0")
+			q.Header.Set("X-Amz-Target", "Commutator_20261122."+operation)
+			q.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=a/20260101/us-east-1/dynamodb/aws4_request, SignedHeaders=host, Signature=00")
+			q.Header.Set("X-Amz-Date", "20260101T000000Z")
+			a := httptest.NewRecorder()
+			e.Handler().ServeHTTP(a, q)
+			code, text = a.Code, a.Body.String()
+			if code == http.StatusOK {
+				if err := json.Unmarshal(a.Body.Bytes(), &job); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		return code, job, text
+	}
+	w.until("the leader verifies", func() bool { code, _, _ := operate(leader, "Verify", "{}"); return code == http.StatusOK })
+	for _, n := range w.regions["us-east-1"] {
+		if n == leader {
+			continue
+		}
+		var job admin.VerifyJob
+		w.until("another node has heard who leads", func() bool {
+			code, j, _ := operate(n, "Verify", "{}")
+			job = j
+			return code == http.StatusOK
+		})
+		for _, asked := range w.regions["us-east-1"] {
+			w.until(fmt.Sprintf("node %d tells of job %s", asked.id, job.ID), func() bool {
+				code, told, _ := operate(asked, "DescribeVerify", fmt.Sprintf(`{"ID":%q}`, job.ID))
+				return code == http.StatusOK && told.ID == job.ID
+			})
+		}
+		if code, _, text := operate(n, "Verify", `{"TableName":"none"}`); code != http.StatusBadRequest || !strings.Contains(text, "ResourceNotFoundException") {
+			t.Errorf("a table that there is not: %s", text)
+		}
+		if code, _, text := operate(n, "DescribeVerify", `{"ID":"none"}`); code != http.StatusBadRequest || !strings.Contains(text, "no job none") {
+			t.Errorf("a job that there is not: %s", text)
+		}
 	}
 }

@@ -42,6 +42,8 @@ type Engine struct {
 	scrub   *scrubber
 	space   *space
 	handler *api.Handler
+	// operator is asked through operate.
+	operator *admin.Operator
 }
 
 // OpenEngine opens a node's data. Listen, Advertise, Join and Peers of the configuration are not looked at;
@@ -152,13 +154,13 @@ func openEngine(cfg Config, archive backup.Archive) (e *Engine, err error) {
 	if cfg.Sizes.SeedBytes > 0 {
 		e.rep.seedBytes = cfg.Sizes.SeedBytes
 	}
-	operator := &admin.Operator{Region: e.region, Links: e.rep, Backups: e.backups, Verifier: e.rep, Members: e.rep, Now: cfg.Now}
+	e.operator = &admin.Operator{Region: e.region, Links: e.rep, Backups: e.backups, Verifier: e.rep, Members: e.rep, Now: cfg.Now}
 	e.handler = api.New(api.Config{
-		Region: e.region, Verifier: cfg.verifier(e.keys), Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Peers: e.rep.Peers, Replica: e.rep.Replica, Operator: operator.Handle,
+		Region: e.region, Verifier: cfg.verifier(e.keys), Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Peers: e.rep.Peers, Replica: e.rep.Replica, Operator: e.operate,
 		Overloaded: func(err error) bool { return errors.Is(err, group.ErrOverloaded) }, EnforceThroughput: cfg.EnforceThroughput,
 		Seen: e.rep.seen, Fenced: e.rep.Fenced, AnswerRefusedAtOnce: cfg.Lenient,
 	})
-	operator.Contributors = e.contributors
+	e.operator.Contributors = e.contributors
 	return e, nil
 }
 

@@ -127,7 +127,7 @@ func (n *Node) openServers() error {
 	}
 	n.grpc = transport.NewServer(n.security)
 	transport.Register(n.grpc, n.rep)
-	nodes.Register(n.grpc, nodes.Receiver{Admit: n.admit, Receive: n.Receive, MayAsk: n.mayAsk, Answer: n.region.Answer})
+	nodes.Register(n.grpc, nodes.Receiver{Admit: n.admit, Receive: n.Receive, MayAsk: n.mayAsk, Answer: n.Answer})
 	for _, p := range n.cfg.Peers {
 		if err := n.otherNodeAt(p.Region, p.GRPC, p.GRPC); err != nil {
 			return err

@@ -38,6 +38,8 @@ import (
 //	refused, the number of an error (1), its text
 //	moved, word as JSON: the partition is not what was asked about any more
 //
+// A kind of 255 is not region's: node passes operators' requests on with it.
+//
 // Numbers are uvarints; strings, keys and items have their length before them, optional ones one more than their length, 0 for none.
 type questionKind byte
 

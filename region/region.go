@@ -183,6 +183,9 @@ func (r *Region) Alone() bool { return !r.several }
 // deposed and not know it yet. Watch tells of changes.
 func (r *Region) Leads() bool { return r.catalogGroup.Leads() }
 
+// Leader returns the node that leads the catalog as far as this one knows, 0 for none.
+func (r *Region) Leader() uint64 { return r.catalogGroup.Leader() }
+
 // CatchUp waits until this node has seen every change of the catalog that was acknowledged before the call, by
 // whichever node.
 func (r *Region) CatchUp(ctx context.Context) error {

@@ -524,7 +524,8 @@ func (p *pair) verify(ctx context.Context) error {
 				job, err := verifier.Verify(within, admin.VerifyRequest{TableName: "compared"})
 				for ok := err == nil; ok && job.Status == admin.JobRunning && within.Err() == nil; {
 					time.Sleep(2 * time.Millisecond)
-					job, ok = verifier.VerifyJob(job.ID)
+					job, err = verifier.VerifyJob(job.ID)
+					ok = err == nil
 				}
 				if job.Status == admin.JobDone {
 					done++

@@ -162,10 +162,10 @@ func (w *world) call(ctx context.Context, from, to *machine, limit time.Duration
 	return context.Cause(ctx)
 }
 
-// ask carries a question about a partition to another node of a region, and its answer back.
+// ask carries a question to another node of a region, and its answer back.
 func (w *world) ask(ctx context.Context, from, to *machine, q []byte) (answer []byte, err error) {
 	err = w.call(ctx, from, to, 0, func(ctx context.Context) error {
-		answer = to.engine.Region().Answer(ctx, q)
+		answer = to.engine.Answer(ctx, q)
 		return nil
 	})
 	return answer, err
