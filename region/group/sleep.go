@@ -186,15 +186,22 @@ func (h *Host) wakeWithout(node uint64) {
 			continue
 		}
 		g.wake(h)
-		if g.leader.Load() != node {
+		switch g.leader.Load() {
+		case node:
+			if err := g.node.ForgetLeader(); err != nil {
+				h.cfg.Logger.Debug("group: its leader cannot be forgotten", "group", g.ID, "err", err)
+			}
+			h.mark(g)
+		case raft.None: // it was missed by Raft's own time, which may have been too soon for the others
+		default:
 			continue
 		}
-		if err := g.node.ForgetLeader(); err != nil {
-			h.cfg.Logger.Debug("group: its leader cannot be forgotten", "group", g.ID, "err", err)
+		// One stands from the next tick on, by when the others know, too.
+		there := slices.DeleteFunc(slices.Clone(voters), func(id uint64) bool { return id == node || h.missed(id) })
+		if len(there) <= len(voters)/2 {
+			continue
 		}
-		h.mark(g)
-		// One stands from the next tick on, by when the others know, too; should he fail, they stand by Raft's own time.
-		if left := slices.DeleteFunc(slices.Clone(voters), func(id uint64) bool { return id == node || h.missed(id) || slices.Contains(h.spared, id) }); len(left) > 0 && left[g.ID%uint64(len(left))] == h.cfg.NodeID {
+		if may := slices.DeleteFunc(there, func(id uint64) bool { return slices.Contains(h.spared, id) }); len(may) > 0 && may[g.ID%uint64(len(may))] == h.cfg.NodeID {
 			g.stands = h.ticks + standTicks
 		}
 	}

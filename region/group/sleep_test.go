@@ -2,6 +2,7 @@ package group
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"testing/cryptotest"
@@ -187,6 +188,62 @@ func TestWhoeverHasMoreThanTheOneThatStandsIsElectedAtOnce(t *testing.T) {
 		}
 		if ticks > missedTicks+heartbeatTicks+3 {
 			t.Errorf("seed %d: elected after %d ticks", seed, ticks)
+		}
+		n.close()
+	}
+}
+
+// Goal: what waits for groups whose leader is gone goes on soon after that is noticed, wherever the nodes are in their time, whatever had come to
+// whom, and though one is to lead nothing. Method: nodes tick in turns, messages come late by part of a tick.
+func TestALostLeaderIsReplacedWithinTicksOfBeingMissed(t *testing.T) {
+	for seed := range uint64(15) {
+		cryptotest.SetGlobalRandom(t, seed)
+		rng := rand.New(rand.NewPCG(seed, 3))
+		n := newNetwork(t, 3, 24)
+		for _, r := range n.nodes {
+			r.host.spared = []uint64{3}
+		}
+		n.asleep()
+		n.settle(60)
+		n.asleep()
+		some := func() {
+			for _, r := range n.nodes {
+				if !r.down {
+					r.step()
+				}
+			}
+			for range rng.IntN(len(n.flying) + 1) {
+				n.deliver(0, false)
+			}
+		}
+		tick := func() {
+			for _, i := range rng.Perm(3) {
+				if r := n.nodes[i]; !r.down {
+					r.host.Tick()
+				}
+				for range 4 {
+					some()
+				}
+			}
+		}
+		for g := range 18 {
+			n.nodes[rng.IntN(3)].propose(g, "before")
+		}
+		for range 1 + rng.IntN(8) {
+			tick()
+		}
+		var ps []*proposal
+		for g := range n.groups {
+			ps = append(ps, n.nodes[0].propose(g, "a"), n.nodes[2].propose(g, "b"))
+		}
+		some()
+		n.nodes[1].crash(vfs.CrashCloneCfg{})
+		ticks := 0
+		for ; slices.ContainsFunc(ps, func(p *proposal) bool { return !p.answered() }) && ticks < 100; ticks++ {
+			tick()
+		}
+		if ticks > missedTicks+heartbeatTicks+4 {
+			t.Errorf("seed %d: the last of %d proposals is answered after %d ticks", seed, len(ps), ticks)
 		}
 		n.close()
 	}
