@@ -3,7 +3,9 @@ package region
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -299,6 +301,36 @@ func (m *member) has(p *Partition) bool {
 		}
 	}
 	return false
+}
+
+// What is here of the parent may be nothing: before its first snapshot, or when a node stops behind the last row that it removes.
+func TestWhatWasCutOffStaysWhereItsParentIsLetGo(t *testing.T) {
+	c := newClusterOf(t, 4)
+	create(t, c.node(1).Region, orders)
+	for i := range 60 {
+		c.nodes[i%4].write("orders", order(fmt.Sprint(i), i, "open"))
+	}
+	parents := len(c.node(1).table("orders").Partitions())
+	for _, p := range c.node(1).table("orders").Partitions() {
+		if _, err := c.node(1).Split(t.Context(), "orders", p.ID, binary.BigEndian.AppendUint64(nil, hashOf(p.Start)+1<<60)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.until("it is split", func() bool { return len(c.node(4).table("orders").Definition().Partitions) == 2*parents })
+	// Node 4 has what was cut off, and not what it was cut off from.
+	c.place("orders", []uint64{1, 2, 3}, []uint64{1, 2, 4})
+	m := c.node(4)
+	for _, p := range m.table("orders").Partitions() {
+		if p.Here() {
+			continue
+		}
+		if err := m.clear(t.Context(), p.config(m.store)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := m.items("orders", false); n != 60 {
+		t.Errorf("%d of 60 items are left", n)
+	}
 }
 
 func TestANodeThatWasAskedAndIsLostIsNotWaitedFor(t *testing.T) {

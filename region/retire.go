@@ -123,12 +123,15 @@ func (r *Region) clear(ctx context.Context, cfg partition.Config) error {
 	if err != nil {
 		return err
 	}
-	b := r.cfg.Store.NewBatch()
-	for _, rows := range m.Ranges() {
-		b.DeleteRange(rows[0], rows[1])
-	}
-	if err := r.cfg.Store.Commit(b); err != nil {
-		return err
+	// One of which nothing is here, or not any more, does not know what was cut off it: that may be here.
+	if m.Applied() > 0 {
+		b := r.cfg.Store.NewBatch()
+		for _, rows := range m.Ranges() {
+			b.DeleteRange(rows[0], rows[1])
+		}
+		if err := r.cfg.Store.Commit(b); err != nil {
+			return err
+		}
 	}
 	r.cfg.Logger.Info("region: a partition's replica is let go", "partition", cfg.ID)
 	return r.host.Cleared(ctx, cfg.ID)
