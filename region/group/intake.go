@@ -28,6 +28,7 @@ const (
 // intake is a snapshot that is coming.
 type intake struct {
 	group, id   uint64
+	of          *Group // the replica that it is for: not one that comes after it
 	index, term uint64
 	imp         *storage.Import
 	came        uint64      // when a piece last came, by Host.time
@@ -52,6 +53,10 @@ func (h *Host) takeIn(m Message, now uint64) {
 		return // not open yet, or gone
 	}
 	in := h.intakes[m.Group]
+	if in != nil && in.of != g {
+		h.dropIntake(in)
+		in = nil
+	}
 	if in != nil && in.id != p.id && !mutant.On(mutant.SnapshotsMixed) {
 		if in.given && !in.settled.Load() || meta.GetIndex() < in.index && m.Raft.GetTerm() <= in.term {
 			return // it is being installed, or newer
@@ -60,7 +65,7 @@ func (h *Host) takeIn(m Message, now uint64) {
 		in = nil
 	}
 	if in == nil {
-		in = &intake{group: m.Group, id: p.id, index: meta.GetIndex(), term: m.Raft.GetTerm()}
+		in = &intake{group: m.Group, of: g, id: p.id, index: meta.GetIndex(), term: m.Raft.GetTerm()}
 		if err := h.beginIntake(g, in, p.ranges); err != nil {
 			h.cfg.Logger.Error("group: a snapshot cannot be taken", "group", m.Group, "from", from, "err", err)
 			return
@@ -166,7 +171,7 @@ func (h *Host) forgetIntakes(now uint64) {
 	for _, id := range slices.Sorted(maps.Keys(h.intakes)) {
 		in := h.intakes[id]
 		h.mu.Lock()
-		open := h.groups[id] != nil
+		open := h.groups[id] == in.of
 		h.mu.Unlock()
 		if (in.given == in.settled.Load()) && (!open || now-in.came > forgetTicks) {
 			h.dropIntake(in)

@@ -306,8 +306,7 @@ func TestWhatIsSentOfAGroupEndsWithIt(t *testing.T) {
 			if let { // something else is wanted
 				n.wants(1, 2, 3)
 				n.settle(5)
-				n.nodes[3].groups[0].suspend(n.nodes[3].host)
-				n.nodes[3].host.letGo(n.nodes[3].groups[0])
+				n.nodes[3].letGo(0)
 				n.settle(2)
 				if left := len(n.nodes[3].host.intakes); left > 0 {
 					t.Errorf("%d come still", left)

@@ -45,7 +45,7 @@ func (g *Group) metadata() (*pb.SnapshotMetadata, error) {
 // arrive gives raft a snapshot whose state is here.
 func (h *Host) arrive(in *intake, m *pb.Message) {
 	i, ok := h.find(in.group)
-	if !ok || h.live[i].suspended.Load() {
+	if !ok || h.live[i] != in.of || in.of.suspended.Load() {
 		h.settle(in)
 		return
 	}
