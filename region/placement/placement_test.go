@@ -168,12 +168,8 @@ func region(t *rapid.T, settled bool) (factor int, ns []Node, ps []Partition) {
 		of.Lost = !of.Up && often("lost", 2)
 		ns = append(ns, of)
 	}
-	some := func(what string, most int) (ids []uint64) {
-		for _, i := range rapid.SliceOfNDistinct(rapid.Uint64Range(1, uint64(n)), 1, min(most, n), rapid.ID).Draw(t, what) {
-			ids = append(ids, i)
-		}
-		slices.Sort(ids)
-		return ids
+	some := func(what string, most int) []uint64 {
+		return slices.Sorted(slices.Values(rapid.SliceOfNDistinct(rapid.Uint64Range(1, uint64(n)), 1, min(most, n), rapid.ID).Draw(t, what)))
 	}
 	for table := range uint32(rapid.IntRange(1, 4).Draw(t, "tables")) {
 		for i := range rapid.IntRange(1, 8).Draw(t, "partitions") {
