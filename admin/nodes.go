@@ -23,6 +23,7 @@ type NodeStatus struct {
 	ID      uint64
 	Name    string `json:",omitempty"`
 	Address string `json:",omitempty"` // where other nodes reach it
+	Zone    string `json:",omitempty"`
 	Status  string // HOLDS, JOINING, LEAVING or GONE
 	Groups  int    // of the region's Raft groups (its catalog, and every partition), those that it votes in
 	Of      int    // how many there are
@@ -46,7 +47,7 @@ func (o *Operator) nodes() []NodeStatus {
 		members = []region.Member{{ID: o.Region.NodeID()}}
 	}
 	for _, m := range members {
-		n := NodeStatus{ID: m.ID, Name: m.Name, Address: m.Address, Status: string(m.State), Groups: votes[m.ID], Of: groups, Leads: leads[m.ID], Up: o.Region.Up(m.ID), Drained: m.Drained, Format: m.Format, Knows: m.Knows}
+		n := NodeStatus{ID: m.ID, Name: m.Name, Address: m.Address, Zone: m.Zone, Status: string(m.State), Groups: votes[m.ID], Of: groups, Leads: leads[m.ID], Up: o.Region.Up(m.ID), Drained: m.Drained, Format: m.Format, Knows: m.Knows}
 		if m.State == region.MemberHolds {
 			if n.Status = "HOLDS"; n.Groups < n.Of {
 				n.Status = "JOINING"

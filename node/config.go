@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,6 +52,12 @@ type Config struct {
 	PartitionSplitBytes int64 `yaml:"partitionSplitBytes"`
 	// PartitionSplitWrites is from how many writes a second on, for a minute, a partition is split; default: 20,000; negative: never.
 	PartitionSplitWrites float64 `yaml:"partitionSplitWrites"`
+	// Replicas is how many nodes of the region hold each partition, if there are so many; default: 3. The same at all of them.
+	Replicas int `yaml:"replicas"`
+	// Zone is where the node stands, such as a rack or a building: replicas are spread over zones as evenly as can be. Default: none, as all that have none.
+	Zone string `yaml:"zone"`
+	// ReplaceAfter is for how long a node must not have been heard of for others to be given what it held; default: 10 min.
+	ReplaceAfter time.Duration `yaml:"replaceAfter"`
 	// EnforceThroughput refuses what is beyond a table's capacity; without it capacity is a number that is shown.
 	EnforceThroughput bool `yaml:"enforceThroughput"`
 	// Retention bounds what is kept for regions that are away.
@@ -300,6 +307,15 @@ func (c *Config) Validate() error {
 	if c.PartitionsPerTable < 0 || c.PartitionsPerTable > maxPartitions {
 		wrong("partitionsPerTable: %d is not from 1 to %d", c.PartitionsPerTable, maxPartitions)
 	}
+	if c.Replicas < 0 || c.Replicas > region.MaxMembers {
+		wrong("replicas: %d is not from 1 to %d", c.Replicas, region.MaxMembers)
+	}
+	if err := checkZone(c.Zone); err != nil {
+		errs = append(errs, err)
+	}
+	if d := c.ReplaceAfter; d != 0 && d < minReplaceAfter {
+		wrong("replaceAfter: %v is less than %v: a node that is started again would be replaced", d, minReplaceAfter)
+	}
 	if n := c.PartitionSplitBytes; n > 0 && n < minSplitBytes {
 		wrong("partitionSplitBytes: %d is less than %d; a negative number is for never", n, minSplitBytes)
 	}
@@ -320,6 +336,8 @@ const (
 	maxPartitions = 256
 	// minSplitBytes is some hundred items of the largest size: smaller partitions cost more than they are good for.
 	minSplitBytes = 64 << 20
+	// minReplaceAfter is what a start takes, and more.
+	minReplaceAfter = 10 * time.Second
 )
 
 // split is when the region's partitions are split.
@@ -370,6 +388,7 @@ func (c *Config) fillIn() {
 		c.Now = time.Now
 	}
 	if m := c.member(c.Node); m != nil {
+		c.Zone = cmp.Or(m.Zone, c.Zone)
 		c.NodeID, c.Voters, c.Several = m.ID, nil, true
 		for _, m := range c.Nodes {
 			if !m.Joins {

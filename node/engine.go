@@ -139,8 +139,8 @@ func openEngine(cfg Config, archive backup.Archive) (e *Engine, err error) {
 	}
 	e.region, err = region.Open(region.Config{
 		Name: cfg.Region, Instance: e.id.Instance, Actor: crdt.NewActor(cfg.Region, e.id.Incarnation),
-		NodeID: cfg.NodeID, NodeInstance: e.id.Instance, NodeEpoch: e.epoch, NextEpoch: next, Format: e.id.Format, RaiseFormat: func(to int) error { return e.id.raise(cfg.FS, cfg.Data, to) }, NodeName: cfg.Node, NodeAddress: cfg.Advertise.GRPC,
-		Voters: cfg.Voters, Several: cfg.Several, Send: cfg.Send, Ask: cfg.Ask, Tick: cfg.Tick, KeepEntries: cfg.Sizes.KeepEntries, ShipRate: cfg.SnapshotRate, PieceBytes: cfg.Sizes.PieceBytes, Partitions: cfg.PartitionsPerTable, Split: cfg.split(), Log: e.log, Store: e.store, Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Fatal: cfg.Fatal,
+		NodeID: cfg.NodeID, NodeInstance: e.id.Instance, NodeEpoch: e.epoch, NextEpoch: next, Format: e.id.Format, RaiseFormat: func(to int) error { return e.id.raise(cfg.FS, cfg.Data, to) }, NodeName: cfg.Node, NodeAddress: cfg.Advertise.GRPC, NodeZone: cfg.Zone,
+		Voters: cfg.Voters, Several: cfg.Several, Send: cfg.Send, Ask: cfg.Ask, Tick: cfg.Tick, KeepEntries: cfg.Sizes.KeepEntries, ShipRate: cfg.SnapshotRate, PieceBytes: cfg.Sizes.PieceBytes, Partitions: cfg.PartitionsPerTable, Replicas: cfg.Replicas, ReplaceAfter: cfg.ReplaceAfter, Split: cfg.split(), Log: e.log, Store: e.store, Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Fatal: cfg.Fatal,
 	})
 	if err != nil {
 		return e, err

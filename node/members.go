@@ -27,6 +27,7 @@ type Member struct {
 	Node  string `yaml:"node"`  // its name
 	GRPC  string `yaml:"grpc"`  // where the others reach it; "": where gossip finds it
 	Joins bool   `yaml:"joins"` // it is none of those that the region began with: they take it in
+	Zone  string `yaml:"zone"`  // see Config.Zone
 }
 
 // checkMembers returns what is wrong with the nodes of the region.
@@ -47,6 +48,12 @@ func (c *Config) checkMembers() error {
 		ids[m.ID], names[m.Node] = true, true
 		if !m.Joins {
 			founders++
+		}
+		if err := checkZone(m.Zone); err != nil {
+			wrong("%s: %w", m.Node, err)
+		}
+		if m.Node == c.Node && m.Zone != "" && c.Zone != "" && m.Zone != c.Zone {
+			wrong("%s: it is in zone %s, and zone is %s", m.Node, m.Zone, c.Zone)
 		}
 		if m.GRPC == "" {
 			if c.Listen.Serf == "" {
@@ -69,6 +76,14 @@ func (c *Config) checkMembers() error {
 		wrong("there is no listen.grpc for them to reach this one")
 	}
 	return errors.Join(errs...)
+}
+
+// checkZone returns what is wrong with a zone's name; "" is right.
+func checkZone(zone string) error {
+	if zone != "" && !nodeName.MatchString(zone) {
+		return fmt.Errorf("zone: %q is no name of up to 63 letters, digits, - and _", zone)
+	}
+	return nil
 }
 
 // member returns the node of the region with that name, or nil.

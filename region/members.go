@@ -24,6 +24,8 @@ type Member struct {
 	ID       uint64 `json:"-"`
 	Name     string `json:",omitempty"`
 	Address  string `json:",omitempty"` // where the others reach it, host:port
+	Zone     string `json:",omitempty"` // nodes of one zone may be lost together
+	New      bool   `json:",omitempty"` // it was taken in, and has not said yet what it is: it is given nothing
 	Instance uint64 // whose data it has: a node that lost what it had is another; 0: one that is to come
 	// Epoch is how often the data was begun to be used, by starts and by time: a node that has less has an old copy of its disk.
 	Epoch    uint64      `json:",omitempty"`
@@ -114,7 +116,7 @@ func (r *Region) enrol(ctx context.Context) error {
 	if !r.several {
 		return nil
 	}
-	own := Member{Name: r.cfg.NodeName, Address: r.cfg.NodeAddress, Instance: r.cfg.NodeInstance, Epoch: r.epoch.Load(), Knows: format.Known, Format: int(r.format.Load())}
+	own := Member{Name: r.cfg.NodeName, Address: r.cfg.NodeAddress, Zone: r.cfg.NodeZone, Instance: r.cfg.NodeInstance, Epoch: r.epoch.Load(), Knows: format.Known, Format: int(r.format.Load())}
 	err := r.changeMember(ctx, r.cfg.NodeID, func(have Member, ok bool) (*Member, error) {
 		switch {
 		case !ok:
@@ -148,7 +150,7 @@ func (r *Region) TakeIn(ctx context.Context, m Member) error {
 		case ok && have.State == MemberGone:
 			return nil, ErrNodeGone
 		case ok && have.Instance == 0:
-			m.Replaces = have.Replaces
+			m.Replaces, m.New = have.Replaces, true
 			return &m, nil
 		case ok && have.Instance != m.Instance:
 			return nil, ErrOtherData
@@ -160,6 +162,7 @@ func (r *Region) TakeIn(ctx context.Context, m Member) error {
 			return nil, ErrOldProgram
 		}
 		r.cfg.Logger.Info("region: a node joins", "node", m.ID, "name", m.Name, "address", m.Address)
+		m.New = true
 		return &m, nil
 	})
 }

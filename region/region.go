@@ -10,6 +10,7 @@
 package region
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,6 +45,7 @@ type Config struct {
 	NodeEpoch             uint64                 // see Member
 	NextEpoch             func() (uint64, error) // makes a greater one durable, and returns it; nil: it stays as it is
 	NodeName, NodeAddress string
+	NodeZone              string // see Member
 	// Format is that of this node's data, and RaiseFormat makes a newer one durable: see Region.Format.
 	Format      int
 	RaiseFormat func(to int) error
@@ -62,13 +64,17 @@ type Config struct {
 	ShipRate    int64         // likewise
 	PieceBytes  int           // likewise
 	Partitions  int           // of each table that is created here; 0: one for each node
-	Split       SplitConfig
-	Log         *raftlog.Log
-	Store       *storage.Store
-	Now         func() time.Time
-	Tasks       task.Runtime // nil: goroutines
-	Logger      *slog.Logger // nil discards
-	Fatal       func(error)  // see group.Config
+	// Replicas is how many nodes hold each partition, if there are so many; 0: 3. ReplaceAfter is how long nothing must have been heard of a node
+	// for others to be given what it holds; 0: 10 min. Of both, what the node has counts that leads the catalog.
+	Replicas     int
+	ReplaceAfter time.Duration
+	Split        SplitConfig
+	Log          *raftlog.Log
+	Store        *storage.Store
+	Now          func() time.Time
+	Tasks        task.Runtime // nil: goroutines
+	Logger       *slog.Logger // nil discards
+	Fatal        func(error)  // see group.Config
 }
 
 // Errors that say what a caller asked for is not there, or not yet.
@@ -118,6 +124,7 @@ func Open(cfg Config) (*Region, error) {
 		cfg.Fatal = func(err error) { panic(err) }
 	}
 	cfg.Split.fillIn()
+	cfg.Replicas, cfg.ReplaceAfter = cmp.Or(cfg.Replicas, defaultReplicas), cmp.Or(cfg.ReplaceAfter, defaultReplaceAfter)
 	if cfg.Tasks == nil {
 		cfg.Tasks = task.Goroutines
 	}

@@ -226,7 +226,7 @@ func formats(n admin.NodeStatus) string {
 }
 
 func nodeRows(w io.Writer, all []admin.NodeList) {
-	fmt.Fprintln(w, "REGION\tNODE\tNAME\tADDRESS\tSTATUS\tVOTES IN\tLEADS\tFORMAT")
+	fmt.Fprintln(w, "REGION\tNODE\tNAME\tZONE\tADDRESS\tSTATUS\tVOTES IN\tLEADS\tFORMAT")
 	for _, l := range all {
 		for _, n := range l.Nodes {
 			state := n.Status
@@ -236,7 +236,7 @@ func nodeRows(w io.Writer, all []admin.NodeList) {
 			if !n.Up && n.Status != "GONE" {
 				state += ", down"
 			}
-			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%d of %d\t%d\t%s\n", l.Region, n.ID, cmp.Or(n.Name, "-"), cmp.Or(n.Address, "-"), state, n.Groups, n.Of, n.Leads, formats(n))
+			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t%d of %d\t%d\t%s\n", l.Region, n.ID, cmp.Or(n.Name, "-"), cmp.Or(n.Zone, "-"), cmp.Or(n.Address, "-"), state, n.Groups, n.Of, n.Leads, formats(n))
 		}
 	}
 }
