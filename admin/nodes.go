@@ -26,7 +26,9 @@ type NodeStatus struct {
 	Zone    string `json:",omitempty"`
 	Status  string // HOLDS, JOINING, LEAVING or GONE
 	Groups  int    // of the region's Raft groups (its catalog, and every partition), those that it votes in
+	Wanted  int    // those that it is to vote in
 	Of      int    // how many there are
+	Bytes   int64  // of the items in the partitions that it votes in
 	Leads   int    // that it leads
 	Up      bool   // it has been heard of in the last second
 	Drained bool   `json:",omitempty"` // it is to lead nothing, until that is undone or it is started anew
@@ -41,15 +43,18 @@ func (o *Operator) listNodes(_ context.Context, _ *ListNodesRequest) (*NodeList,
 // nodes returns the region's nodes as this one has heard of them.
 func (o *Operator) nodes() []NodeStatus {
 	out := []NodeStatus{}
-	votes, leads, groups := o.Region.Holding()
+	held, groups := o.Region.Holding()
 	members := o.Region.Members()
 	if len(members) == 0 { // a region of one node keeps no list
 		members = []region.Member{{ID: o.Region.NodeID()}}
 	}
 	for _, m := range members {
-		n := NodeStatus{ID: m.ID, Name: m.Name, Address: m.Address, Zone: m.Zone, Status: string(m.State), Groups: votes[m.ID], Of: groups, Leads: leads[m.ID], Up: o.Region.Up(m.ID), Drained: m.Drained, Format: m.Format, Knows: m.Knows}
+		n := NodeStatus{ID: m.ID, Name: m.Name, Address: m.Address, Zone: m.Zone, Status: string(m.State), Of: groups, Up: o.Region.Up(m.ID), Drained: m.Drained, Format: m.Format, Knows: m.Knows}
+		if h := held[m.ID]; h != nil {
+			n.Groups, n.Wanted, n.Leads, n.Bytes = h.Votes, h.Wanted, h.Leads, h.Bytes
+		}
 		if m.State == region.MemberHolds {
-			if n.Status = "HOLDS"; n.Groups < n.Of {
+			if n.Status = "HOLDS"; n.Groups < n.Wanted {
 				n.Status = "JOINING"
 			}
 		}

@@ -24,14 +24,17 @@ type PartitionStatus struct {
 	ID uint64
 	// Start is the least key that may be in it, in hexadecimal: the hash of a partition key, of 8 bytes, and what more there is. "" is the
 	// least of all.
-	Start     string
-	Items     int64
-	Bytes     int64
-	Leader    uint64 // the number of the node that leads it; 0 while none is known
-	Changes   uint64 // entries of its change log that are kept
-	Unfolded  uint64 // of these, those that are not known to have been seen by every region
-	Conflicts uint64 // records kept
-	State     PartitionState
+	Start  string
+	Items  int64
+	Bytes  int64
+	Leader uint64 // the number of the node that leads it; 0 while none is known
+	// Nodes are the numbers of those that are to hold it, and Voters of those that do and vote, rising. Learners are being filled.
+	Nodes, Voters []uint64
+	Learners      []uint64 `json:",omitempty"`
+	Changes       uint64   // entries of its change log that are kept
+	Unfolded      uint64   // of these, those that are not known to have been seen by every region
+	Conflicts     uint64   // records kept
+	State         PartitionState
 	// Parent is the partition that it was split off, 0 for none.
 	Parent uint64 `json:",omitempty"`
 }
@@ -44,6 +47,7 @@ const (
 	PartitionActive    PartitionState = "ACTIVE"
 	PartitionSplitting PartitionState = "SPLITTING" // it is being made ready to be split, and serves as ever
 	PartitionCleaning  PartitionState = "CLEANING"  // it was split, and index rows of what was split off are being removed
+	PartitionMoving    PartitionState = "MOVING"    // others hold it than are to
 )
 
 // SplitPartitionRequest asks that a partition be split in two.
@@ -81,6 +85,35 @@ func (o *Operator) splitPartition(ctx context.Context, q *SplitPartitionRequest)
 	return &SplitPartitionAnswer{o.Region.Name(), q.TableName, q.ID, child}, err
 }
 
+// MovePartitionRequest asks that one node holds a partition instead of another. The numbers are those of NodeStatus.
+type MovePartitionRequest struct {
+	TableName string
+	ID        uint64
+	From, To  uint64
+}
+
+func (o *Operator) movePartition(ctx context.Context, q *MovePartitionRequest) (*PartitionList, error) {
+	if q.TableName == "" || q.ID == 0 || q.From == 0 || q.To == 0 {
+		return nil, invalid("TableName, ID, From and To must be given")
+	}
+	err := o.Region.Move(ctx, q.TableName, q.ID, q.From, q.To)
+	of := map[error]uint64{region.ErrHolds: q.To, region.ErrNoNode: q.To, region.ErrNodeDown: q.To, region.ErrHoldsNot: q.From}
+	for _, is := range []error{region.ErrHolds, region.ErrHoldsNot, region.ErrNoNode, region.ErrNodeDown} {
+		if errors.Is(err, is) {
+			return nil, invalid("partition %d of %s: node %d: %v", q.ID, q.TableName, of[is], err)
+		}
+	}
+	for _, is := range []error{region.ErrNoPartition, region.ErrEverywhere, region.ErrOnTheWay, region.ErrNotActive, region.ErrNotSeveral} {
+		if errors.Is(err, is) {
+			return nil, invalid("partition %d of %s: %v", q.ID, q.TableName, err)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return o.listPartitions(ctx, &ListPartitionsRequest{TableName: q.TableName})
+}
+
 func (o *Operator) listPartitions(ctx context.Context, q *ListPartitionsRequest) (*PartitionList, error) {
 	if q.TableName == "" {
 		return nil, invalid("TableName must be given")
@@ -96,6 +129,9 @@ func (o *Operator) listPartitions(ctx context.Context, q *ListPartitionsRequest)
 	}
 	for _, p := range t.Partitions() {
 		s := statusOf(p)
+		if s.State == PartitionActive && s.Nodes != nil && (!slices.Equal(s.Nodes, s.Voters) || len(s.Learners) > 0) {
+			s.State = PartitionMoving
+		}
 		if s.State == PartitionActive && slices.ContainsFunc(d.Partitions, func(pd table.Partition) bool { return pd.ID == p.ID && pd.Split != nil }) {
 			s.State = PartitionSplitting
 		}
@@ -113,7 +149,9 @@ func statusOf(p *region.Partition) PartitionStatus {
 	case s.Span.Prune:
 		state = PartitionCleaning
 	}
+	voters, learners := p.Members()
 	return PartitionStatus{
+		Nodes: p.Nodes(), Voters: slices.Sorted(slices.Values(voters)), Learners: learners,
 		State: state, Parent: p.Parent,
 		ID: p.ID, Start: hex.EncodeToString(p.Start), Items: s.Items, Bytes: s.Bytes, Leader: p.Leader(),
 		Changes: s.Seq - s.Trimmed, Unfolded: s.Seq - s.Folded, Conflicts: s.Conflicts,

@@ -13,7 +13,7 @@ func TestADrainedNodeLeadsNothingUntilItIsStartedAnew(t *testing.T) {
 	w.create("us-east-1")
 	nodes := w.nodes["us-east-1"]
 	at := func(i int) *region.Region { return nodes[i].node.Region() }
-	leads := func(i int) int { _, leads, _ := at(1).Holding(); return leads[uint64(i+1)] }
+	leads := func(i int) int { held, _ := at(1).Holding(); return held[uint64(i+1)].Leads }
 	w.until("everything is led", func() bool { return at(1).Health() == region.Health{Groups: 1 + 3} })
 
 	if err := at(1).Drain(t.Context(), 1, false); err != nil {

@@ -111,9 +111,9 @@ func (n *siteNode) beginsAnew() {
 		default:
 		}
 		r := n.node.Region()
-		votes, _, groups := r.Holding()
+		held, groups := r.Holding()
 		m, ok := r.Member(r.NodeID())
-		return r.NodeID() != was && ok && m.State == "" && groups > 1 && votes[r.NodeID()] == groups
+		return r.NodeID() != was && ok && m.State == "" && groups > 1 && held[r.NodeID()] != nil && held[r.NodeID()].Votes == groups
 	})
 }
 

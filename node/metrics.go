@@ -25,7 +25,14 @@ func newMetrics(n *Node) *prometheus.Registry {
 	gauge("state_disk_bytes", "Size of the state on disk.", func() float64 { return float64(n.store.Metrics().DiskBytes) })
 	gauge("state_memtable_bytes", "Size of the state not flushed yet.", func() float64 { return float64(n.store.Metrics().MemTableBytes) })
 	gauge("partitions", "Raft groups of the region, its catalog and every partition, of which this node has opened a replica.", func() float64 { return float64(n.region.Health().Groups) })
-	gauge("partitions_led", "Of them, those that this node leads.", func() float64 { _, leads, _ := n.region.Holding(); return float64(leads[n.region.NodeID()]) })
+	gauge("partitions_led", "Of them, those that this node leads.", func() float64 {
+		held, _ := n.region.Holding()
+		if own := held[n.region.NodeID()]; own != nil {
+			return float64(own.Leads)
+		}
+		return 0
+	})
+	gauge("partitions_moving", "Raft groups of the region that are not held yet, as this node has heard, by those that are to hold them.", func() float64 { return float64(n.region.Health().Moving) })
 	gauge("partitions_under_replicated", "Of them, those with a replica on a node that is down, or one that is being filled.", func() float64 { return float64(n.region.Health().UnderReplicated) })
 	gauge("partitions_leaderless", "Of them, those that nobody leads who is up: they take no writes.", func() float64 { return float64(n.region.Health().Leaderless) })
 	gauge("partitions_asleep", "Partitions that have nothing to do, and send nothing to other nodes, and the catalog if it has nothing, either.", func() float64 { return float64(n.region.Asleep()) })
@@ -72,13 +79,16 @@ var (
 	heldDesc      = prometheus.NewDesc("commutator_replication_held_streams", "Streams of another region whose writes are held: they are stamped too far ahead.", []string{"region"}, nil)
 	refusedDesc   = prometheus.NewDesc("commutator_signatures_refused_total", "Requests whose signature was refused, since the start.", []string{"error"}, nil)
 	nodeUpDesc    = prometheus.NewDesc("commutator_node_up", "1 when another node of the region was heard of in the last second.", []string{"node"}, nil)
+	votesDesc     = prometheus.NewDesc("commutator_node_replicas", "Raft groups of the region, its catalog among them, in which a node votes, as this one has heard.", []string{"node"}, nil)
+	leadsDesc     = prometheus.NewDesc("commutator_node_leads", "Raft groups of the region that a node leads, as this one has heard.", []string{"node"}, nil)
+	holdsDesc     = prometheus.NewDesc("commutator_node_item_bytes", "Size of the items in the partitions that a node holds, as this one has heard.", []string{"node"}, nil)
 	drainedDesc   = prometheus.NewDesc("commutator_node_drained", "1 for a node of the region that is to lead nothing.", []string{"node"}, nil)
 	linkDesc      = prometheus.NewDesc("commutator_region_reachable", "1 when the last exchange with another region succeeded.", []string{"region"}, nil)
 )
 
 // Describe is prometheus.Collector's.
 func (c tableCollector) Describe(descs chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{itemsDesc, bytesDesc, conflictsDesc, keptDesc, shedDesc, logDesc, lagDesc, pendingDesc, seededDesc, seededOfDesc, seedRateDesc, linkDesc, nodeUpDesc, drainedDesc, offsetDesc, heldDesc, expiredDesc, refusedDesc} {
+	for _, d := range []*prometheus.Desc{itemsDesc, bytesDesc, conflictsDesc, keptDesc, shedDesc, logDesc, lagDesc, pendingDesc, seededDesc, seededOfDesc, seedRateDesc, linkDesc, nodeUpDesc, votesDesc, leadsDesc, holdsDesc, drainedDesc, offsetDesc, heldDesc, expiredDesc, refusedDesc} {
 		descs <- d
 	}
 }
@@ -116,6 +126,7 @@ func (c tableCollector) Collect(metrics chan<- prometheus.Metric) {
 			metrics <- prometheus.MustNewConstMetric(lagDesc, prometheus.GaugeValue, lag.Seconds(), name, from)
 		}
 	}
+	held, _ := c.n.region.Holding()
 	for _, m := range c.n.region.Members() {
 		if m.State == region.MemberGone {
 			continue
@@ -126,6 +137,11 @@ func (c tableCollector) Collect(metrics chan<- prometheus.Metric) {
 				value = 1
 			}
 			metrics <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, m.Name)
+		}
+		if h := held[m.ID]; h != nil {
+			metrics <- prometheus.MustNewConstMetric(votesDesc, prometheus.GaugeValue, float64(h.Votes), m.Name)
+			metrics <- prometheus.MustNewConstMetric(leadsDesc, prometheus.GaugeValue, float64(h.Leads), m.Name)
+			metrics <- prometheus.MustNewConstMetric(holdsDesc, prometheus.GaugeValue, float64(h.Bytes), m.Name)
 		}
 		flag(nodeUpDesc, c.n.region.Up(m.ID))
 		flag(drainedDesc, m.Drained)

@@ -36,6 +36,7 @@ type cluster struct {
 	t      *testing.T
 	nodes  []*member
 	voters []uint64
+	config func(*Config) // what the test wants otherwise; nil: nothing
 }
 
 // member is one node, over its restarts.
@@ -58,10 +59,10 @@ type mail struct {
 	m    group.Message
 }
 
-func newCluster(t *testing.T) *cluster { return newClusterOf(t, 3) }
+func newCluster(t *testing.T) *cluster { return newClusterOf(t, 3, nil) }
 
-func newClusterOf(t *testing.T, nodes uint64) *cluster {
-	c := &cluster{t: t}
+func newClusterOf(t *testing.T, nodes uint64, config func(*Config)) *cluster {
+	c := &cluster{t: t, config: config}
 	done := make(chan struct{})
 	var carriers sync.WaitGroup
 	for id := range nodes {
@@ -113,11 +114,15 @@ func (m *member) start() {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.Region, err = Open(Config{
+	cfg := Config{
 		// Each would be another one, if it were asked.
 		Name: "us-east-1", Instance: 100 + m.id, Actor: crdt.NewActor("us-east-1", uint16(10+m.id)),
 		NodeID: m.id, Voters: m.c.voters, Partitions: 3, Send: m.send, Ask: m.ask, Tick: tick, Log: m.log, Store: m.store, Now: time.Now,
-	})
+	}
+	if m.c.config != nil {
+		m.c.config(&cfg)
+	}
+	m.Region, err = Open(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

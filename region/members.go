@@ -145,6 +145,11 @@ func (r *Region) enrol(ctx context.Context) error {
 
 // TakeIn makes a node one of the region's: from now on it is to hold every group. It returns ErrOtherData, ErrNodeGone, ErrTooMany or ErrOldProgram.
 func (r *Region) TakeIn(ctx context.Context, m Member) error {
+	if _, ok := r.Member(m.ID); r.several && !ok {
+		if err := r.name(ctx); err != nil {
+			return err
+		}
+	}
 	return r.askedMember(ctx, m.ID, func(have Member, ok bool) (*Member, error) {
 		switch {
 		case ok && have.State == MemberGone:
@@ -206,7 +211,7 @@ func (r *Region) Replace(ctx context.Context, id uint64) (number uint64, err err
 		if ok {
 			return nil, ErrNodeUp // somebody else was given it; it asks again
 		}
-		return &Member{Name: old.Name, Address: old.Address, Replaces: id}, nil
+		return &Member{Name: old.Name, Address: old.Address, Replaces: id, New: true}, nil
 	})
 	if err != nil {
 		return 0, err
@@ -347,33 +352,6 @@ func (r *Region) holds(node uint64) bool {
 func hasMember(g replicas, node uint64) bool {
 	voters, learners := g.Members()
 	return len(voters) == 0 || slices.Contains(voters, node) || slices.Contains(learners, node)
-}
-
-// Holding returns, by node, in how many of the region's groups (its catalog and every partition) it votes and how many it leads, as far as
-// this node has heard, and how many groups there are. Of a table that is not open here it knows of no votes.
-func (r *Region) Holding() (votes, leads map[uint64]int, groups int) {
-	votes, leads = map[uint64]int{}, map[uint64]int{}
-	count := func(g replicas) {
-		voters, _ := g.Members()
-		for _, id := range voters {
-			votes[id]++
-		}
-		if leader := g.Leader(); leader != 0 {
-			leads[leader]++
-		}
-	}
-	count(r.catalogGroup)
-	groups = 1
-	open := *r.tables.Load()
-	for name, d := range r.catalog.view.Load().tables {
-		groups += len(d.Partitions)
-		if t := open[name]; t != nil && t.ID == d.ID {
-			for _, p := range t.partitions() {
-				count(p)
-			}
-		}
-	}
-	return votes, leads, groups
 }
 
 // membersEvery is how often it is looked whether a node that leaves has left.

@@ -26,7 +26,7 @@ func (c *cluster) place(name string, nodes ...[]uint64) {
 	c.t.Helper()
 	_, err := c.node(1).Change(c.t.Context(), name, func(d *table.Definition) error {
 		for i := range d.Partitions {
-			d.Partitions[i].Nodes = nodes[i%len(nodes)]
+			d.Partitions[i].Nodes, d.Partitions[i].Moved = nodes[i%len(nodes)], time.Now().UnixMilli() // or else it is moved on
 		}
 		return nil
 	})
@@ -83,7 +83,7 @@ func (m *member) pages(tab *Table, p op.Page, strong bool) (items [][]byte) {
 }
 
 func TestEveryNodeServesWhatOthersHold(t *testing.T) {
-	c := newClusterOf(t, 4)
+	c := newClusterOf(t, 4, nil)
 	create(t, c.node(1).Region, orders)
 	c.place("orders", spreadOut...)
 	for i := range 80 {
@@ -162,7 +162,7 @@ func TestEveryNodeServesWhatOthersHold(t *testing.T) {
 
 // What a command is refused for comes back as it was said.
 func TestWhatIsRefusedElsewhereIsRefusedAlike(t *testing.T) {
-	c := newClusterOf(t, 4)
+	c := newClusterOf(t, 4, nil)
 	create(t, c.node(1).Region, orders)
 	c.place("orders", []uint64{1, 2, 3})
 	c.node(1).write("orders", order("a", 1, "open"))
@@ -187,7 +187,7 @@ func TestWhatIsRefusedElsewhereIsRefusedAlike(t *testing.T) {
 }
 
 func TestAPartitionIsSplitByANodeThatDoesNotHoldIt(t *testing.T) {
-	c := newClusterOf(t, 4)
+	c := newClusterOf(t, 4, nil)
 	create(t, c.node(1).Region, orders)
 	c.place("orders", spreadOut...)
 	for i := range 60 {
@@ -225,7 +225,7 @@ func TestAPartitionIsSplitByANodeThatDoesNotHoldIt(t *testing.T) {
 
 // A partition goes from node to node while it is written to and read.
 func TestAPartitionMovesUnderTraffic(t *testing.T) {
-	c := newClusterOf(t, 4)
+	c := newClusterOf(t, 4, nil)
 	create(t, c.node(1).Region, orders)
 	c.place("orders", spreadOut...)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -334,7 +334,7 @@ func TestWhatWasCutOffStaysWhereItsParentIsLetGo(t *testing.T) {
 }
 
 func TestANodeThatWasAskedAndIsLostIsNotWaitedFor(t *testing.T) {
-	c := newClusterOf(t, 4)
+	c := newClusterOf(t, 4, nil)
 	create(t, c.node(1).Region, orders)
 	c.place("orders", []uint64{1, 2, 3})
 	c.node(4).write("orders", order("a", 1, "open"))

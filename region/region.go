@@ -262,6 +262,7 @@ func (r *Region) Run(ctx context.Context) error {
 		g.Go(func() error { return r.keepMembers(ctx) })
 		g.Go(func() error { return r.keepFed(ctx) })
 		g.Go(func() error { return r.keepPins(ctx) })
+		g.Go(func() error { return r.keepPlaced(ctx) })
 		if r.cfg.NextEpoch != nil {
 			g.Go(func() error { return r.keepEpoch(ctx) })
 		}

@@ -38,7 +38,7 @@ func (r *Region) Renew(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	partitions := r.begun(first)
+	partitions := r.begun(tableID, first)
 	_, err = r.Change(ctx, name, func(d *table.Definition) error {
 		if d.GivenUp(r.cfg.Name) && d.Replica(r.cfg.Name).Status != table.Gone && d.Status != table.Deleting {
 			d.Renew(r.cfg.Name, uint32(r.actor(d.Incarnation)), tableID, partitions, uint64(r.Stamp()))

@@ -88,7 +88,7 @@ func (r *Region) Create(ctx context.Context, d *table.Definition) (*table.Defini
 	d.Schema.Solo = len(d.Replicas) == 0
 	d.Created = r.cfg.Now().UnixMilli()
 	d.Schema.Indexes = slices.DeleteFunc(d.Schema.Indexes, func(x table.Index) bool { return x.Deleting })
-	d.Partitions = r.begun(first)
+	d.Partitions = r.begun(tableID, first)
 	for i := range d.Schema.Indexes {
 		d.Schema.Indexes[i].ID = uint32(i + 1)
 	}
@@ -106,17 +106,6 @@ func (r *Region) initial() int {
 		return r.cfg.Partitions
 	}
 	return max(1, len(r.wanted()))
-}
-
-// begun returns what a table begins with: partitions with the given id and those that follow it.
-func (r *Region) begun(first uint64) []table.Partition {
-	out := table.Split(first, r.initial())
-	for i := range out {
-		if r.several {
-			out[i].Founders = r.wanted()
-		}
-	}
-	return out
 }
 
 // NewID returns a random UUID, as TableId has it.

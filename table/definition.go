@@ -94,6 +94,8 @@ type Partition struct {
 	Founders []uint64 `json:",omitempty"`
 	// Nodes are those of the region that are to hold it, by number, rising; nil: all of them.
 	Nodes []uint64 `json:",omitempty"`
+	// Moved is when an operator last said who is to hold it, in ms since the Unix epoch; 0 for never.
+	Moved int64 `json:",omitempty"`
 }
 
 // Splitting says that a partition is to be cut in two.

@@ -26,7 +26,7 @@ func full() *Definition {
 		},
 		Throughput: Throughput{3, 4}, OnDemand: Throughput{5, 6}, Class: "STANDARD_INFREQUENT_ACCESS", DeletionProtection: true,
 		Tags: []Tag{{"k", "v"}}, Stream: &Stream{true, "NEW_IMAGE", "label"}, SSE: &SSE{true, "KMS", "key"}, Version: 9,
-		Replicas: []Replica{{"us-east-1", Active, 5, 1}}, Incarnation: 1, Former: &Former{3, 4, []Partition{{ID: 5, Start: Key{1}, End: Key{3}, Parent: 1, Split: &Splitting{6, Key{2}}, Founders: []uint64{1}, Nodes: []uint64{1, 2}}}}, Settled: []Fence{{"eu-west-1", 1}}, Partitions: []Partition{{ID: 4, Start: Key{1}, End: Key{3}, Parent: 1, Split: &Splitting{6, Key{2}}, Founders: []uint64{1}, Nodes: []uint64{1, 2}}}, Restore: &RestoreSummary{"b", "s", 8, true, 2},
+		Replicas: []Replica{{"us-east-1", Active, 5, 1}}, Incarnation: 1, Former: &Former{3, 4, []Partition{{ID: 5, Start: Key{1}, End: Key{3}, Parent: 1, Split: &Splitting{6, Key{2}}, Founders: []uint64{1}, Nodes: []uint64{1, 2}, Moved: 7}}}, Settled: []Fence{{"eu-west-1", 1}}, Partitions: []Partition{{ID: 4, Start: Key{1}, End: Key{3}, Parent: 1, Split: &Splitting{6, Key{2}}, Founders: []uint64{1}, Nodes: []uint64{1, 2}, Moved: 7}}, Restore: &RestoreSummary{"b", "s", 8, true, 2},
 		Policy: &Policy{"{}", "r"}, StreamPolicy: &Policy{"{}", "r"}, Insights: []Insight{{"x", true, true, 1, 1}}, Kinesis: []KinesisDestination{{"arn", "MILLISECOND"}},
 		Overrides: []Override{{"us-east-1", 1, 2, "STANDARD", 3, "k", []IndexOverride{{"x", 4, 5}}}}, Disassociable: true, Leaving: true, SettingsMode: "ENABLED",
 		Scaling: []Scaling{{Region: "us-east-1", Index: "x", Min: 1, Max: 2, Role: "r", Policy: ScalingPolicy{"p", 70, 1, 2, true}}},

@@ -33,8 +33,8 @@ func nodeListCommand() *cobra.Command {
 		Use:   "list",
 		Short: "List the nodes of each region",
 		Long: `List the nodes of each region: in how many of the region's Raft groups (its catalog, and every partition
-of every table) each one votes, and how many of them it leads. A node is JOINING until it votes in all,
-and LEAVING until it votes in none; then it is GONE, and its number is never another's. "down" is one that
+of every table) each one votes, of those that it is to vote in, how many it leads, and the size of the items
+in them. A node is JOINING until it votes in as many as it is to, and LEAVING until it votes in none; then it is GONE, and its number is never another's. "down" is one that
 the node which answers has not heard of for a second, "drained" one that is to lead nothing.`,
 		Example: `  commutator node list
   commutator node list --region us-east-1 -o json`,
@@ -150,9 +150,10 @@ func nodeRemoveCommand() *cobra.Command {
 		Use:   "remove ID",
 		Short: "Let a node of a region go, be it up or down",
 		Long: `Have a region go on without one of its nodes: one that is to be switched off, or one that has lost its
-disk. Its replicas are taken out of every Raft group, one change at a time, while requests go on; what it
-leads it hands over first. More than half of the region's nodes must be up, the one to go among them or
-not. Add the one that is to take its place first ("joins" in its file), if all else is well.
+disk. Others are given what it holds, one change at a time for each partition, while requests go on, and
+vote before it goes; what it leads it hands over first. Of the nodes that hold a partition more than half must
+be up, the one to go among them or not. To replace a node, add the one that is to take its place first
+("joins" in its file): it holds least, so most of what the old one held goes there.
 
 This waits until the node holds nothing any more; then stop it, if it is up. Its number is never given
 again. With several regions at hand, --region says whose node it is.`,
@@ -203,7 +204,7 @@ func removeNode(ctx context.Context, c *client, id uint64, progress io.Writer) (
 		}
 		if n := last.Nodes[i].Groups; n != said {
 			said = n
-			fmt.Fprintf(progress, "node %d votes in %d of %d groups still\n", id, n, last.Nodes[i].Of)
+			fmt.Fprintf(progress, "node %d votes in %d of %d groups still, with items of %.1f MB\n", id, n, last.Nodes[i].Of, float64(last.Nodes[i].Bytes)/1e6)
 		}
 		last = admin.NodeList{}
 		return false, c.operator(ctx, "ListNodes", admin.ListNodesRequest{}, &last)
@@ -226,7 +227,7 @@ func formats(n admin.NodeStatus) string {
 }
 
 func nodeRows(w io.Writer, all []admin.NodeList) {
-	fmt.Fprintln(w, "REGION\tNODE\tNAME\tZONE\tADDRESS\tSTATUS\tVOTES IN\tLEADS\tFORMAT")
+	fmt.Fprintln(w, "REGION\tNODE\tNAME\tZONE\tADDRESS\tSTATUS\tVOTES IN\tLEADS\tBYTES\tFORMAT")
 	for _, l := range all {
 		for _, n := range l.Nodes {
 			state := n.Status
@@ -236,7 +237,7 @@ func nodeRows(w io.Writer, all []admin.NodeList) {
 			if !n.Up && n.Status != "GONE" {
 				state += ", down"
 			}
-			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t%d of %d\t%d\t%s\n", l.Region, n.ID, cmp.Or(n.Name, "-"), cmp.Or(n.Zone, "-"), cmp.Or(n.Address, "-"), state, n.Groups, n.Of, n.Leads, formats(n))
+			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t%d of %d\t%d\t%d\t%s\n", l.Region, n.ID, cmp.Or(n.Name, "-"), cmp.Or(n.Zone, "-"), cmp.Or(n.Address, "-"), state, n.Groups, n.Wanted, n.Leads, n.Bytes, formats(n))
 		}
 	}
 }

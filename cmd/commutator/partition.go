@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,10 +19,10 @@ import (
 func partitionCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "partition",
-		Short:   "Show the partitions of tables, and split them",
+		Short:   "Show the partitions of tables, split them, and say which nodes hold them",
 		Example: "  commutator partition list orders",
 	}
-	c.AddCommand(partitionListCommand(), partitionSplitCommand())
+	c.AddCommand(partitionListCommand(), partitionSplitCommand(), partitionMoveCommand())
 	return c
 }
 
@@ -74,6 +75,114 @@ whose. This waits until the partition is split; what has begun goes on if it doe
 	return c
 }
 
+func partitionMoveCommand() *cobra.Command {
+	var f *clientFlags
+	var from, to string
+	timeout := 30 * time.Minute
+	c := &cobra.Command{
+		Use:   "move TABLE ID --from NODE --to NODE",
+		Short: "Have one node hold a partition instead of another",
+		Long: `Have one node of a region, by its name or its number, hold a partition instead of another, while requests go
+on: the new one is filled, votes, and then the old one goes. The region places partitions by itself, by zones,
+by number, by size and by load, and replaces nodes that are lost or removed; this is for what it cannot know.
+It leaves a partition where it was moved to for 24 hours, but for need, and moves others to make even what
+that makes uneven. In a region with no more nodes than replicas every node holds everything: nothing can
+be moved there.
+
+This waits until the partition is moved; what has begun goes on if it does not. With several regions at
+hand, --region says whose partition it is.`,
+		Example: `  commutator partition move orders 17 --from us-east-1-b --to us-east-1-d
+  commutator partition move orders 17 --from 2 --to 4 --region us-east-1`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(c *cobra.Command, args []string) error {
+			id, err := strconv.ParseUint(args[1], 10, 64)
+			if err != nil || id == 0 {
+				return usageError{fmt.Errorf("%q is no partition's number, as `commutator partition list` shows them", args[1])}
+			}
+			if from == "" || to == "" {
+				return usageError{errors.New("--from and --to say which node is to hold it no more, and which instead")}
+			}
+			up, down, err := f.connect(c.Context())
+			if err != nil {
+				return err
+			}
+			if len(up) == 0 {
+				return down
+			}
+			if slices.ContainsFunc(up, func(o *client) bool { return o.region != up[0].region }) {
+				return usageError{errors.New("there are several regions: --region says whose partition it is")}
+			}
+			ctx, cancel := context.WithTimeout(c.Context(), timeout)
+			defer cancel()
+			q := admin.MovePartitionRequest{TableName: args[0], ID: id}
+			if _, q.From, err = findNode(ctx, up, from); err != nil {
+				return err
+			}
+			if _, q.To, err = findNode(ctx, up, to); err != nil {
+				return err
+			}
+			l, err := movePartition(ctx, up[0], q, c.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			all := []admin.PartitionList{*l}
+			return show(c, all, func(w io.Writer) { partitionRows(w, all) })
+		},
+	}
+	f = addClientFlags(c)
+	c.Flags().StringVar(&from, "from", "", "the node that is not to hold it any more")
+	c.Flags().StringVar(&to, "to", "", "the node that is to hold it instead")
+	c.Flags().DurationVar(&timeout, "timeout", timeout, "how long to wait; what has begun goes on after that")
+	addOutputFlag(c)
+	return c
+}
+
+// movePartition has another node hold a partition, and waits until it does.
+func movePartition(ctx context.Context, c *client, q admin.MovePartitionRequest, progress io.Writer) (*admin.PartitionList, error) {
+	var last admin.PartitionList
+	if err := c.operator(ctx, "MovePartition", q, &last); err != nil {
+		return nil, err
+	}
+	said := ""
+	err := poll(ctx, func(ctx context.Context) (bool, error) {
+		i := slices.IndexFunc(last.Partitions, func(p admin.PartitionStatus) bool { return p.ID == q.ID })
+		if i < 0 {
+			return false, fmt.Errorf("partition %d is gone", q.ID)
+		}
+		p := last.Partitions[i]
+		switch {
+		case !slices.Contains(p.Nodes, q.To):
+			return false, fmt.Errorf("partition %d is to be held by %s now: somebody else has said so", q.ID, numbers(p.Nodes))
+		case slices.Equal(p.Nodes, p.Voters) && len(p.Learners) == 0:
+			return true, nil
+		}
+		now := "is about to be filled"
+		if slices.Contains(p.Learners, q.To) {
+			now = "is being filled"
+		} else if slices.Contains(p.Voters, q.To) {
+			now = "votes"
+		}
+		if now != said {
+			said = now
+			fmt.Fprintf(progress, "node %d %s\n", q.To, now)
+		}
+		last = admin.PartitionList{}
+		return false, c.operator(ctx, "ListPartitions", admin.ListPartitionsRequest{TableName: q.TableName}, &last)
+	})
+	if err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("%w; the partition goes on its way: is node %d up, and more than half of those that hold it?", context.Cause(ctx), q.To)
+	}
+	return &last, err
+}
+
+// numbers are those of nodes, as the tables show them.
+func numbers(ids []uint64) string {
+	if len(ids) == 0 {
+		return "-"
+	}
+	return strings.Trim(strings.ReplaceAll(fmt.Sprint(ids), " ", ","), "[]")
+}
+
 // splitPartition has a partition split, and waits until it is.
 func splitPartition(ctx context.Context, c *client, q admin.SplitPartitionRequest, progress io.Writer) (*admin.PartitionList, error) {
 	var answer admin.SplitPartitionAnswer
@@ -102,8 +211,10 @@ func partitionListCommand() *cobra.Command {
 keys from its own FROM up to the next one's: keys begin with the hash of their partition key. CHANGES
 counts the changes that its change log keeps for other regions, UNFOLDED those of them that are not known
 to have been seen by all. How many partitions a table begins with is the region's own matter:
-partitionsPerTable in a node's file, --partitions of dev. STATE is ACTIVE, SPLITTING while it is made
-ready to be split, or CLEANING while index rows are removed of what was split off; all three serve.`,
+partitionsPerTable in a node's file, --partitions of dev. NODES are those that are to hold a partition, and
+behind "now" those that do where it is others, with + for those that are being filled. STATE is ACTIVE, MOVING
+while others hold it than are to, SPLITTING while it is made ready to be split, or CLEANING while index rows
+are removed of what was split off; all of them serve.`,
 		Example: `  commutator partition list orders
   commutator partition list orders --region eu-west-1 -o json`,
 		Args: cobra.ExactArgs(1),
@@ -121,14 +232,21 @@ ready to be split, or CLEANING while index rows are removed of what was split of
 }
 
 func partitionRows(w io.Writer, all []admin.PartitionList) {
-	fmt.Fprintln(w, "REGION\tPARTITION\tFROM\tSTATE\tITEMS\tBYTES\tLEADER\tCHANGES\tUNFOLDED")
+	fmt.Fprintln(w, "REGION\tPARTITION\tFROM\tSTATE\tITEMS\tBYTES\tLEADER\tNODES\tCHANGES\tUNFOLDED")
 	for _, l := range all {
 		for _, p := range l.Partitions {
 			leader := "-"
 			if p.Leader != 0 {
 				leader = fmt.Sprint(p.Leader)
 			}
-			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%d\t%d\t%s\t%d\t%d\n", l.Region, p.ID, cmp.Or(p.Start, "the first key"), p.State, p.Items, p.Bytes, leader, p.Changes, p.Unfolded)
+			nodes := numbers(p.Nodes)
+			if p.State == admin.PartitionMoving {
+				nodes += " now " + numbers(p.Voters)
+				for _, id := range p.Learners {
+					nodes += fmt.Sprintf("+%d", id)
+				}
+			}
+			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%d\t%d\t%s\t%s\t%d\t%d\n", l.Region, p.ID, cmp.Or(p.Start, "the first key"), p.State, p.Items, p.Bytes, leader, nodes, p.Changes, p.Unfolded)
 		}
 	}
 }

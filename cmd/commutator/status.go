@@ -23,6 +23,7 @@ catalog, and every partition) are, its tables with their items and sizes, and it
 
 Of a region of several nodes it shows how its groups are, as the node which answers has heard:
 UNDER-REPLICATED are those with a replica on a node that is down, or one that is being filled;
+MOVING those that are not held yet by the nodes that are to hold them;
 LEADERLESS those that take no writes at the moment; ASLEEP those that have nothing to do; MOST LED and
 LEAST LED tell how evenly the nodes that are up, and not drained, lead them.`,
 		Example: `  commutator status
@@ -82,7 +83,7 @@ func statusRows(w io.Writer, all []admin.Status) {
 
 // nodeStatusRows shows how the groups and the nodes are of regions of several nodes.
 func nodeStatusRows(w io.Writer, all []admin.Status) {
-	fmt.Fprintln(w, "\nREGION\tNODES\tUP\tGROUPS\tUNDER-REPLICATED\tLEADERLESS\tASLEEP\tMOST LED\tLEAST LED")
+	fmt.Fprintln(w, "\nREGION\tNODES\tUP\tGROUPS\tUNDER-REPLICATED\tMOVING\tLEADERLESS\tASLEEP\tMOST LED\tLEAST LED")
 	var lists []admin.NodeList
 	for _, s := range all {
 		nodes, up, most, least := 0, 0, 0, s.Groups.Groups
@@ -100,7 +101,7 @@ func nodeStatusRows(w io.Writer, all []admin.Status) {
 			}
 		}
 		g := s.Groups
-		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n", s.Region, nodes, up, g.Groups, g.UnderReplicated, g.Leaderless, g.Asleep, most, least)
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n", s.Region, nodes, up, g.Groups, g.UnderReplicated, g.Moving, g.Leaderless, g.Asleep, most, least)
 		lists = append(lists, admin.NodeList{Region: s.Region, Nodes: s.Nodes})
 	}
 	fmt.Fprintln(w)
