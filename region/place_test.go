@@ -86,3 +86,104 @@ func TestANodeIsLostOnceItWasSilentForLong(t *testing.T) {
 		t.Errorf("it is back: %+v", leader.placeable(p))
 	}
 }
+
+// settled tells whether, as this node has heard, everything is held by those who are to hold it.
+func (m *member) settled() bool {
+	d, err := m.Definition("orders")
+	if err != nil {
+		return false
+	}
+	t := m.table("orders")
+	for _, pd := range d.Partitions {
+		if p := t.partitions().byID(pd.ID); p == nil || !slices.Equal(votersOf(p), pd.Nodes) {
+			return false
+		}
+	}
+	return true
+}
+
+// holds returns the number of partitions that each node is to hold.
+func (m *member) holds() map[uint64]int {
+	d, err := m.Definition("orders")
+	if err != nil {
+		m.c.t.Fatal(err)
+	}
+	out := map[uint64]int{}
+	for _, pd := range d.Partitions {
+		for _, id := range pd.Nodes {
+			out[id]++
+		}
+	}
+	return out
+}
+
+func TestWhatALostNodeHeldOthersHoldAndItTakesItsShareWhenItIsBack(t *testing.T) {
+	c := newClusterOf(t, 5, func(cfg *Config) { cfg.Partitions, cfg.ReplaceAfter = 5, 2*time.Second })
+	c.until("all are up", func() bool {
+		return !slices.ContainsFunc(c.nodes, func(m *member) bool { return len(m.Members()) < 5 || len(m.host.Up()) < 4 })
+	})
+	create(t, c.node(1).Region, orders)
+	for i := range 50 {
+		c.nodes[i%5].write("orders", order("a", i, "open"))
+	}
+	c.until("all is as it is to be", c.node(1).settled)
+	leader := c.leader()
+	lost := c.others(leader)[0]
+	lost.kill()
+	c.until("others hold what it held", func() bool { return leader.holds()[lost.id] == 0 && leader.settled() })
+	if h := leader.holds(); len(h) != 4 {
+		t.Errorf("held: %v", h)
+	}
+	for _, m := range c.others(lost) {
+		if n := m.items("orders", true); n != 50 {
+			t.Errorf("node %d finds %d items", m.id, n)
+		}
+	}
+	lost.start()
+	c.until("it has its share again", func() bool { return leader.holds()[lost.id] >= 2 && leader.settled() })
+	lost.ready()
+	if n := lost.items("orders", true); n != 50 {
+		t.Errorf("it finds %d items", n)
+	}
+	c.until("nothing is to be moved any more", func() bool {
+		h := leader.Health()
+		return h.UnderReplicated == 0 && h.Moving == 0
+	})
+}
+
+func TestAPartitionIsMovedAndStays(t *testing.T) {
+	c := newClusterOf(t, 5, func(cfg *Config) { cfg.Partitions = 1 })
+	create(t, c.node(1).Region, orders)
+	for i := range 20 {
+		c.nodes[i%5].write("orders", order("a", i, "open"))
+	}
+	c.until("all is as it is to be", c.node(1).settled)
+	d, err := c.node(1).Definition("orders")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, from, to := d.Partitions[0], d.Partitions[0].Nodes[0], uint64(1)
+	for slices.Contains(p.Nodes, to) {
+		to++
+	}
+	for _, of := range []struct {
+		from, to uint64
+		want     error
+	}{{to, from, ErrHoldsNot}, {from, p.Nodes[1], ErrHolds}, {from, 9, ErrNoNode}} {
+		if err := c.node(2).Move(t.Context(), "orders", p.ID, of.from, of.to); !errors.Is(err, of.want) {
+			t.Errorf("from %d to %d: %v, want %v", of.from, of.to, err, of.want)
+		}
+	}
+	if err := c.node(2).Move(t.Context(), "orders", p.ID, from, to); err != nil {
+		t.Fatal(err)
+	}
+	c.until("it has moved", func() bool { return c.node(1).holds()[to] == 1 && c.node(1).holds()[from] == 0 && c.node(1).settled() })
+	for _, m := range c.nodes {
+		if n := m.items("orders", true); n != 20 {
+			t.Errorf("node %d finds %d items", m.id, n)
+		}
+	}
+	if next := placement.Next(3, c.node(1).placeable(nil), c.node(1).placedNow(nil)); len(next) > 0 {
+		t.Errorf("it is to be moved again: %v", next)
+	}
+}
