@@ -82,40 +82,30 @@ func (w *world) comesTo(state string, missing func() string) bool {
 
 // apart says why not every replica has everything yet, "" when it has.
 func (w *world) apart() string {
-	var first map[string]string
 	for _, m := range w.nodes {
 		if !m.up() {
 			return m.name + " is down"
 		}
-		items, _, err := m.items(shared)
-		if err != nil {
-			return fmt.Sprintf("%s: %v", m.name, err)
+	}
+	var first map[string]string
+	for _, in := range w.regions {
+		items, _, why := in.shown(shared)
+		if why != "" {
+			return why
 		}
 		for _, r := range w.regions {
 			if last := w.lastMark(r); !strings.Contains(items[markKey+r.name], last) {
-				return fmt.Sprintf("%s has not %s's last mark", m.name, r.name)
+				return fmt.Sprintf("%s has not %s's last mark", in.name, r.name)
 			}
 		}
 		if first == nil {
 			first = items
 		} else if k := differs(first, items); k != "" {
-			return fmt.Sprintf("%s differs from %s at %s", m.name, w.nodes[0].name, k)
+			return fmt.Sprintf("%s differs from %s at %s", in.name, w.regions[0].name, k)
 		}
 	}
-	for _, m := range w.regions[0].nodes {
-		a, _, err := w.regions[0].nodes[0].items(solo)
-		if err != nil {
-			return err.Error()
-		}
-		b, _, err := m.items(solo)
-		if err != nil {
-			return fmt.Sprintf("%s: %v", m.name, err)
-		}
-		if k := differs(a, b); k != "" {
-			return fmt.Sprintf("%s differs from %s at %s of %s", m.name, w.regions[0].nodes[0].name, k, solo)
-		}
-	}
-	return ""
+	_, _, why := w.regions[0].shown(solo)
+	return why
 }
 
 // traceKeys writes every change, and what each node shows, into the trace.
@@ -124,10 +114,11 @@ func (w *world) traceKeys() {
 		return
 	}
 	for _, m := range w.nodes {
-		items, d, err := m.items(shared)
+		held, d, err := m.items(shared)
 		if err != nil {
 			continue
 		}
+		items := union(held)
 		for _, key := range slices.Sorted(maps.Keys(items)) {
 			raw, _ := m.engine.Store().Get(nil, keyenc.Record(nil, d.ID, d.Schema.KeyOfValues(value(key), noValue)))
 			w.tracef("   %s: %s shows %q of %x", m.name, key, items[key], raw)
@@ -162,11 +153,25 @@ func differs(a, b map[string]string) string {
 	return ""
 }
 
-// items returns what a node's store shows of a table: visible items in stored form, by partition key.
-func (m *machine) items(name string) (map[string]string, *table.Definition, error) {
+// items returns what a node's store shows of a table: visible items in stored form, by partition key, of the partitions that it is to hold.
+func (m *machine) items(name string) (map[uint64]map[string]string, *table.Definition, error) {
+	return m.stored(name, func(s *table.Schema, key table.Key, record []byte) (string, string, bool, error) {
+		visible, there, err := crdt.PeekVisible(record)
+		return keyText(s, key), string(visible), there, err
+	})
+}
+
+// stored returns what show makes of the records that a node's store has of a table, by partition, of those that it is to hold.
+func (m *machine) stored(name string, show func(s *table.Schema, key table.Key, record []byte) (k, v string, there bool, err error)) (map[uint64]map[string]string, *table.Definition, error) {
 	d, err := m.engine.Region().Definition(name)
 	if err != nil {
 		return nil, nil, err
+	}
+	out := map[uint64]map[string]string{}
+	for i := range d.Partitions {
+		if p := &d.Partitions[i]; m.holding(p) {
+			out[p.ID] = map[string]string{}
+		}
 	}
 	prefix := keyenc.Record(nil, d.ID, nil)
 	it, err := m.engine.Store().Iter(prefix, keyenc.End(prefix))
@@ -174,17 +179,25 @@ func (m *machine) items(name string) (map[string]string, *table.Definition, erro
 		return nil, nil, err
 	}
 	defer it.Close()
-	out := map[string]string{}
 	for ok := it.First(); ok; ok = it.Next() {
-		visible, there, err := crdt.PeekVisible(it.Value())
+		key := keyenc.RecordKey(it.Key())
+		k, v, there, err := show(&d.Schema, key, it.Value())
 		if err != nil {
 			return nil, nil, err
 		}
-		if there {
-			out[keyText(&d.Schema, keyenc.RecordKey(it.Key()))] = string(visible)
+		if of := out[partOf(d, key).ID]; there && of != nil {
+			of[k] = v
 		}
 	}
 	return out, d, it.Err()
+}
+
+func union(by map[uint64]map[string]string) map[string]string {
+	out := map[string]string{}
+	for _, of := range by {
+		maps.Copy(out, of)
+	}
+	return out
 }
 
 func keyText(s *table.Schema, key []byte) string {
@@ -202,11 +215,12 @@ func (w *world) checkReplicas() {
 			if name == solo && m.region.index != 0 {
 				continue
 			}
-			items, d, err := m.items(name)
+			held, d, err := m.items(name)
 			if err != nil {
 				w.violate("%s: %s: %v", m.name, name, err)
 				continue
 			}
+			items := union(held)
 			w.count.Compared += len(items)
 			want := map[string]string{}
 			for key, visible := range items {
@@ -217,6 +231,9 @@ func (w *world) checkReplicas() {
 			}
 			got := map[string]string{}
 			for i, p := range d.Partitions {
+				if !m.holding(&p) {
+					continue
+				}
 				prefix := keyenc.Indexes(nil, p.ID)
 				it, err := m.engine.Store().Iter(prefix, keyenc.End(prefix))
 				if err != nil {
@@ -242,8 +259,10 @@ func (w *world) checkReplicas() {
 				w.violate("%s: the index of %s is not what its items make: row %s is %q, want %q", m.name, name, k, got[k], want[k])
 			}
 			for _, t := range m.engine.Region().Tables() {
-				if n, _ := t.Stats(); t.ID == d.ID && n != int64(len(items)) {
-					w.violate("%s: %s counts %d items and has %d", m.name, name, n, len(items))
+				for _, p := range t.Partitions() {
+					if n := p.State().Items; t.ID == d.ID && held[p.ID] != nil && n != int64(len(held[p.ID])) {
+						w.violate("%s: partition %d of %s counts %d items and has %d", m.name, p.ID, name, n, len(held[p.ID]))
+					}
 				}
 			}
 		}
@@ -253,9 +272,9 @@ func (w *world) checkReplicas() {
 // checkHistory holds what the regions show against the changes that were shipped, and those against what clients did.
 func (w *world) checkHistory() (times map[string]crdt.Dot) {
 	h := w.history
-	items, d, err := w.nodes[0].items(shared)
-	if err != nil {
-		w.violate("%v", err)
+	items, d, why := w.regions[0].shown(shared)
+	if why != "" {
+		w.violate("%s", why)
 		return nil
 	}
 	// Every change was made by a client, once.
@@ -510,9 +529,9 @@ var registerModel = porcupine.Model{
 func (w *world) checkSolo() {
 	home := w.regions[0]
 	find := func(name string, began time.Duration) {
-		items, _, err := home.nodes[0].items(name)
-		if err != nil {
-			w.violate("%s: %v", name, err)
+		items, _, why := home.shown(name)
+		if why != "" {
+			w.violate("%s", why)
 			return
 		}
 		puts := map[string][]*operation{}

@@ -17,9 +17,9 @@ func (m *machine) alike() {
 
 // checkAlike asks every region what it lacks that others have: nothing, of as many items as are there.
 func (w *world) checkAlike() {
-	items, _, err := w.nodes[0].items(shared)
-	if err != nil {
-		w.violate("%v", err)
+	items, _, why := w.regions[0].shown(shared)
+	if why != "" {
+		w.violate("%s", why)
 		return
 	}
 	open := len(w.regions)

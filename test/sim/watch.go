@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"slices"
@@ -14,8 +13,7 @@ import (
 	"github.com/commutatordb/commutator/crdt"
 	"github.com/commutatordb/commutator/region/group"
 	"github.com/commutatordb/commutator/replication"
-	"github.com/commutatordb/commutator/storage"
-	"github.com/commutatordb/commutator/storage/keyenc"
+	"github.com/commutatordb/commutator/table"
 )
 
 // What must hold of what goes on between nodes and between regions, and of what each has come to keep.
@@ -140,41 +138,6 @@ func (w *world) checkUnseen(items map[string]string, times map[string]crdt.Dot) 
 	}
 }
 
-// unequal says in which row two replicas of a region differ, which have applied the same; "" for none.
-func unequal(a, b *machine) string {
-	rows := func(m *machine) (out map[string]string, order []string, err error) {
-		it, err := m.engine.Store().Iter(nil, nil)
-		if err != nil {
-			return nil, nil, err
-		}
-		defer it.Close()
-		installed := storage.InstalledKey(0)[:1]
-		out = map[string]string{}
-		for ok := it.First(); ok; ok = it.Next() {
-			if bytes.HasPrefix(it.Key(), installed) {
-				continue // each node's own
-			}
-			out[string(it.Key())] = string(it.Value())
-			order = append(order, string(it.Key()))
-		}
-		return out, order, it.Err()
-	}
-	ra, order, err := rows(a)
-	if err != nil {
-		return fmt.Sprintf("%s: %v", a.name, err)
-	}
-	rb, more, err := rows(b)
-	if err != nil {
-		return fmt.Sprintf("%s: %v", b.name, err)
-	}
-	for _, k := range append(order, more...) {
-		if x, ok := ra[k]; rb[k] != x || !ok {
-			return fmt.Sprintf("row %x is %x at %s and %x at %s", k, x, a.name, rb[k], b.name)
-		}
-	}
-	return ""
-}
-
 // unrested says what a healed world has still to do in the background, "" when nothing: every replica of a region keeps the
 // same, everything is folded, and then all regions keep the same records.
 func (w *world) unrested() string {
@@ -190,14 +153,14 @@ func (w *world) unrested() string {
 				}
 			}
 		}
-		for _, m := range r.nodes[1:] {
-			if why := unequal(r.nodes[0], m); why != "" {
+		for _, missing := range []func() string{r.unplaced, r.unequal} {
+			if why := missing(); why != "" {
 				return why
 			}
 		}
-		records, err := r.nodes[0].records(shared)
-		if err != nil {
-			return fmt.Sprintf("%s: %v", r.nodes[0].name, err)
+		records, _, why := r.kept(shared)
+		if why != "" {
+			return why
 		}
 		if first == nil {
 			first = records
@@ -208,23 +171,11 @@ func (w *world) unrested() string {
 	return ""
 }
 
-// records returns what a node's store keeps of a table's items, by key.
-func (m *machine) records(name string) (map[string]string, error) {
-	d, err := m.engine.Region().Definition(name)
-	if err != nil {
-		return nil, err
-	}
-	prefix := keyenc.Record(nil, d.ID, nil)
-	it, err := m.engine.Store().Iter(prefix, keyenc.End(prefix))
-	if err != nil {
-		return nil, err
-	}
-	defer it.Close()
-	out := map[string]string{}
-	for ok := it.First(); ok; ok = it.Next() {
-		out[string(keyenc.RecordKey(it.Key()))] = string(it.Value())
-	}
-	return out, it.Err()
+// records returns what a node's store keeps of a table's items, by key, of the partitions that it is to hold.
+func (m *machine) records(name string) (map[uint64]map[string]string, *table.Definition, error) {
+	return m.stored(name, func(_ *table.Schema, key table.Key, record []byte) (string, string, bool, error) {
+		return string(key), string(record), true, nil
+	})
 }
 
 func isOf(key, class string) bool { return strings.HasPrefix(key, class+"-") }
