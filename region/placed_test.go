@@ -305,7 +305,7 @@ func (m *member) has(p *Partition) bool {
 
 // What is here of the parent may be nothing: before its first snapshot, or when a node stops behind the last row that it removes.
 func TestWhatWasCutOffStaysWhereItsParentIsLetGo(t *testing.T) {
-	c := newClusterOf(t, 4)
+	c := newClusterOf(t, 4, nil)
 	create(t, c.node(1).Region, orders)
 	for i := range 60 {
 		c.nodes[i%4].write("orders", order(fmt.Sprint(i), i, "open"))
