@@ -32,8 +32,8 @@ func (r *Record) Join(d *Record) []Conflict {
 		r.join(d)
 	} else {
 		theirs := *d
-		theirs.nodes = d.without(r, r.hadAbove(d.seen.floor))
-		r.nodes = r.without(d, d.hadAbove(r.seen.floor))
+		here, there := r.hadAbove(d.seen.floor), d.hadAbove(r.seen.floor)
+		theirs.nodes, r.nodes = d.without(r, here, there), r.without(d, there, here)
 		r.join(&theirs)
 	}
 	if mutant.On(mutant.OlderWins) && old.root.present() {
@@ -51,8 +51,9 @@ func (r *Record) hadAbove(f Dot) func(Dot) bool {
 	return func(d Dot) bool { return r.seen.Covers(d) && (d.Compare(f) > 0 || f.Compare(r.seen.floor) <= 0) }
 }
 
-// without returns what r has below its root but for what o has had and has no more: that was let go there, and is dead for good. See Trim.
-func (r *Record) without(o *Record, gone func(Dot) bool) []node {
+// without returns what r has below its root but for edits that o has had and has no more: they were let go there, and are dead for good. See Trim.
+// there and here tell what o and r have had.
+func (r *Record) without(o *Record, there, here func(Dot) bool) []node {
 	var out []node
 	for i := range r.nodes {
 		n, m := &r.nodes[i], o.node(r.nodes[i].path)
@@ -62,13 +63,10 @@ func (r *Record) without(o *Record, gone func(Dot) bool) []node {
 		c := node{
 			path:    n.path,
 			assign:  n.assign,
-			sums:    lacking(n.sums, m.sums, compareSums, func(s *sum) bool { return gone(s.dot()) }),
-			adds:    lacking(n.adds, m.adds, compareAdds, func(a *add) bool { return gone(a.dot()) }),
-			removes: lacking(n.removes, m.removes, compareRemoves, func(m *remove) bool { return gone(m.dot) }),
-			appends: lacking(n.appends, m.appends, compareTails, func(t *tail) bool { return gone(t.dot) }),
-		}
-		if c.assign.present() && !m.assign.present() && gone(c.assign.dot) {
-			c.assign = assign{}
+			removes: n.removes,
+			sums:    lacking(n.sums, m.sums, compareSums, (*sum).dot, there, here),
+			adds:    lacking(n.adds, m.adds, compareAdds, (*add).dot, there, here),
+			appends: lacking(n.appends, m.appends, compareTails, func(t *tail) Dot { return t.dot }, there, here),
 		}
 		if !c.empty() {
 			out = append(out, c)
@@ -77,14 +75,26 @@ func (r *Record) without(o *Record, gone func(Dot) bool) []node {
 	return out
 }
 
-// lacking leaves out of a what is gone and not in b; both are sorted.
-func lacking[T any](a, b []T, compare func(x, y *T) int, gone func(x *T) bool) []T {
+// gone tells whether what one side has was let go on the other, by the dots that it has on either, zero where there is none: of two the newer
+// counts, and an older one, which a fold had left, goes with it.
+func gone(own, other Dot, there, here func(Dot) bool) bool {
+	switch c := own.Compare(other); {
+	case c > 0:
+		return there(own)
+	case c < 0:
+		return here(other)
+	}
+	return false
+}
+
+// lacking leaves out of a what is gone in b; both are sorted.
+func lacking[T any](a, b []T, compare func(x, y *T) int, dot func(x *T) Dot, there, here func(Dot) bool) []T {
 	return without(a, func(i int) bool {
-		if !gone(&a[i]) {
-			return false
+		var other Dot
+		if j, both := slices.BinarySearchFunc(b, &a[i], func(x T, y *T) int { return compare(&x, y) }); both {
+			other = dot(&b[j])
 		}
-		_, here := slices.BinarySearchFunc(b, &a[i], func(x T, y *T) int { return compare(&x, y) })
-		return !here
+		return gone(dot(&a[i]), other, there, here)
 	})
 }
 
@@ -216,7 +226,7 @@ func (r *Record) prune() {
 	above := lineage{root: &r.root}
 	for i := range r.nodes {
 		n := &r.nodes[i]
-		if _, g := above.enter(n); n.assign.present() && g.present() && g.compare(&n.assign) > 0 {
+		if g := above.enter(n); n.assign.present() && g.present() && g.compare(&n.assign) > 0 {
 			above.leave()
 			if out == nil {
 				out = slices.Clone(r.nodes[:i])

@@ -86,6 +86,7 @@ var lawProfiles = map[string]profile{
 	"unfolded": {steps: 40, mixed: true, deletes: true, expiries: true, modes: true, late: true},
 	"folded":   {steps: 60, mixed: true, deletes: true, expiries: true, modes: true, late: true, folds: true},
 	"hot":      {steps: 120, mixed: true, deletes: true, expiries: true, modes: true, late: true, folds: true, hot: true},
+	"half hot": {steps: 120, mixed: true, deletes: true, expiries: true, modes: true, late: true, folds: true, halfHot: true},
 }
 
 func TestJoinIsCommutativeAssociativeAndIdempotent(t *testing.T) {

@@ -48,6 +48,8 @@ var profiles = map[string]profile{
 	"mixed":            {steps: 60, mixed: true, deletes: true, expiries: true, modes: true, folds: true, shadow: true, oracle: true, late: true},
 	"wild":             {steps: 80, mixed: true, deletes: true, expiries: true, modes: true, folds: true, late: true},
 	"hot":              {steps: 120, mixed: true, deletes: true, expiries: true, modes: true, folds: true, shadow: true, oracle: true, late: true, hot: true},
+	"half hot":         {steps: 120, mixed: true, deletes: true, expiries: true, modes: true, folds: true, shadow: true, oracle: true, late: true, halfHot: true},
+	"half hot, typed":  {steps: 120, folds: true, shadow: true, oracle: true, late: true, halfHot: true},
 	"hot, typed":       {steps: 120, folds: true, shadow: true, oracle: true, late: true, hot: true},
 	"unfolded":         {steps: 60, mixed: true, deletes: true, expiries: true, modes: true, shadow: true, oracle: true, late: true},
 }

@@ -38,7 +38,7 @@ func (r *Record) Rebase(lost Lost, stable HLC) (w Write, found []Conflict, ok bo
 		theirs = l.above(f)
 	}
 	had := r.hadAbove(theirs.seen.floor)
-	theirs.nodes = theirs.without(r, func(d Dot) bool { return had(d) && !l.own(d) })
+	theirs.nodes = theirs.without(r, func(d Dot) bool { return had(d) && !l.own(d) }, func(Dot) bool { return false })
 	old := were
 	were.join(&theirs)
 	were.forget()

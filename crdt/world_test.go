@@ -23,6 +23,7 @@ type profile struct {
 	numbers  bool // only writes to numbers
 	late     bool // a region joins
 	hot      bool // written to without a pause: folded at the end alone
+	halfHot  bool // in some regions; others fold
 	oracle   bool
 	shadow   bool
 }
@@ -138,7 +139,7 @@ func (w *world) tick(r *region) HLC {
 func (w *world) step() error {
 	r := w.regions[w.src.pick(len(w.regions))]
 	switch k := w.src.pick(22); {
-	case k >= 20 || w.p.hot && k == 7:
+	case k >= 20 || (w.p.hot || w.p.halfHot) && k == 7:
 		return w.calm()
 	case k < 8:
 		return w.write(r)
@@ -435,7 +436,7 @@ func (w *world) fold(r *region) error {
 	if r.rec == nil {
 		return nil
 	}
-	if w.p.hot && !w.settled {
+	if (w.p.hot || w.p.halfHot && w.index(r)%2 == 0) && !w.settled {
 		w.logf("region %d knows that %d is stable", w.index(r), r.stable)
 		w.open(r)
 		return w.check(r)

@@ -103,7 +103,6 @@ const (
 
 	HotNeverTrimmed Name = "hot-never-trimmed"
 	TotalTrimmed    Name = "total-trimmed"
-	RemoveTrimmed   Name = "remove-trimmed"
 )
 
 // In replication, replication/transport and node.
