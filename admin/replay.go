@@ -97,7 +97,10 @@ func (o *Operator) replayConflict(ctx context.Context, q *ReplayConflictRequest)
 // command makes the losing write anew.
 func (r *Replay) command(c op.Conflict) (*op.Command, error) {
 	lost := c.Conflict.Loser
+	noValue := invalid("conflict %x does not hold what was written: it was an edit, of which only the result is known", c.ID)
 	switch {
+	case c.Conflict.Class == crdt.ClassClockHeld && lost.Op == crdt.Update:
+		return nil, noValue // what it holds is the edit's part of the item, and would be put for all of it
 	case len(c.Conflict.Path) == 0 && (lost.Op == crdt.Delete || lost.Op == crdt.Expire):
 		r.Operation = "DeleteItem"
 		return &op.Command{Kind: op.Delete, Key: c.Key}, nil
@@ -105,7 +108,7 @@ func (r *Replay) command(c op.Conflict) (*op.Command, error) {
 		r.Operation = "PutItem"
 		return &op.Command{Kind: op.Put, Key: c.Key, Item: lost.Value[1:]}, nil
 	case len(c.Conflict.Path) == 0, c.Conflict.Class == crdt.ClassTypeMasked, c.Conflict.Class == crdt.ClassNumericOverflow:
-		return nil, invalid("conflict %x does not hold what was written: it was an edit, of which only the result is known", c.ID)
+		return nil, noValue
 	}
 	r.Operation = "UpdateItem"
 	var names []string

@@ -64,6 +64,7 @@ const (
 	RowsTwice          Name = "rows-twice"
 	CutNotFlushed      Name = "cut-not-flushed"
 	CutOffUnknown      Name = "cut-off-unknown"
+	AheadAgain         Name = "ahead-again"
 	ChildFirst         Name = "child-first"
 	AppliedOneTooLow   Name = "applied-one-too-low"
 	StableNotSaid      Name = "stable-not-said"

@@ -91,6 +91,7 @@ var Planted = []Bug{
 	{Name: RowsTwice, Breaks: "index rows that are left of what was cut off are shown", Check: "a page is the same over any partitions", Package: "region", Test: "TestAPageIsTheSameWhileAPartitionIsCut"},
 	{Name: ChildFirst, Breaks: "what was cut off is followed before all is applied that was written before", Check: "regions come to be equal"},
 	{Name: CutOffUnknown, Breaks: "a partition that was cut off does not count for what is stable until it is known", Check: "what is cut off counts before it is known", Package: "replication", Test: "TestWhatWasCutOffCountsBeforeItIsKnown"},
+	{Name: AheadAgain, Breaks: "an incarnation that begins anew since its clock was far ahead stamps ahead again", Check: "its writes arrive", Package: "test/sim", Test: "TestARegionThatWasFarAheadIsInStepOnceItHasBegunAnew"},
 
 	{Name: TieByArrival, Breaks: "of writes with one time, the first to arrive wins", Check: "regions come to be equal"},
 	{Name: OlderWins, Breaks: "of two writes that had not seen each other the one that is here already wins, not the later", Check: "regions come to be equal"},

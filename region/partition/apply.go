@@ -134,6 +134,10 @@ func (m *Machine) restore(c *op.Command, b *storage.Batch) op.Result {
 	return result
 }
 
+// maxAhead is how far ahead of the present the stamps of a former incarnation may be that later ones are stamped above: as far as other regions take
+// them at once. Had its clock been further ahead, its followers would wait for this one as they did for that.
+const maxAhead = crdt.HLC(500 << 16)
+
 // rebase makes again, as this incarnation's writes, what a former one had written and nobody else has. An item for which that was done has
 // a write of this incarnation's: nothing else is written here until all of it is, so doing it twice changes nothing.
 func (m *Machine) rebase(c *op.Command, b *storage.Batch) op.Result {
@@ -149,7 +153,9 @@ func (m *Machine) rebase(c *op.Command, b *storage.Batch) op.Result {
 			continue
 		}
 		r.Key = m.keyItem(e.key)
-		m.observe(old.Newest().HLC)
+		if newest := old.Newest().HLC; newest <= c.HLC+maxAhead || mutant.On(mutant.AheadAgain) {
+			m.observe(newest)
+		}
 		w, conflicts, ok := r.Rebase(crdt.Lost{Record: old, Actor: c.Lost.Actor, After: c.Lost.HLC}, m.state.Stable)
 		for j := range conflicts {
 			if conflicts[j].Loser.Dot.Actor == c.Lost.Actor {
