@@ -25,6 +25,9 @@ const (
 	// newsPause and newsPauseLeading are how long who asks waits before it does again.
 	newsPause        = 500 * time.Millisecond
 	newsPauseLeading = 5 * time.Millisecond
+	// newsLook is how long it is waited before it is looked again whether there is something to ask a node for: who is to be asked first changes with
+	// who leads and who is up, and of that nobody tells.
+	newsLook = time.Second
 	// maxNewsWait bounds what may be asked for.
 	maxNewsWait = 5 * time.Second
 )
@@ -159,7 +162,7 @@ func (r *Region) feed(ctx context.Context, node uint64) error {
 		pause := newsPause
 		switch {
 		case err == nil && !news:
-			pause = 0 // until there is something to ask for
+			pause = newsLook
 		case err == nil && r.Leads():
 			pause = newsPauseLeading
 		}
