@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -357,5 +358,69 @@ func TestANodeThatWasAskedAndIsLostIsNotWaitedFor(t *testing.T) {
 	defer cancel()
 	if _, err := c.node(4).table("orders").Get(ctx, key, true); err == nil || errors.Is(err, group.ErrGone) {
 		t.Errorf("with two of three nodes down a consistent read says %v", err)
+	}
+}
+
+// Goal: nothing is lost or left where it should not be, though nodes lose power while partitions move, and are split. Method: rounds of moves, each
+// with one node that is killed somewhere in it; what was not flushed is gone there.
+func TestPartitionsMoveWhileNodesLosePower(t *testing.T) {
+	for seed := range uint64(2) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed, 5))
+			c := newClusterOf(t, 4, nil)
+			create(t, c.node(1).Region, orders)
+			c.place("orders", spreadOut...)
+			n := 0
+			write := func(by []*member, count int) {
+				for range count {
+					by[n%len(by)].write("orders", order(fmt.Sprint(n), n, "open"))
+					n++
+				}
+			}
+			for round := range 6 {
+				write(c.nodes, rng.IntN(20))
+				lost := c.nodes[rng.IntN(4)]
+				rest := slices.DeleteFunc(slices.Clone(c.nodes), func(m *member) bool { return m == lost })
+				by := rest[rng.IntN(3)]
+				if _, err := by.Change(t.Context(), "orders", func(d *table.Definition) error {
+					for i := range d.Partitions {
+						d.Partitions[i].Nodes = spreadOut[(i+round)%len(spreadOut)]
+					}
+					return nil
+				}); err != nil {
+					t.Fatal(err)
+				}
+				if some := by.table("orders").Partitions(); round%2 == 0 {
+					p := some[rng.IntN(len(some))]
+					c.until("a split is ordered", func() bool {
+						_, err := by.Split(t.Context(), "orders", p.ID, nil)
+						return err == nil || errors.Is(err, ErrSplitting) || errors.Is(err, ErrNoSplitKey)
+					})
+				}
+				write(rest, rng.IntN(60))
+				for _, m := range c.nodes {
+					if rng.IntN(2) == 0 {
+						if err := m.store.Flush(); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+				lost.kill()
+				write(rest, 5)
+				lost.start()
+				lost.ready()
+			}
+			c.until("nothing is to be split any more", func() bool {
+				return !slices.ContainsFunc(c.node(1).table("orders").Definition().Partitions, func(p table.Partition) bool { return p.Split != nil })
+			})
+			c.place("orders", spreadOut...)
+			for _, m := range c.nodes {
+				for _, strong := range []bool{true, false} {
+					if got := m.items("orders", strong); got != n {
+						t.Errorf("node %d (strong %v) shows %d of %d items", m.id, strong, got, n)
+					}
+				}
+			}
+		})
 	}
 }

@@ -113,6 +113,7 @@ type Host struct {
 	shippedBytes, takenBytes atomic.Int64
 	coming                   atomic.Int64 // snapshots
 	full                     atomic.Bool  // see SetFull
+	flushed                  atomic.Bool  // see Flushed
 	sleeping                 atomic.Int64 // groups
 	up                       atomic.Pointer[[]uint64]
 
@@ -438,6 +439,9 @@ func (h *Host) Step() {
 	h.mu.Unlock()
 	for _, f := range calls {
 		f()
+	}
+	if h.flushed.Swap(false) {
+		h.truncate()
 	}
 	h.deliver(mail)
 	if ticked {

@@ -368,3 +368,16 @@ func TestGroupsThatMoveAtOnceShareTheRate(t *testing.T) {
 		}
 	}
 }
+
+// The store tells that it has flushed while it lets nobody in, and is asked for a snapshot under the host's lock: neither may wait for the other.
+func TestAFlushIsToldWhateverTheHostIsAt(t *testing.T) {
+	n := newNetwork(t, 1, 1)
+	defer n.close()
+	h := n.nodes[0].host
+	h.mu.Lock()
+	h.Flushed()
+	h.mu.Unlock()
+	if n.nodes[0].step(); h.flushed.Load() {
+		t.Error("it is not heard")
+	}
+}

@@ -19,14 +19,11 @@ const (
 	activeTicks = 50
 )
 
-// Flushed tells the host that the store has flushed: the log need not keep what is durable there.
+// Flushed tells the host that the store has flushed: the log need not keep what is durable there. The store lets nobody in while it calls this:
+// it must not wait, not even for mu, under which the store is asked.
 func (h *Host) Flushed() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if !h.closed {
-		h.calls = append(h.calls, h.truncate)
-		h.signal()
-	}
+	h.flushed.Store(true)
+	h.signal()
 }
 
 func (h *Host) truncate() {
