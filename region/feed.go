@@ -182,7 +182,7 @@ func (r *Region) askNews(ctx context.Context, node uint64) (some bool, err error
 		if p.here() != nil {
 			continue
 		}
-		if from := p.askable(); len(from) > 0 && from[0] == node {
+		if p.newsFrom() == node {
 			of = append(of, p)
 		}
 	}
@@ -212,6 +212,16 @@ func (r *Region) askNews(ctx context.Context, node uint64) (some bool, err error
 		return true, errAnswer
 	}
 	return true, nil
+}
+
+// newsFrom returns the node that is to be asked for news of the partition, 0 for none: the best one of those that are to hold it. Who led it when
+// there was news last may hold it no more, and then says nothing.
+func (p *Partition) newsFrom() uint64 {
+	from, nodes := p.askable(), p.Nodes()
+	if i := slices.IndexFunc(from, func(id uint64) bool { return slices.Contains(nodes, id) }); i >= 0 {
+		return from[i]
+	}
+	return 0
 }
 
 // partition returns an open partition, nil if there is none of that number.
