@@ -22,7 +22,7 @@ func (w *world) replaceNodes(until time.Duration) {
 			w.drain(r.nodes[w.rng.IntN(len(r.nodes))])
 			continue
 		}
-		if len(r.nodes) < 4 && (len(r.nodes) < 3 || w.chance(0.6)) {
+		if len(r.nodes) < r.place.nodes && (len(r.nodes) < 3 || w.chance(0.6)) {
 			w.join(r)
 			continue
 		}

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
+	"time"
 
 	"github.com/commutatordb/commutator/region/partition"
 	"github.com/commutatordb/commutator/storage"
@@ -12,6 +14,21 @@ import (
 )
 
 // In a region of more nodes than replicas each node holds some of the partitions. What a region shows is what all of them hold.
+
+// placing is how a region of several nodes places its partitions.
+type placing struct {
+	nodes        int // that it has at most
+	zones        uint64
+	replaceAfter time.Duration
+}
+
+// drawPlacing draws it from a source of its own: what seeds were before there was any placing they still are, in regions of few nodes.
+func drawPlacing(seed uint64, region int) placing {
+	rng := rand.New(rand.NewPCG(seed, 28+uint64(region)))
+	return placing{4 + rng.IntN(2), 1 + rng.Uint64N(3), time.Duration(2+rng.IntN(8)) * time.Second}
+}
+
+func (p placing) zone(node uint64) string { return fmt.Sprintf("z%d", node%p.zones) }
 
 // holding tells whether a node is to hold a partition.
 func (m *machine) holding(p *table.Partition) bool {

@@ -50,6 +50,7 @@ type regionOf struct {
 	partitions int // of its tables
 
 	split    region.SplitConfig
+	place    placing
 	founders []uint64
 	all      map[uint64]*machine // by number, those that were let go among them
 }
@@ -122,6 +123,7 @@ func newWorld(seed uint64, cfg Config, out io.Writer) *world {
 			r.founders = append(r.founders, uint64(id+1))
 			r.add(w, uint64(id+1))
 		}
+		r.place = drawPlacing(seed, i)
 		w.regions = append(w.regions, r)
 	}
 	w.draw()
@@ -179,7 +181,7 @@ func (m *machine) start() error {
 			}
 			return w.ask(ctx, m, m.region.all[to], q)
 		},
-		PartitionsPerTable: m.region.partitions, FS: m.disk, Archive: archive{w.objects, p}, Now: p.Now, Tasks: p, Logger: logger, VerifyEvery: verifyEvery, Retention: w.retention(),
+		PartitionsPerTable: m.region.partitions, Zone: m.region.place.zone(m.id), ReplaceAfter: m.region.place.replaceAfter, FS: m.disk, Archive: archive{w.objects, p}, Now: p.Now, Tasks: p, Logger: logger, VerifyEvery: verifyEvery, Retention: w.retention(),
 		Sizes: node.Sizes{CacheBytes: 1 << 20, MemTableBytes: 4 << 20, SegmentBytes: 64 << 10, KeepEntries: 16, SeedBytes: 300, PieceBytes: 400, ImportTableBytes: 1500, NoBackground: true, Split: m.region.split},
 		Fatal: func(err error) {
 			w.say("%s ends itself: %v", m.name, err)
