@@ -33,7 +33,7 @@ const (
 )
 
 type cluster struct {
-	t      *testing.T
+	t      testing.TB
 	nodes  []*member
 	voters []uint64
 	config func(*Config) // what the test wants otherwise; nil: nothing
@@ -61,7 +61,7 @@ type mail struct {
 
 func newCluster(t *testing.T) *cluster { return newClusterOf(t, 3, nil) }
 
-func newClusterOf(t *testing.T, nodes uint64, config func(*Config)) *cluster {
+func newClusterOf(t testing.TB, nodes uint64, config func(*Config)) *cluster {
 	c := &cluster{t: t, config: config}
 	done := make(chan struct{})
 	var carriers sync.WaitGroup

@@ -1,6 +1,7 @@
 package region
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -47,15 +48,16 @@ func (p *Partition) askable() (ids []uint64) {
 			}
 		}
 	}
-	slices.SortStableFunc(ids, func(a, b uint64) int {
-		switch isA, isB := slices.Contains(up, a), slices.Contains(up, b); {
-		case isA && !isB:
-			return -1
-		case isB && !isA:
-			return 1
+	p.mu.Lock()
+	missed := p.missed
+	p.mu.Unlock()
+	late := func(id uint64) int {
+		if !slices.Contains(up, id) {
+			return len(missed)
 		}
-		return 0
-	})
+		return slices.Index(missed, id)
+	}
+	slices.SortStableFunc(ids, func(a, b uint64) int { return cmp.Compare(late(a), late(b)) })
 	return ids
 }
 
@@ -66,14 +68,16 @@ func (p *Partition) ask(ctx context.Context, q []byte, once bool) (answer []byte
 	begun := r.cfg.Now()
 	for err = errNoAskable; ; {
 		for _, id := range p.askable() {
-			answer, err = r.askNode(ctx, id, q)
+			answer, err = r.askNode(ctx, id, q, askLimit)
 			switch {
 			case err == nil:
 				p.last.Store(id)
 				return answer, nil
 			case ctx.Err() != nil:
 				return nil, fmt.Errorf("%w: %w", group.ErrUnknown, context.Cause(ctx))
-			case errors.Is(err, errNotHere), errors.Is(err, ErrNotAsked), errors.Is(err, group.ErrNoLeader), errors.Is(err, group.ErrGone), errors.Is(err, group.ErrClosed):
+			case errors.Is(err, errNotHere):
+				p.miss(id)
+			case errors.Is(err, ErrNotAsked), errors.Is(err, group.ErrNoLeader), errors.Is(err, group.ErrGone), errors.Is(err, group.ErrClosed):
 			case errors.Is(err, op.ErrMoved), errors.Is(err, group.ErrOverloaded), errors.Is(err, ErrFull), errors.Is(err, ErrNoSplitKey), errors.Is(err, errQuestion):
 				return nil, err
 			case once:
@@ -103,12 +107,12 @@ func (p *Partition) gone() bool {
 	return p.table.going
 }
 
-// askNode asks one node, and gives it up when it is not heard of any more.
-func (r *Region) askNode(ctx context.Context, id uint64, q []byte) ([]byte, error) {
+// askNode asks one node, and gives it up when it is not heard of any more, or has not answered for so long.
+func (r *Region) askNode(ctx context.Context, id uint64, q []byte, limit time.Duration) ([]byte, error) {
 	if r.cfg.Ask == nil {
 		return nil, ErrNotAsked
 	}
-	ctx, cancel := r.cfg.Tasks.WithTimeout(ctx, askLimit)
+	ctx, cancel := r.cfg.Tasks.WithTimeout(ctx, limit)
 	defer cancel()
 	var answer []byte
 	var err error
@@ -229,7 +233,7 @@ func (f *fetched) fetch(lower, upper []byte, last bool, most int) (rows []storag
 	q = binary.AppendUvarint(q, uint64(most))
 	var answer []byte
 	if f.pin != 0 {
-		answer, err = f.p.table.region.askNode(f.ctx, f.at, q)
+		answer, err = f.p.table.region.askNode(f.ctx, f.at, q, askLimit)
 	} else {
 		answer, err = f.p.ask(f.ctx, q, false)
 	}
@@ -293,9 +297,8 @@ func (p *Partition) pinElsewhere(ctx context.Context) (pinned, error) {
 	}
 	return pinned{&fetched{ctx: ctx, p: p, state: &partition.State{}, pin: pin, at: at}, func() error {
 		// Nobody waits for it: what is not let go is, after a while.
-		ctx, cancel := r.cfg.Tasks.WithTimeout(context.WithoutCancel(ctx), askAgain)
-		defer cancel()
-		_, err := r.askNode(ctx, at, binary.AppendUvarint(question(askUnpin, p.ID), pin))
+		ctx := context.WithoutCancel(ctx)
+		_, err := r.askNode(ctx, at, binary.AppendUvarint(question(askUnpin, p.ID), pin), askAgain)
 		if err != nil {
 			r.cfg.Logger.Debug("region: what was pinned elsewhere is not let go yet", "partition", p.ID, "node", at, "err", err)
 		}

@@ -25,9 +25,6 @@ const (
 	// newsPause and newsPauseLeading are how long who asks waits before it does again.
 	newsPause        = 500 * time.Millisecond
 	newsPauseLeading = 5 * time.Millisecond
-	// newsLook is how long it is waited before it is looked again whether there is something to ask a node for: who is to be asked first changes with
-	// who leads and who is up, and of that nobody tells.
-	newsLook = time.Second
 	// maxNewsWait bounds what may be asked for.
 	maxNewsWait = 5 * time.Second
 )
@@ -71,6 +68,9 @@ func (p *Partition) hear(b []byte) error {
 	if err := json.Unmarshal(b, w); err != nil {
 		return fmt.Errorf("%w: %w", errAnswer, err)
 	}
+	p.mu.Lock()
+	p.missed = nil
+	p.mu.Unlock()
 	old := p.word.Load()
 	switch {
 	case w.State.Applied < old.State.Applied:
@@ -92,6 +92,13 @@ func (p *Partition) hear(b []byte) error {
 		}
 	}
 	return nil
+}
+
+// miss notes that a node does not hold the partition that was thought to: it is asked last, until a node that does has been heard.
+func (p *Partition) miss(node uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.missed = append(slices.DeleteFunc(slices.Clone(p.missed), func(id uint64) bool { return id == node }), node)
 }
 
 // answerWords answers a question for news of partitions.
@@ -120,7 +127,9 @@ func (r *Region) answerWords(ctx context.Context, d *reading) []byte {
 	for {
 		out, n := []byte(nil), uint64(0)
 		for _, a := range of {
-			if g := a.p.here(); g != nil && a.p.own.Load().Applied > a.applied {
+			if g := a.p.here(); g == nil {
+				out, n = appendBytes(binary.AppendUvarint(out, a.p.ID), nil), n+1
+			} else if a.p.own.Load().Applied > a.applied {
 				out, n = appendBytes(binary.AppendUvarint(out, a.p.ID), a.p.say(g, a.sum)), n+1
 			}
 		}
@@ -158,31 +167,24 @@ func (r *Region) feed(ctx context.Context, node uint64) error {
 		if m, ok := r.Member(node); ok && m.State == MemberGone {
 			return nil
 		}
-		news, err := r.askNews(ctx, node)
-		pause := newsPause
-		switch {
-		case err == nil && !news:
-			pause = newsLook
-		case err == nil && r.Leads():
-			pause = newsPauseLeading
-		}
-		if pause == newsPauseLeading {
-			r.cfg.Tasks.Wait(ctx, nil, pause)
+		some, err := r.askNews(ctx, node)
+		if err == nil && some && r.Leads() {
+			r.cfg.Tasks.Wait(ctx, nil, newsPauseLeading)
 		} else {
-			r.cfg.Tasks.Wait(ctx, changed, pause)
+			r.cfg.Tasks.Wait(ctx, changed, newsPause) // which of the others is asked changes without a word
 		}
 	}
 	return nil
 }
 
-// askNews asks a node for news of what it is to be asked for, and tells whether there is anything.
+// askNews asks a node for news of what it is to be asked for, and tells whether there is anything that it holds.
 func (r *Region) askNews(ctx context.Context, node uint64) (some bool, err error) {
 	var of []*Partition
 	for _, p := range r.everyPartition() {
 		if p.here() != nil {
 			continue
 		}
-		if p.newsFrom() == node {
+		if from := p.askable(); len(from) > 0 && from[0] == node {
 			of = append(of, p)
 		}
 	}
@@ -195,14 +197,20 @@ func (r *Region) askNews(ctx context.Context, node uint64) (some bool, err error
 		w := p.word.Load()
 		q = binary.BigEndian.AppendUint64(binary.AppendUvarint(binary.AppendUvarint(q, p.ID), w.State.Applied), w.SchemaSum)
 	}
-	answer, err := r.askNode(ctx, node, q)
+	answer, err := r.askNode(ctx, node, q, 2*newsWait)
 	if err != nil {
 		return true, err
 	}
 	d := reading{b: answer}
+	some = true
 	for n := d.number(); n > 0 && !d.bad; n-- {
 		p, said := r.partition(d.number()), d.bytes()
-		if p != nil && !d.bad {
+		switch {
+		case p == nil || d.bad:
+		case len(said) == 0:
+			p.miss(node)
+			some = false // another is asked in a while
+		default:
 			if err := p.hear(said); err != nil {
 				return true, err
 			}
@@ -211,17 +219,7 @@ func (r *Region) askNews(ctx context.Context, node uint64) (some bool, err error
 	if !d.done() {
 		return true, errAnswer
 	}
-	return true, nil
-}
-
-// newsFrom returns the node that is to be asked for news of the partition, 0 for none: the best one of those that are to hold it. Who led it when
-// there was news last may hold it no more, and then says nothing.
-func (p *Partition) newsFrom() uint64 {
-	from, nodes := p.askable(), p.Nodes()
-	if i := slices.IndexFunc(from, func(id uint64) bool { return slices.Contains(nodes, id) }); i >= 0 {
-		return from[i]
-	}
-	return 0
+	return some, nil
 }
 
 // partition returns an open partition, nil if there is none of that number.

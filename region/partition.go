@@ -40,6 +40,7 @@ type Partition struct {
 	clocks  atomic.Pointer[map[string]crdt.HLC] // the newest of their writes up to there; never changed in place
 
 	mu       sync.Mutex
+	missed   []uint64 // by when, the last one last: see miss
 	watchers map[chan struct{}]bool
 }
 

@@ -34,7 +34,7 @@ import (
 //	  pin       pin
 //	  middle    key
 //	  logSize   bytes, stamp
-//	  words     count, then partition and word as JSON of each that has news
+//	  words     count, then partition and word as JSON of each that has news, nothing for one that is not held
 //	refused, the number of an error (1), its text
 //	moved, word as JSON: the partition is not what was asked about any more
 //

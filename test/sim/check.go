@@ -579,7 +579,13 @@ func (w *world) checkBounds() {
 			w.violate("%s has %d tasks at rest", m.name, n)
 		}
 	}
-	if w.Len() > maxEvents {
-		w.violate("%d events are under way at rest", w.Len())
+	events := 0
+	for _, e := range w.events {
+		if e.off == nil || !*e.off {
+			events++
+		}
+	}
+	if events > maxEvents {
+		w.violate("%d events are under way at rest", events)
 	}
 }

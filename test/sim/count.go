@@ -55,6 +55,7 @@ const (
 	faultStoreStale
 	faultClientLoss
 	faultSplit
+	faultMoved
 	faultFlush
 	faultCompact
 	faultKinds
@@ -64,7 +65,7 @@ var faultNames = [faultKinds]string{
 	"message lost", "message twice", "message late", "message into a cut", "stream into a cut", "stream broken", "batch missing", "batches swapped", "batch twice",
 	"frame corrupt", "cut one way", "cut between two", "node cut off", "region cut off", "link flapping", "crash", "crash in a write", "crash soon after start", "write fails",
 	"stop in good order", "crash behind a promise", "disk bit flip", "pause", "clock skew", "clock coarse", "clock jump", "region down", "replica removed", "node loses its disk", "node let go", "node drained", "region given up", "change log at its bound", "region removed by force", "old disk", "slow region", "two changes of a table at once", "seed cut off", "archive slow", "archive error", "archive object short", "archive bit flip", "archive stale",
-	"client's message lost", "split by hand", "flush", "compaction",
+	"client's message lost", "split by hand", "moved by hand", "flush", "compaction",
 }
 
 // cell names one cell of what the generator has reached: an operation, a family of faults that was at work, and an outcome.

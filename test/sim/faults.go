@@ -7,7 +7,7 @@ import (
 )
 
 // familyNames are the families that a seed draws one to three of.
-var familyNames = []string{"near net", "far net", "crash", "pause", "clock", "disk", "archive", "region", "members", "away", "nodes", "removed", "old disk", "splits", "slow", "schema"}
+var familyNames = []string{"near net", "far net", "crash", "pause", "clock", "disk", "archive", "region", "members", "away", "nodes", "removed", "old disk", "splits", "slow", "schema", "placed"}
 
 // draw chooses the families.
 func (w *world) draw() {
@@ -113,6 +113,9 @@ func (w *world) chaos(until time.Duration) {
 		case "nodes":
 			w.working++
 			w.clients.proc.Go(func() { w.replaceNodes(until); w.working-- })
+		case "placed":
+			w.working++
+			w.clients.proc.Go(func() { w.movePartitions(until); w.working-- })
 		case "splits":
 			w.working++
 			w.clients.proc.Go(func() { w.splitByHand(until); w.working-- })

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -177,7 +178,7 @@ func (r *regionOf) unplaced() string {
 	}
 	for _, d := range defs {
 		for _, p := range d.Partitions {
-			if want := min(replicas, len(r.nodes)); p.Nodes != nil && len(p.Nodes) != want || p.Nodes == nil && len(r.nodes) > replicas {
+			if want := min(cmp.Or(r.replicas, replicas), len(r.nodes)); p.Nodes != nil && len(p.Nodes) != want || p.Nodes == nil && len(r.nodes) > cmp.Or(r.replicas, replicas) {
 				return fmt.Sprintf("partition %d of %s is to be held by %v, of %d nodes", p.ID, d.Schema.Name, p.Nodes, len(r.nodes))
 			}
 		}

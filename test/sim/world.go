@@ -48,6 +48,7 @@ type regionOf struct {
 	name       string
 	nodes      []*machine
 	partitions int // of its tables
+	replicas   int // of a partition; 0: one for each node, up to three
 
 	split    region.SplitConfig
 	place    placing
@@ -128,6 +129,7 @@ func newWorld(seed uint64, cfg Config, out io.Writer) *world {
 	}
 	w.draw()
 	w.drawSplits()
+	w.drawPlaced()
 	return w
 }
 
@@ -181,7 +183,7 @@ func (m *machine) start() error {
 			}
 			return w.ask(ctx, m, m.region.all[to], q)
 		},
-		PartitionsPerTable: m.region.partitions, Zone: m.region.place.zone(m.id), ReplaceAfter: m.region.place.replaceAfter, FS: m.disk, Archive: archive{w.objects, p}, Now: p.Now, Tasks: p, Logger: logger, VerifyEvery: verifyEvery, Retention: w.retention(),
+		PartitionsPerTable: m.region.partitions, Replicas: m.region.replicas, Zone: m.region.place.zone(m.id), ReplaceAfter: m.region.place.replaceAfter, FS: m.disk, Archive: archive{w.objects, p}, Now: p.Now, Tasks: p, Logger: logger, VerifyEvery: verifyEvery, Retention: w.retention(),
 		Sizes: node.Sizes{CacheBytes: 1 << 20, MemTableBytes: 4 << 20, SegmentBytes: 64 << 10, KeepEntries: 16, SeedBytes: 300, PieceBytes: 400, ImportTableBytes: 1500, NoBackground: true, Split: m.region.split},
 		Fatal: func(err error) {
 			w.say("%s ends itself: %v", m.name, err)
