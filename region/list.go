@@ -218,7 +218,7 @@ func (t *Table) openPartition(pd table.Partition) (opened bool, err error) {
 // mayHold tells whether this node's replica, one that is to come among them, has a key for its own.
 func (p *Partition) mayHold(key table.Key) bool {
 	if p.replica.Load() == nil {
-		return p.wanted.Load()
+		return p.wanted.Load() && p.holds(key)
 	}
 	return p.has(key)
 }
@@ -242,7 +242,8 @@ func (p *Partition) openReplica(pd table.Partition, l list) (opened bool, err er
 	var parent *Partition
 	if pd.Parent != 0 {
 		parent = l.byID(pd.Parent)
-		if m.Applied() == 0 && (parent == nil || parent.mayHold(pd.Start)) {
+		// Not its parent alone: that may have gone from here, and what it was cut off not have heard of it.
+		if m.Applied() == 0 && (parent == nil || slices.ContainsFunc(l, func(q *Partition) bool { return q != p && q.mayHold(pd.Start) })) {
 			return false, nil
 		}
 		founders = []uint64{}

@@ -1,6 +1,7 @@
 package group
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -113,12 +114,20 @@ func (h *Host) install(todo []work) bool {
 
 // reload goes on from a snapshot that is installed.
 func (h *Host) reload(g *Group, meta *pb.SnapshotMetadata) {
+	var old [][2][]byte
+	if g.machine.Applied() > 0 {
+		old = g.machine.Ranges()
+	}
 	if err := g.machine.Reload(); err != nil {
 		h.fatal(fmt.Errorf("group %d: snapshot of entry %d: %w", g.ID, meta.GetIndex(), err))
 		return
 	}
 	if g.machine.Applied() != meta.GetIndex() {
 		h.fatal(fmt.Errorf("group %d: a snapshot of entry %d holds the state after entry %d", g.ID, meta.GetIndex(), g.machine.Applied()))
+		return
+	}
+	if err := h.deleteRows(beyond(old, g.machine.Ranges())); err != nil {
+		h.fatal(fmt.Errorf("group %d: snapshot of entry %d: %w", g.ID, meta.GetIndex(), err))
 		return
 	}
 	g.applied = meta.GetIndex()
@@ -128,6 +137,43 @@ func (h *Host) reload(g *Group, meta *pb.SnapshotMetadata) {
 	if g.after != nil {
 		g.after()
 	}
+}
+
+// deleteRows removes rows, durably. They are of what was a group's and is none of it any more; whoever has it now may not be here.
+func (h *Host) deleteRows(ranges [][2][]byte) error {
+	if len(ranges) == 0 {
+		return nil
+	}
+	b := h.cfg.Store.NewBatch()
+	for _, r := range ranges {
+		b.DeleteRange(r[0], r[1])
+	}
+	if err := h.cfg.Store.Commit(b); err != nil {
+		return err
+	}
+	return h.cfg.Store.Flush()
+}
+
+// beyond returns what of some ranges is in none of others.
+func beyond(ranges, others [][2][]byte) (out [][2][]byte) {
+	out = slices.Clone(ranges)
+	for _, o := range others {
+		var left [][2][]byte
+		for _, r := range out {
+			if bytes.Compare(o[1], r[0]) <= 0 || bytes.Compare(r[1], o[0]) <= 0 {
+				left = append(left, r)
+				continue
+			}
+			if bytes.Compare(r[0], o[0]) < 0 {
+				left = append(left, [2][]byte{r[0], o[0]})
+			}
+			if bytes.Compare(o[1], r[1]) < 0 {
+				left = append(left, [2][]byte{o[1], r[1]})
+			}
+		}
+		out = left
+	}
+	return out
 }
 
 // reinstall repeats the last step of an installation that a crash has cut short: the state is the snapshot's, and the

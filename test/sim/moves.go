@@ -23,6 +23,9 @@ func (w *world) drawPlaced() {
 			r.add(w, id)
 		}
 		r.replicas = 1 + w.rng.IntN(min(3, len(r.nodes)))
+		if slices.Contains(w.families, "nodes") {
+			r.replicas = 3 // nodes lose their disks
+		}
 		w.say("%s has %d nodes, of which %d hold each partition", r.name, len(r.nodes), r.replicas)
 	}
 }
