@@ -46,14 +46,20 @@ func (r *Record) Join(d *Record) []Conflict {
 	return conflicts(&old, d, r)
 }
 
-// hadAbove tells which writes r has had, but for those up to f where another is folded and it is not: what a fold leaves has dots of its own.
-func (r *Record) hadAbove(f Dot) func(Dot) bool {
-	return func(d Dot) bool { return r.seen.Covers(d) && (d.Compare(f) > 0 || f.Compare(r.seen.floor) <= 0) }
+// had tells whether a record has had a write. What a fold leaves of adds has other dots than they had: restated ones do not count where it
+// has not folded as far itself.
+type had func(d Dot, restated bool) bool
+
+// hadAbove tells what r has had, where another has folded up to f.
+func (r *Record) hadAbove(f Dot) had {
+	return func(d Dot, restated bool) bool {
+		return r.seen.Covers(d) && (!restated || d.Compare(f) > 0 || f.Compare(r.seen.floor) <= 0)
+	}
 }
 
 // without returns what r has below its root but for edits that o has had and has no more: they were let go there, and are dead for good. See Trim.
 // there and here tell what o and r have had.
-func (r *Record) without(o *Record, there, here func(Dot) bool) []node {
+func (r *Record) without(o *Record, there, here had) []node {
 	var out []node
 	for i := range r.nodes {
 		n, m := &r.nodes[i], o.node(r.nodes[i].path)
@@ -64,9 +70,9 @@ func (r *Record) without(o *Record, there, here func(Dot) bool) []node {
 			path:    n.path,
 			assign:  n.assign,
 			removes: n.removes,
-			sums:    lacking(n.sums, m.sums, compareSums, (*sum).dot, there, here),
-			adds:    lacking(n.adds, m.adds, compareAdds, (*add).dot, there, here),
-			appends: lacking(n.appends, m.appends, compareTails, func(t *tail) Dot { return t.dot }, there, here),
+			sums:    lacking(n.sums, m.sums, compareSums, (*sum).dot, false, there, here),
+			adds:    lacking(n.adds, m.adds, compareAdds, (*add).dot, true, there, here),
+			appends: lacking(n.appends, m.appends, compareTails, func(t *tail) Dot { return t.dot }, false, there, here),
 		}
 		if !c.empty() {
 			out = append(out, c)
@@ -77,24 +83,24 @@ func (r *Record) without(o *Record, there, here func(Dot) bool) []node {
 
 // gone tells whether what one side has was let go on the other, by the dots that it has on either, zero where there is none: of two the newer
 // counts, and an older one, which a fold had left, goes with it.
-func gone(own, other Dot, there, here func(Dot) bool) bool {
+func gone(own, other Dot, restated bool, there, here had) bool {
 	switch c := own.Compare(other); {
 	case c > 0:
-		return there(own)
+		return there(own, restated)
 	case c < 0:
-		return here(other)
+		return here(other, restated)
 	}
 	return false
 }
 
 // lacking leaves out of a what is gone in b; both are sorted.
-func lacking[T any](a, b []T, compare func(x, y *T) int, dot func(x *T) Dot, there, here func(Dot) bool) []T {
+func lacking[T any](a, b []T, compare func(x, y *T) int, dot func(x *T) Dot, restated bool, there, here had) []T {
 	return without(a, func(i int) bool {
 		var other Dot
 		if j, both := slices.BinarySearchFunc(b, &a[i], func(x T, y *T) int { return compare(&x, y) }); both {
 			other = dot(&b[j])
 		}
-		return gone(dot(&a[i]), other, there, here)
+		return gone(dot(&a[i]), other, restated, there, here)
 	})
 }
 

@@ -37,8 +37,8 @@ func (r *Record) Rebase(lost Lost, stable HLC) (w Write, found []Conflict, ok bo
 	case f.Compare(theirs.seen.floor) > 0:
 		theirs = l.above(f)
 	}
-	had := r.hadAbove(theirs.seen.floor)
-	theirs.nodes = theirs.without(r, func(d Dot) bool { return had(d) && !l.own(d) }, func(Dot) bool { return false })
+	there := r.hadAbove(theirs.seen.floor)
+	theirs.nodes = theirs.without(r, func(d Dot, restated bool) bool { return there(d, restated) && !l.own(d) }, func(Dot, bool) bool { return false })
 	old := were
 	were.join(&theirs)
 	were.forget()
