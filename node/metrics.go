@@ -24,7 +24,7 @@ func newMetrics(n *Node) *prometheus.Registry {
 	gauge("raftlog_segment_bytes", "Size of the Raft log on disk.", func() float64 { return float64(n.log.Metrics().SegmentBytes) })
 	gauge("state_disk_bytes", "Size of the state on disk.", func() float64 { return float64(n.store.Metrics().DiskBytes) })
 	gauge("state_memtable_bytes", "Size of the state not flushed yet.", func() float64 { return float64(n.store.Metrics().MemTableBytes) })
-	gauge("partitions", "Raft groups of the region, its catalog and every partition, of which this node has opened a replica.", func() float64 { return float64(n.region.Health().Groups) })
+	gauge("partitions", "Raft groups of the region, its catalog and every partition, of which this node has a replica.", func() float64 { return float64(n.region.Health().Here) })
 	gauge("partitions_led", "Of them, those that this node leads.", func() float64 {
 		held, _ := n.region.Holding()
 		if own := held[n.region.NodeID()]; own != nil {

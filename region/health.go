@@ -17,6 +17,7 @@ func votersOf(g replicas) []uint64 {
 // Health is how a region's groups are, its catalog and every partition, as far as one node has heard.
 type Health struct {
 	Groups int
+	Here   int // those of which this node has a replica
 	// UnderReplicated are those that lack a replica: a voter that is down, or one that is to vote and does not yet.
 	UnderReplicated int
 	Moving          int // those whose voters are not those that are to hold them, yet
@@ -43,9 +44,13 @@ func (r *Region) Health() (h Health) {
 		}
 	}
 	look(catalogGroup, r.catalogGroup)
+	h.Here++
 	for _, t := range r.Tables() {
 		for _, p := range t.partitions() {
 			look(p.ID, p)
+			if p.replica.Load() != nil {
+				h.Here++
+			}
 		}
 	}
 	return h
