@@ -73,11 +73,15 @@ func sameNodes(nodes, want []uint64) bool {
 // reconfigure takes the next step towards what is wanted, if this replica leads and no step is under way.
 func (g *Group) reconfigure(h *Host) {
 	w, ok := h.want[g.ID]
-	if !ok || !g.leads.Load() || !g.leading || h.ticks < g.changing || g.settled(h) {
+	if !ok || !g.leads.Load() || !g.leading || h.ticks < g.changing {
 		return
 	}
+	// It was let go by another that led before. Nobody hears what it answers.
 	if !slices.Contains(g.members.Load().GetVoters(), h.cfg.NodeID) {
-		g.handOver(h, nil) // it was let go by another that led before
+		g.handOver(h, nil)
+		return
+	}
+	if g.settled(h) {
 		return
 	}
 	kind, node := g.next(w)

@@ -13,10 +13,14 @@ import (
 func TestANodeOfFiveIsLostForGoodAndOthersHoldWhatItHeld(t *testing.T) {
 	r := start(t, 5, "partitionsPerTable: 10\nreplicas: 3\nreplaceAfter: 10s")
 	makeTable(t, newClient([]string{r.endpoint(1)}, 0, 10*time.Second))
+	r.placed(time.Now(), 1, 2, 3, 4, 5)
 	for id := 1; id <= 5; id++ {
 		// Ten partitions of three replicas, on five nodes, and the catalog.
-		if n := r.metric(id, "commutator_partitions"); n < 6 || n > 8 {
-			t.Errorf("node %d holds %v groups, which is not even", id, n)
+		n := 0.0
+		for end := time.Now().Add(time.Minute); n < 6 || n > 8; n = r.metric(id, "commutator_partitions") {
+			if sleep(t.Context(), 100*time.Millisecond); time.Now().After(end) {
+				t.Fatalf("node %d holds %v groups, which is not even", id, n)
+			}
 		}
 	}
 	ctx, stop := context.WithCancel(t.Context())
