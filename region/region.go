@@ -483,10 +483,7 @@ func (r *Region) reconcileTable(ctx context.Context, d definition, done *bool) e
 				n.Schema.Indexes[i].Backfilling = false
 			}
 		}
-		filling := slices.ContainsFunc(n.Schema.Indexes, func(x table.Index) bool { return x.Backfilling })
-		if !filling && !waits(n, r.cfg.Name) {
-			n.Status = table.Active
-		}
+		Settle(n, r.cfg.Name)
 		return nil
 	})
 	return err
