@@ -129,6 +129,9 @@ func (o *Operator) listPartitions(ctx context.Context, q *ListPartitionsRequest)
 	}
 	for _, p := range t.Partitions() {
 		s := statusOf(p)
+		if i := slices.IndexFunc(d.Partitions, func(pd table.Partition) bool { return pd.ID == p.ID }); i >= 0 {
+			s.Nodes = o.Region.NodesOf(d.Partitions[i]) // what was said just now, whether or not it is followed here yet
+		}
 		if s.State == PartitionActive && s.Nodes != nil && (!slices.Equal(s.Nodes, s.Voters) || len(s.Learners) > 0) {
 			s.State = PartitionMoving
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/commutatordb/commutator/internal/task"
 	"github.com/commutatordb/commutator/region/group"
 	"github.com/commutatordb/commutator/region/op"
+	"github.com/commutatordb/commutator/table"
 )
 
 // A region's nodes are rows of its catalog: what is there is so, whoever is up. Each node that the region began with writes its own row
@@ -42,7 +43,7 @@ type MemberState string
 
 // The states of a node. A number whose node is gone is never another's.
 const (
-	MemberHolds   MemberState = ""        // it holds every group, or is about to
+	MemberHolds   MemberState = ""        // it holds what it is to hold, or is about to
 	MemberLeaving MemberState = "LEAVING" // until no group has it any more
 	MemberGone    MemberState = "GONE"
 )
@@ -65,7 +66,7 @@ var (
 	ErrNotSeveral = errors.New("region: this region has one node, and is not set up for several")
 )
 
-// MaxMembers bounds the nodes of a region: each holds a replica of everything.
+// MaxMembers bounds the nodes of a region: each votes in the catalog's group.
 const MaxMembers = 7
 
 // Members returns the nodes of the region as the catalog has them here, by number, with those that are gone.
@@ -302,6 +303,9 @@ func (r *Region) nodesOf(named []uint64) []uint64 {
 	nodes := r.catalog.view.Load().nodes
 	return slices.DeleteFunc(slices.Clone(named), func(id uint64) bool { return nodes[id].State == MemberGone })
 }
+
+// NodesOf returns the nodes that are to hold a partition of the catalog's, rising.
+func (r *Region) NodesOf(p table.Partition) []uint64 { return r.nodesOf(p.Nodes) }
 
 // wantedOf returns who is to hold each of the region's groups. The catalog stays with a node that leaves until no other group has it: by the
 // catalog it hears that it is to go.

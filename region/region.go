@@ -4,9 +4,9 @@
 // It leaves agreement to region/group, what a command does to region/partition, and who follows this
 // region's change log to whoever asks for it (source.go): region knows no other region.
 //
-// Invariants: what tables there are is in the catalog's Raft group and nowhere else; everything else here
-// is made from it by reconcile, and can be made again. Every node of the region holds a replica of every group, and
-// opens and removes its own; what is proposed on the way, the node proposes that leads the catalog.
+// Invariants: what tables there are, and which nodes hold which of their partitions, is in the catalog's Raft group and nowhere else; everything
+// else here is made from it by reconcile, and can be made again. Every node holds the catalog; it opens and removes its own replicas of partitions,
+// and asks others about the rest. What is proposed on the way, the node proposes that leads the catalog.
 package region
 
 import (
