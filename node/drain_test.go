@@ -14,7 +14,7 @@ func TestADrainedNodeLeadsNothingUntilItIsStartedAnew(t *testing.T) {
 	nodes := w.nodes["us-east-1"]
 	at := func(i int) *region.Region { return nodes[i].node.Region() }
 	leads := func(i int) int { held, _ := at(1).Holding(); return held[uint64(i+1)].Leads }
-	w.until("everything is led", func() bool { return at(1).Health() == region.Health{Groups: 1 + 3} })
+	w.until("everything is led", func() bool { return at(1).Health() == region.Health{Groups: 1 + 3, Here: 1 + 3} })
 
 	if err := at(1).Drain(t.Context(), 1, false); err != nil {
 		t.Fatal(err)
@@ -41,7 +41,7 @@ func TestADrainedNodeLeadsNothingUntilItIsStartedAnew(t *testing.T) {
 		t.Error(err)
 	}
 	nodes[2].start()
-	w.until("it is up again", func() bool { return at(1).Health() == region.Health{Groups: 1 + 3} })
+	w.until("it is up again", func() bool { return at(1).Health() == region.Health{Groups: 1 + 3, Here: 1 + 3} })
 
 	nodes[0].stop()
 	nodes[0].start()
