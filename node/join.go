@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/commutatordb/commutator/region"
 	"github.com/commutatordb/commutator/region/op"
 	"github.com/commutatordb/commutator/replication"
 	"github.com/commutatordb/commutator/table"
@@ -57,10 +56,6 @@ func (r *replicator) join(ctx context.Context, d *table.Definition) error {
 		if own := n.Replica(r.self); own != nil && own.Status == table.Creating && n.ID == d.ID && !n.GivenUp(r.self) {
 			n.SetReplica(r.self, r.self, table.Active, uint64(r.region.Stamp()))
 			n.Former = nil
-			// In one step: whoever is told that the replica is ACTIVE may use it.
-			if n.Status == table.Creating {
-				region.Settle(n, r.self)
-			}
 		}
 		return nil
 	})

@@ -483,7 +483,10 @@ func (r *Region) reconcileTable(ctx context.Context, d definition, done *bool) e
 				n.Schema.Indexes[i].Backfilling = false
 			}
 		}
-		Settle(n, r.cfg.Name)
+		filling := slices.ContainsFunc(n.Schema.Indexes, func(x table.Index) bool { return x.Backfilling })
+		if !filling && !waits(n, r.cfg.Name) {
+			n.Status = table.Active
+		}
 		return nil
 	})
 	return err

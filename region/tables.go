@@ -198,14 +198,6 @@ func waits(d *table.Definition, region string) bool {
 	return own != nil && own.Status == table.Creating || d.GivenUp(region) && d.Status == table.Creating || d.Leaving || d.Restore != nil && d.Restore.InProgress
 }
 
-// Settle has a table be ACTIVE that is open, if nothing is left to wait for.
-func Settle(d *table.Definition, region string) {
-	filling := slices.ContainsFunc(d.Schema.Indexes, func(x table.Index) bool { return x.Backfilling })
-	if !filling && !waits(d, region) {
-		d.Status = table.Active
-	}
-}
-
 // held tells whether a table that is being deleted must stay until the other replicas have heard of it.
 func held(d *table.Definition, region string) bool {
 	own := d.Replica(region)
