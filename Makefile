@@ -44,6 +44,7 @@ test: lint $(MINIO) ## vet, staticcheck, every test, against a real MinIO too, t
 	@# These measure or fill the machine: each has it for itself.
 	$(GO) test -timeout 20m ./test/cluster
 	$(GO) test -tags mutants -timeout 20m -skip '^Test(Seeds|Share|Soak|EveryPlantedBugIsCaught)$$' ./test/sim
+	$(MAKE) -s sim FAMILIES=placed SEEDS=60
 	$(MAKE) -s sim mutants
 
 .PHONY: race

@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// familyNames are the families that a seed draws one to three of.
-var familyNames = []string{"near net", "far net", "crash", "pause", "clock", "disk", "archive", "region", "members", "away", "nodes", "removed", "old disk", "splits", "slow", "schema", "placed"}
+// familyNames are the families that a seed draws one to three of. "placed" is not among them: it is asked for by name (make test does), for
+// regions of more nodes take a seed several times as long.
+var familyNames = []string{"near net", "far net", "crash", "pause", "clock", "disk", "archive", "region", "members", "away", "nodes", "removed", "old disk", "splits", "slow", "schema"}
 
 // draw chooses the families.
 func (w *world) draw() {
