@@ -137,10 +137,10 @@ func (c *Counts) Add(o *Counts) {
 	c.SimSeconds += o.SimSeconds
 }
 
-// Unreached returns the kinds of faults and the operations that never happened, and the cells that should have and did not.
+// Unreached returns the kinds of faults and the operations that never happened, and the cells of drawn families that should have and did not.
 func (c *Counts) Unreached() (missing []string) {
 	for i, n := range c.Faults {
-		if n == 0 {
+		if n == 0 && faultKind(i) != faultMoved { // of a family that is not drawn
 			missing = append(missing, "fault: "+faultNames[i])
 		}
 	}
@@ -153,7 +153,7 @@ func (c *Counts) Unreached() (missing []string) {
 		if c.Ops[op][done] == 0 {
 			missing = append(missing, "operation: "+opNames[op]+": done")
 		}
-		for _, f := range familyNames {
+		for _, f := range drawnFamilies {
 			if c.Cells[cell(op, f, done)] == 0 {
 				missing = append(missing, "cell: "+opNames[op]+" during "+f+": done")
 			}
