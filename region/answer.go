@@ -81,7 +81,7 @@ func (r *Region) answer(ctx context.Context, p *Partition, g *group.Group, kind 
 		if err := g.Read(ctx); err != nil {
 			return nil, err
 		}
-		pin, err := r.pins.add(p, r.cfg.Store.Snapshot(), r.cfg.Now())
+		pin, err := r.pins.add(r.cfg.Store.Snapshot(), r.cfg.Now())
 		if err == nil && p.replica.Load() != g {
 			r.pins.drop(pin)
 			err = errNotHere
@@ -202,7 +202,7 @@ type pin struct {
 	over  bool // to be closed by the last of them
 }
 
-func (ps *pins) add(_ *Partition, snap *storage.Snapshot, now time.Time) (uint64, error) {
+func (ps *pins) add(snap *storage.Snapshot, now time.Time) (uint64, error) {
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	if len(ps.by) >= maxPins {

@@ -78,7 +78,7 @@ func (p *Partition) ask(ctx context.Context, q []byte, once bool) (answer []byte
 			case errors.Is(err, errNotHere):
 				p.miss(id)
 			case errors.Is(err, ErrNotAsked), errors.Is(err, group.ErrNoLeader), errors.Is(err, group.ErrGone), errors.Is(err, group.ErrClosed):
-			case errors.Is(err, op.ErrMoved), errors.Is(err, group.ErrOverloaded), errors.Is(err, ErrFull), errors.Is(err, ErrNoSplitKey), errors.Is(err, errQuestion):
+			case errors.Is(err, op.ErrMoved), errors.Is(err, group.ErrOverloaded), errors.Is(err, ErrFull), errors.Is(err, ErrNoSplitKey):
 				return nil, err
 			case once:
 				return nil, fmt.Errorf("%w: node %d: %w", group.ErrUnknown, id, err)

@@ -62,6 +62,9 @@ func (p *Partition) say(g *group.Group, known uint64) []byte {
 	return b
 }
 
+// heard tells whether anybody who holds the partition has said what it has come to.
+func (p *Partition) heard() bool { return len(p.word.Load().Voters) > 0 }
+
 // hear takes the word of a node that holds the partition.
 func (p *Partition) hear(b []byte) error {
 	w := &word{}
@@ -74,7 +77,6 @@ func (p *Partition) hear(b []byte) error {
 	old := p.word.Load()
 	switch {
 	case w.State.Applied < old.State.Applied:
-		p.heard.Store(true)
 		return nil // of a replica that lags
 	case w.Schema == nil && w.SchemaSum == old.SchemaSum:
 		w.Schema = old.Schema
@@ -84,7 +86,6 @@ func (p *Partition) hear(b []byte) error {
 		w.Schema = old.Schema // the same one, for who compares pointers
 	}
 	p.word.Store(w)
-	p.heard.Store(true)
 	if p.here() == nil {
 		p.show(&w.State, w.Schema, w.Cursors, w.Clocks)
 		if old.State.Span.Child != w.State.Span.Child {

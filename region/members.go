@@ -313,11 +313,7 @@ func (r *Region) wantedOf() map[uint64]group.Wanted {
 	voters := r.wanted()
 	of := map[uint64]group.Wanted{}
 	for _, d := range r.catalog.view.Load().tables {
-		partitions := d.Partitions
-		if d.Former != nil {
-			partitions = slices.Concat(partitions, d.Former.Partitions)
-		}
-		for _, pd := range partitions {
+		for _, pd := range partitionsOf(d.Definition) {
 			of[pd.ID] = group.Wanted{Voters: r.nodesOf(pd.Nodes)}
 			if pd.Split != nil {
 				of[pd.Split.Child] = of[pd.ID]

@@ -30,7 +30,6 @@ type Partition struct {
 	own     atomic.Pointer[partition.State] // the replica's, as of the last run that the store shows
 	caught  atomic.Bool                     // of the replica: see caughtUp
 	word    atomic.Pointer[word]            // the last of those who hold it; see feed.go
-	heard   atomic.Bool                     // there was one
 	last    atomic.Uint64                   // the node that answered last
 
 	showing sync.Mutex // see show

@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/commutatordb/commutator/region/group"
-	"github.com/commutatordb/commutator/region/op"
 	"github.com/commutatordb/commutator/storage"
 )
 
@@ -120,7 +119,7 @@ func appendBool(dst []byte, b bool) []byte {
 	return append(dst, 0)
 }
 
-// words reads what is left of a question or an answer.
+// reading reads what is left of a question or an answer.
 type reading struct {
 	b   []byte
 	bad bool
@@ -173,5 +172,3 @@ func (r *reading) fixed() uint64 {
 
 // done tells whether all was read, and nothing was missing.
 func (r *reading) done() bool { return !r.bad && len(r.b) == 0 }
-
-var _ = op.ErrMoved

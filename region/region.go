@@ -457,12 +457,15 @@ func (r *Region) reconcileTable(ctx context.Context, d definition, done *bool) e
 		t.revision = d.revision
 		r.tellWatchers()
 	}
-	for _, of := range t.incarnations(d.Definition) {
-		retired, err := of.t.retire(ctx, of.partitions)
-		*done = *done && retired
-		if err != nil {
-			return err
-		}
+	retired, err := t.retire(ctx, d.Partitions)
+	if former = t.former.Load(); err == nil && former != nil {
+		var too bool
+		too, err = former.retire(ctx, d.Former.Partitions)
+		retired = retired && too
+	}
+	*done = *done && retired
+	if err != nil {
+		return err
 	}
 	if d.Status == table.Deleting || !all || !r.Leads() {
 		return nil // the other replicas have not heard yet; or it is not for this node to do, or was not until just now

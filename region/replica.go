@@ -84,7 +84,7 @@ func (p *Partition) read(ctx context.Context, read func(*group.Group, context.Co
 // From there on it may lag behind others, but does not begin with what it had some time before a restart.
 func (p *Partition) caughtUp(ctx context.Context) error {
 	g := p.here()
-	if g == nil && p.heard.Load() || g != nil && p.caught.Load() {
+	if g == nil && p.heard() || g != nil && p.caught.Load() {
 		return nil
 	}
 	if err := p.sync(ctx); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -39,19 +40,23 @@ func (t *Table) retire(ctx context.Context, of []table.Partition) (all bool, err
 	return all, nil
 }
 
-// incarnation is an open table, or what a former incarnation had of it, and its partitions in the catalog.
-type incarnation struct {
-	t          *Table
-	partitions []table.Partition
-}
-
-// incarnations returns the table, and the former one that it keeps.
-func (t *Table) incarnations(d *table.Definition) []incarnation {
-	out := []incarnation{{t, d.Partitions}}
-	if former := t.former.Load(); former != nil && d.Former != nil && former.ID == d.Former.ID {
-		out = append(out, incarnation{former, d.Former.Partitions})
+// partitionsOf yields the partitions of a table, and of the former incarnation that is kept of it, with the storage id that each has its records under.
+func partitionsOf(d *table.Definition) iter.Seq2[uint32, table.Partition] {
+	return func(yield func(uint32, table.Partition) bool) {
+		for _, pd := range d.Partitions {
+			if !yield(d.ID, pd) {
+				return
+			}
+		}
+		if d.Former == nil {
+			return
+		}
+		for _, pd := range d.Former.Partitions {
+			if !yield(d.Former.ID, pd) {
+				return
+			}
+		}
 	}
-	return out
 }
 
 func (p *Partition) retire(ctx context.Context, g *group.Group) (gone bool, err error) {
@@ -104,11 +109,7 @@ func (p *Partition) stillUnwanted(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	for _, d := range r.catalog.view.Load().tables {
-		of := d.Partitions
-		if d.Former != nil {
-			of = slices.Concat(of, d.Former.Partitions)
-		}
-		for _, pd := range of {
+		for _, pd := range partitionsOf(d.Definition) {
 			if pd.ID == p.ID {
 				return !slices.Contains(r.nodesOf(pd.Nodes), r.cfg.NodeID), nil
 			}
@@ -145,21 +146,12 @@ func (r *Region) clearLeftBehind(ctx context.Context) error {
 	}
 	left := r.host.LeftBehind()
 	for _, d := range defs {
-		for _, pd := range d.Partitions {
-			if slices.Contains(left, pd.ID) {
-				if err := r.clear(ctx, partition.Config{ID: pd.ID, Table: d.ID, Start: pd.Start, End: pd.End, Store: r.cfg.Store}); err != nil {
-					return err
-				}
+		for id, pd := range partitionsOf(d.Definition) {
+			if !slices.Contains(left, pd.ID) {
+				continue
 			}
-		}
-		if d.Former == nil {
-			continue
-		}
-		for _, pd := range d.Former.Partitions {
-			if slices.Contains(left, pd.ID) {
-				if err := r.clear(ctx, partition.Config{ID: pd.ID, Table: d.Former.ID, Start: pd.Start, End: pd.End, Store: r.cfg.Store}); err != nil {
-					return err
-				}
+			if err := r.clear(ctx, partition.Config{ID: pd.ID, Table: id, Start: pd.Start, End: pd.End, Store: r.cfg.Store}); err != nil {
+				return err
 			}
 		}
 	}
