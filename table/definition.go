@@ -389,11 +389,12 @@ func (d *Definition) Take(own string, theirs *Definition) bool {
 		old := d.Schema
 		d.Schema = theirs.Schema.Clone()
 		d.Schema.Solo, d.Schema.Closed, d.Schema.Fences = old.Solo, old.Closed, old.Fences
-		// Filling an index, and removing one, is each region's own work.
+		// Filling an index, and removing one, is each region's own work. One that was to go and is to stay after all may not have been filled.
 		d.Schema.Indexes = slices.DeleteFunc(d.Schema.Indexes, func(x Index) bool { return x.Deleting && !old.has(&x) })
 		for i := range d.Schema.Indexes {
 			x := &d.Schema.Indexes[i]
-			x.Backfilling = !x.Deleting && (!old.has(x) || old.Index(x.Name).Backfilling) && !mutant.On(mutant.IndexUnfilled)
+			was := old.Index(x.Name)
+			x.Backfilling = !x.Deleting && (!old.has(x) || was.Backfilling || was.Deleting) && !mutant.On(mutant.IndexUnfilled)
 		}
 		d.Billing, d.Throughput, d.OnDemand = theirs.Billing, theirs.Throughput, theirs.OnDemand
 		d.Warm, d.Scaled, d.OnDemandSince = theirs.Warm, theirs.Scaled, theirs.OnDemandSince

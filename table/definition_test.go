@@ -182,12 +182,13 @@ func TestRegionsThatExchangeDefinitionsAgree(t *testing.T) {
 }
 
 func TestAnIndexTakenOverIsFilledHere(t *testing.T) {
-	ours := &Definition{Version: 1, Schema: Schema{Indexes: []Index{{ID: 1, Name: "kept"}, {ID: 2, Name: "filling", Backfilling: true}, {ID: 3, Name: "remade"}, {ID: 4, Name: "dropped"}}}}
-	theirs := &Definition{Version: 2, Schema: Schema{Indexes: []Index{{ID: 1, Name: "kept", Backfilling: true}, {ID: 2, Name: "filling"}, {ID: 5, Name: "remade"}, {ID: 6, Name: "new"}}}}
+	ours := &Definition{Version: 1, Schema: Schema{Indexes: []Index{{ID: 1, Name: "kept"}, {ID: 2, Name: "filling", Backfilling: true}, {ID: 3, Name: "remade"}, {ID: 4, Name: "dropped"}, {ID: 7, Name: "going", Deleting: true}, {ID: 8, Name: "filled", Backfilling: true}}}}
+	theirs := &Definition{Version: 2, Schema: Schema{Indexes: []Index{{ID: 1, Name: "kept", Backfilling: true}, {ID: 2, Name: "filling"}, {ID: 5, Name: "remade"}, {ID: 6, Name: "new"}, {ID: 7, Name: "going"}, {ID: 8, Name: "filled", Deleting: true}}}}
 	if !ours.Take("eu-west-1", theirs) {
 		t.Fatal("nothing was taken")
 	}
-	want := []Index{{ID: 1, Name: "kept"}, {ID: 2, Name: "filling", Backfilling: true}, {ID: 5, Name: "remade", Backfilling: true}, {ID: 6, Name: "new", Backfilling: true}}
+	want := []Index{{ID: 1, Name: "kept"}, {ID: 2, Name: "filling", Backfilling: true}, {ID: 5, Name: "remade", Backfilling: true}, {ID: 6, Name: "new", Backfilling: true},
+		{ID: 7, Name: "going", Backfilling: true}, {ID: 8, Name: "filled", Deleting: true}}
 	if !reflect.DeepEqual(ours.Schema.Indexes, want) {
 		t.Errorf("got %+v\nwant %+v", ours.Schema.Indexes, want)
 	}
