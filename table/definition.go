@@ -96,6 +96,10 @@ type Partition struct {
 	Nodes []uint64 `json:",omitempty"`
 	// Moved is when an operator last said who is to hold it, in ms since the Unix epoch; 0 for never.
 	Moved int64 `json:",omitempty"`
+	// Behind is a number of the parent's change log: up to there it has all that was written to this one's items before they were cut off.
+	Behind uint64 `json:",omitempty"`
+	// Merging says how far it has come on its way into its left neighbour; nil: it stays.
+	Merging *Merging `json:",omitempty"`
 }
 
 // Splitting says that a partition is to be cut in two.
@@ -103,6 +107,24 @@ type Splitting struct {
 	Child uint64 // the id of the one that takes over from At on
 	At    Key
 }
+
+// Merging says that a partition is to be taken in by its left neighbour.
+type Merging struct {
+	// Attempt is given once, and greater than that of every attempt before: by it partitions know what is said late of one that was given up.
+	Attempt uint64
+	State   MergeState `json:",omitempty"`
+}
+
+// MergeState says how far a merge has come.
+type MergeState string
+
+// The states of a merge, in the order of their steps; one that was not closed everywhere in time goes from Closing to Reopening.
+const (
+	MergeWanted    MergeState = ""
+	MergeClosing   MergeState = "CLOSING"   // the partition may be closed, or open
+	MergeReopening MergeState = "REOPENING" // likewise, and is to be open
+	MergeClosed    MergeState = "CLOSED"    // it is closed at every node, for good; the left neighbour may have its keys, or not yet
+)
 
 // Replica is one region's copy of a global table.
 type Replica struct {
@@ -484,6 +506,7 @@ func clonePartitions(p []Partition) []Partition {
 		if s := p[i].Split; s != nil {
 			p[i].Split = &Splitting{s.Child, slices.Clone(s.At)}
 		}
+		p[i].Merging = clonePointer(p[i].Merging)
 	}
 	return p
 }

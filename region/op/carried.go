@@ -13,7 +13,7 @@ import (
 // Bytes of a result, which a node that carries out a command for another sends back:
 //
 //	error, old, new, clock (8, big-endian), actor (4, big-endian), applied, conflicts (count, then class (a string), winner (4), loser (4) of each),
-//	more (1), child, partition, next, revision
+//	more (1), child, partition, next, revision, given
 //	error = its number (1), and by its kind two strings
 //
 // Strings, items and keys are 0 for none, or their length and one more, before them; numbers are uvarints.
@@ -30,7 +30,7 @@ const (
 )
 
 // plainErrors have nothing to say but what they are.
-var plainErrors = []error{ErrUpdateTooLarge, ErrNoIndex, ErrFenced, ErrClosed, ErrMoved, ErrBusy}
+var plainErrors = []error{ErrUpdateTooLarge, ErrNoIndex, ErrFenced, ErrClosed, ErrMoved, ErrBusy, ErrNotEmpty, ErrLate}
 
 // Append appends the result's bytes.
 func (r *Result) Append(dst []byte) []byte {
@@ -48,7 +48,7 @@ func (r *Result) Append(dst []byte) []byte {
 		more = 1
 	}
 	dst = binary.AppendUvarint(binary.AppendUvarint(append(dst, more), r.Child), r.Partition)
-	return binary.AppendUvarint(appendOptional(dst, r.Next), r.Revision)
+	return appendOptional(binary.AppendUvarint(appendOptional(dst, r.Next), r.Revision), r.Given)
 }
 
 func appendError(dst []byte, err error) []byte {
@@ -97,7 +97,7 @@ func DecodeResult(b []byte) (Result, error) {
 	}
 	r.More = d.fixed(1) == 1
 	r.Child, r.Partition = d.uvarint(), d.uvarint()
-	r.Next, r.Revision = table.Key(d.optional()), d.uvarint()
+	r.Next, r.Revision, r.Given = table.Key(d.optional()), d.uvarint(), d.optional()
 	if d.bad || len(d.b) > 0 {
 		return Result{}, errResult
 	}

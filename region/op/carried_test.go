@@ -13,7 +13,7 @@ import (
 func TestAResultIsTheSameAfterItWasCarried(t *testing.T) {
 	full := Result{
 		Old: []byte("old"), New: []byte{}, Dot: crdt.Dot{HLC: 7 << 40, Actor: 9}, Applied: 3, Conflicts: []Loss{{crdt.Class("Lost"), 4, 5}, {crdt.Class("x"), 1, 2}},
-		More: true, Child: 300, Partition: 17, Next: table.Key("next"), Revision: 1 << 40,
+		More: true, Child: 300, Partition: 17, Next: table.Key("next"), Revision: 1 << 40, Given: []byte("given"),
 	}
 	results := []Result{{}, full}
 	for _, err := range append([]error{

@@ -39,6 +39,9 @@ const (
 	Split   Kind = 15 // the partition is made ready to be cut at Key, some items at a time; when it is, Child takes over from Key on
 	Prune   Kind = 16 // index rows of items that are another partition's now go
 	Recall  Kind = 17 // Deltas hold conflict records that an incarnation of this region left which was given up
+	Close   Kind = 19 // the partition, which must be empty, holds no key any more: its left neighbour is to take its range in
+	Reopen  Kind = 20 // a partition that was closed holds what it held before
+	Absorb  Kind = 21 // the range that begins at Key, where the partition ends, is the partition's from here on; Value is what Close has given
 	Audit   Kind = 18 // each replica of the group works out a digest of what it holds; or one is said. The group's: it changes nothing
 	Held    Kind = 11 // Deltas of another region are held for being stamped too far ahead: it is noted
 )
@@ -50,7 +53,7 @@ type Command struct {
 	// HLC is what the leader proposes; applying fixes it to max(proposed, last+1).
 	HLC crdt.HLC
 
-	Key       table.Key       // Put, Update, Delete, Expire; Reindex, Forget: where to go on; Split: where Child begins
+	Key       table.Key       // Put, Update, Delete, Expire; Reindex, Forget: where to go on; Split, Absorb: where Child begins
 	Item      []byte          // Put: stored form
 	Update    *expr.Update    // Update
 	Condition *expr.Condition // Put, Update, Delete: nil for none
@@ -66,7 +69,9 @@ type Command struct {
 	Limit  int      // Fold, Reindex, Forget, Split, Prune: how many change-log entries, items, traces or rows to look at, at most
 
 	Index uint32 // Reindex
-	Child uint64 // Split: an id that no partition has had
+	Child uint64 // Split: an id that no partition has had; Absorb: that of the partition whose range it was
+
+	Attempt uint64 // Close, Reopen, Absorb: see table.Merging
 
 	Schema *table.Schema // Alter
 	// Revision is of the catalog's row that the schema is from, 0 for none. A schema older than the one followed
@@ -74,7 +79,7 @@ type Command struct {
 	Revision uint64 // Alter
 
 	Name   string // Catalog: the row
-	Value  []byte // Catalog: nil deletes it; Audit: a replica's digest, nil: they are to begin
+	Value  []byte // Catalog: nil deletes it; Audit: a replica's digest, nil: they are to begin; Absorb
 	Node   uint64 // Audit: whose digest it is
 	At     uint64 // Audit: as of which entry
 	Expect uint64 // Catalog: the row's revision as the writer read it, 0 for a row not there
@@ -108,7 +113,7 @@ type Cursor struct {
 // records of its own keys.
 func (c *Command) Alone() bool {
 	switch c.Kind {
-	case Fold, Reindex, Forget, Split, Prune:
+	case Fold, Reindex, Forget, Split, Prune, Close:
 		return true
 	}
 	return false
@@ -129,11 +134,13 @@ func (c *Command) Alone() bool {
 //	  Forget           stable (8), key, limit
 //	  Split            key, child, limit
 //	  Prune            limit
+//	  Close, Reopen    attempt
+//	  Absorb           key, child, attempt, what Close has given
 //	  Audit            nothing, or node, entry, digest
 //	  Catalog          name, expect, 0 or (1 and value to the end)
 //	condition = 0, or 1 and the stored condition
 //
-// Keys, states, places and names have their length before them; lengths, counts and seq are uvarints.
+// Keys, states, places, names and what was given have their length before them; lengths, counts and seq are uvarints.
 
 const hlcAt = 1
 
@@ -187,6 +194,11 @@ func (c *Command) Append(dst []byte) []byte {
 		dst = binary.AppendUvarint(binary.AppendUvarint(appendBytes(dst, c.Key), c.Child), uint64(c.Limit))
 	case Prune:
 		dst = binary.AppendUvarint(dst, uint64(c.Limit))
+	case Close, Reopen:
+		dst = binary.AppendUvarint(dst, c.Attempt)
+	case Absorb:
+		dst = binary.AppendUvarint(binary.AppendUvarint(appendBytes(dst, c.Key), c.Child), c.Attempt)
+		dst = appendBytes(dst, c.Value)
 	case Audit:
 		if c.Value != nil {
 			dst = appendBytes(binary.AppendUvarint(binary.AppendUvarint(dst, c.Node), c.At), c.Value)
@@ -290,6 +302,10 @@ func Decode(b []byte) (*Command, error) {
 		c.Key, c.Child, c.Limit = d.bytes(), d.uvarint(), int(d.uvarint())
 	case Prune:
 		c.Limit = int(d.uvarint())
+	case Close, Reopen:
+		c.Attempt = d.uvarint()
+	case Absorb:
+		c.Key, c.Child, c.Attempt, c.Value = d.bytes(), d.uvarint(), d.uvarint(), d.bytes()
 	case Audit:
 		if len(d.b) > 0 {
 			c.Node, c.At, c.Value = d.uvarint(), d.uvarint(), d.bytes()

@@ -51,7 +51,7 @@ func updates(t *rapid.T) *expr.Update {
 	return u
 }
 
-var kinds = []Kind{Put, Update, Delete, Expire, Merge, Restore, Fold, Alter, Catalog, Reindex, Rebase, Mend, Forget, Split, Prune, Recall, Audit, Held}
+var kinds = []Kind{Put, Update, Delete, Expire, Merge, Restore, Fold, Alter, Catalog, Reindex, Rebase, Mend, Forget, Split, Prune, Close, Reopen, Absorb, Recall, Audit, Held}
 
 func commands(t *rapid.T) *Command {
 	some := rapid.SliceOfN(rapid.Byte(), 1, 40)
@@ -79,6 +79,10 @@ func commands(t *rapid.T) *Command {
 		c.Key, c.Child, c.Limit = some.Draw(t, "key"), rapid.Uint64().Draw(t, "child"), rapid.IntRange(0, 1<<40).Draw(t, "limit")
 	case Prune:
 		c.Limit = rapid.IntRange(0, 1<<40).Draw(t, "limit")
+	case Close, Reopen:
+		c.Attempt = rapid.Uint64().Draw(t, "attempt")
+	case Absorb:
+		c.Key, c.Child, c.Attempt, c.Value = some.Draw(t, "key"), rapid.Uint64().Draw(t, "child"), rapid.Uint64().Draw(t, "attempt"), some.Draw(t, "given")
 	case Recall:
 		for range rapid.IntRange(0, 4).Draw(t, "records") {
 			c.Deltas = append(c.Deltas, Delta{some.Draw(t, "key"), some.Draw(t, "state")})

@@ -23,6 +23,7 @@ type Result struct {
 	Partition uint64    // of a write: who has carried it out
 	Next      table.Key // Reindex, Forget: where to go on, nil at the end
 	Revision  uint64    // Catalog: the row's new revision
+	Given     []byte    // Close: what Absorb is to know
 }
 
 // Loss tells of a conflict who lost what against whom.
@@ -41,6 +42,10 @@ var (
 	ErrMoved = errors.New("op: the key is another partition's")
 	// ErrBusy: the partition cannot be cut yet: an index is being filled, or rows are left of when it was cut last.
 	ErrBusy = errors.New("op: the partition has other work to finish first")
+	// ErrNotEmpty: the partition cannot be closed: it has items, or keeps what is left of items, changes that a region has not had, or conflict records.
+	ErrNotEmpty = errors.New("op: the partition is not empty")
+	// ErrLate: the command is of an attempt to merge that was given up, or is over.
+	ErrLate = errors.New("op: the partition has heard of a later attempt")
 )
 
 // ConditionFailed says that a command's condition did not hold.

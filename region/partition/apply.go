@@ -97,12 +97,17 @@ func (m *Machine) mark(source op.Cursor, b *storage.Batch) {
 		delete(m.places, source.Stream)
 		b.Delete(keyenc.Meta(nil, m.cfg.ID, metaPlace+source.Stream))
 	}
-	if source.Seq > m.cursors[source.Stream] {
-		m.cursors[source.Stream] = source.Seq
+	m.advance(source.Stream, source.Seq, b)
+}
+
+// advance keeps how far a stream has been applied.
+func (m *Machine) advance(stream string, seq uint64, b *storage.Batch) {
+	if seq > m.cursors[stream] {
+		m.cursors[stream] = seq
 		if mutant.On(mutant.CursorNotStored) {
 			return
 		}
-		b.Set(keyenc.Meta(nil, m.cfg.ID, metaCursor+source.Stream), binary.BigEndian.AppendUint64(nil, source.Seq))
+		b.Set(keyenc.Meta(nil, m.cfg.ID, metaCursor+stream), binary.BigEndian.AppendUint64(nil, seq))
 	}
 }
 

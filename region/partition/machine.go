@@ -200,9 +200,12 @@ func (m *Machine) Reload() error {
 
 // Ranges returns the ranges of keys, [from, to), that hold the machine's whole state, and nothing else.
 func (m *Machine) Ranges() [][2][]byte {
-	from, to := m.cfg.records()
-	traces, end := m.cfg.traces()
-	out := [][2][]byte{{from, to}, {traces, end}}
+	var out [][2][]byte
+	if !m.state.Span.Closed { // then its keys are another's, or about to be
+		from, to := m.cfg.records()
+		traces, end := m.cfg.traces()
+		out = append(out, [2][]byte{from, to}, [2][]byte{traces, end})
+	}
 	for _, prefix := range [][]byte{
 		keyenc.Meta(nil, m.cfg.ID, ""), keyenc.LogOf(nil, m.cfg.ID), keyenc.Indexes(nil, m.cfg.ID), keyenc.Conflicts(nil, m.cfg.ID),
 	} {
@@ -309,6 +312,9 @@ func (m *Machine) Apply(index uint64, c *op.Command, b *storage.Batch) op.Result
 	if m.schema.Closed && c.Kind != op.Alter {
 		return op.Result{Err: op.ErrClosed}
 	}
+	if m.state.Span.Closed && c.Kind != op.Close && c.Kind != op.Reopen && c.Kind != op.Alter {
+		return op.Result{Err: op.ErrMoved}
+	}
 	if !m.holdsAll(c) {
 		return op.Result{Err: op.ErrMoved}
 	}
@@ -341,6 +347,12 @@ func (m *Machine) Apply(index uint64, c *op.Command, b *storage.Batch) op.Result
 		return m.prune(c, b)
 	case op.Forget:
 		return m.forget(c, b)
+	case op.Close:
+		return m.close(c)
+	case op.Reopen:
+		return m.reopen(c)
+	case op.Absorb:
+		return m.absorb(c, b)
 	}
 	return op.Result{Err: fmt.Errorf("partition %d: %w: kind %d", m.cfg.ID, op.ErrEncoding, c.Kind)}
 }

@@ -43,6 +43,13 @@ type Span struct {
 	Drafting bool   `json:"-"` // in State: there is a draft
 	Ready    bool   `json:"-"` // in State: it has all its items, and the next step cuts
 
+	// Of merges, see merge.go:
+	Closed   bool      `json:",omitempty"` // it holds nothing: its left neighbour is to have its range
+	Was      table.Key `json:",omitempty"` // where it ended before it was closed
+	Attempt  uint64    `json:",omitempty"` // the newest at which it was closed or reopened
+	Absorbed uint64    `json:",omitempty"` // the newest with which it has taken in its right neighbour
+	Gone     uint64    `json:",omitempty"` // the partition that it has taken in last
+
 	Prune  bool   // index rows of items that were cut off are left
 	Pruned []byte `json:",omitempty"` // those before this key of the store are gone
 }
@@ -139,7 +146,7 @@ func (m *Machine) holdsAll(c *op.Command) bool {
 func (m *Machine) split(c *op.Command, b *storage.Batch) op.Result {
 	span := &m.state.Span
 	switch {
-	case span.Child == c.Child:
+	case span.Child == c.Child, span.Gone == c.Child:
 		return op.Result{}
 	case !m.cfg.holds(c.Key) || bytes.Equal(c.Key, m.cfg.Start):
 		return op.Result{Err: op.ErrMoved}
@@ -246,7 +253,7 @@ func (m *Machine) cut(b *storage.Batch) {
 			rows = rows || x.Items > 0
 		}
 	}
-	s.Span = Span{Cut: true, End: d.At, Child: d.Child, Until: m.cfg.End, Prune: rows}
+	s.Span = Span{Cut: true, End: d.At, Child: d.Child, Until: m.cfg.End, Prune: rows, Attempt: s.Span.Attempt, Absorbed: s.Span.Absorbed, Gone: s.Span.Gone}
 	m.cfg.End = d.At
 }
 
