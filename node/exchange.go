@@ -138,6 +138,11 @@ func (r *replicator) ours(more ...*table.Definition) (replication.Tables, error)
 		if len(d.Replicas) == 0 {
 			// A table of this region alone: the others are told that its name is taken here.
 			d = &table.Definition{GlobalID: d.GlobalID, Schema: table.Schema{Name: d.Schema.Name}}
+		} else if own := d.Replica(r.self); own != nil && own.Status == table.Active && d.Status == table.Creating {
+			// Filled, but the table is not to be used yet: who hears elsewhere that the replica is ACTIVE may ask here at once.
+			d = d.Clone()
+			own = d.Replica(r.self)
+			own.Status, own.Version = table.Creating, own.Version-1
 		}
 		b, err := json.Marshal(d)
 		if err != nil {

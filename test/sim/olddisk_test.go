@@ -33,7 +33,8 @@ func TestARegionOnAnOldDiskNoticesThatAPartitionWasSplitOff(t *testing.T) {
 		for !w.request(m, api+"PutItem", fmt.Sprintf(`{"TableName":%q,"Item":{"pk":{"S":"first"}}}`, shared)).ok() {
 			w.pause(100*time.Millisecond, 100*time.Millisecond)
 		}
-		if w.newest(r) != was+1 {
+		// Twice, where the new partition has the number of the lost one, of which others have had more.
+		if w.newest(r) <= was {
 			w.violate("it takes a write, and is the incarnation that it was")
 		}
 		for !w.anew(r) || w.apart() != "" {

@@ -31,8 +31,10 @@ func (p *peer) turn(ctx context.Context, err error) {
 func (p *peer) Exchange(ctx context.Context, ours replication.Tables) (replication.Tables, error) {
 	var theirs replication.Tables
 	to := p.node()
+	p.from.w.told(ours)
 	err := p.from.w.call(ctx, p.from, to, 0, func(ctx context.Context) (err error) {
 		theirs, err = to.engine.Source().Exchange(ctx, ours)
+		p.from.w.told(theirs)
 		return err
 	})
 	p.turn(ctx, err)

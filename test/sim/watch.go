@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -73,6 +74,18 @@ func (s watched) Apply(ctx context.Context, b replication.Batch) error {
 		w.violate("%s merges what is stamped %v at %s by its clock", s.at.name, newest, now.Format(time.RFC3339Nano))
 	}
 	return err
+}
+
+// told looks at what a region tells another of its tables: a replica that it calls ACTIVE takes requests.
+func (w *world) told(t replication.Tables) {
+	for _, b := range t.Definitions {
+		d := &table.Definition{}
+		if err := json.Unmarshal(b, d); err != nil {
+			w.violate("%s tells of a table: %v", t.Region, err)
+		} else if own := d.Replica(t.Region); own != nil && own.Status == table.Active && d.Status == table.Creating {
+			w.violate("%s tells that its replica of %s is ACTIVE, and is CREATING the table", t.Region, d.Schema.Name)
+		}
+	}
 }
 
 // arrival is a change at a region that did not make it.
