@@ -275,7 +275,7 @@ func (c *check) look(ctx context.Context, group []suspect, pause time.Duration, 
 	if err != nil {
 		return 0, err
 	}
-	var repairs []op.Delta
+	repairs := map[crdt.HLC][]op.Delta{}
 	for i, s := range group {
 		found, settled, err := c.judge(s.key, theirs[i], first.at(i), second.at(i))
 		if err != nil {
@@ -284,16 +284,17 @@ func (c *check) look(ctx context.Context, group []suspect, pause time.Duration, 
 		s.here, s.there = crdt.PeekDot(second.held[i].Record), crdt.PeekDot(theirs[i])
 		if again, merge := c.decide(&s, found, settled); again {
 			if merge {
-				repairs = append(repairs, op.Delta{Key: s.key, State: theirs[i]})
+				traced := first.held[i].Traced
+				repairs[traced] = append(repairs[traced], op.Delta{Key: s.key, State: theirs[i]})
 			}
 			*next = append(*next, s)
 		}
 	}
-	if len(repairs) > 0 {
+	for _, traced := range slices.Sorted(maps.Keys(repairs)) {
 		// What comes of an incarnation that was given up meanwhile is refused as on its stream.
 		c.r.order.giveWay(ctx, repair)
 		c.r.order.begin(repair)
-		err = c.table.Mend(ctx, op.Cursor{Stream: c.peer, Incarnation: c.incarnation, Part: true}, repairs)
+		err = errors.Join(err, c.table.Mend(ctx, op.Cursor{Stream: c.peer, Incarnation: c.incarnation, Part: true}, traced, repairs[traced]))
 		c.r.order.end(repair)
 	}
 	return len(group), err

@@ -127,25 +127,26 @@ func (p *Partition) logSizeHere() (bytes uint64, oldest crdt.HLC) {
 // others are durable. (That goes for a place, too.) So a batch costs one command for each partition that it touches,
 // and a crash in between leaves the stream where it was.
 func (t *Table) Merge(ctx context.Context, source op.Cursor, clock crdt.HLC, deltas []op.Delta) error {
-	return t.merge(ctx, op.Merge, source, clock, deltas)
+	return t.merge(ctx, op.Command{Kind: op.Merge, Source: source, Observe: clock, Deltas: deltas})
 }
 
 // Mend merges whole states of another region's that hold what was lost here: what Compare says is Behind, or what an operator says to be
-// lost that is Gone.
-func (t *Table) Mend(ctx context.Context, source op.Cursor, states []op.Delta) error {
-	return t.merge(ctx, op.Mend, source, 0, states)
+// lost that is Gone. traced is Held.Traced of when they were compared. An item that may have been deleted since is left alone.
+func (t *Table) Mend(ctx context.Context, source op.Cursor, traced crdt.HLC, states []op.Delta) error {
+	return t.merge(ctx, op.Command{Kind: op.Mend, Source: source, Stable: traced, Deltas: states})
 }
 
-func (t *Table) merge(ctx context.Context, kind op.Kind, source op.Cursor, clock crdt.HLC, deltas []op.Delta) error {
+// merge proposes a command to all partitions that have a share of its deltas, each its own.
+func (t *Table) merge(ctx context.Context, c op.Command) error {
 	// What has a share that was cut off meanwhile is merged once more, which changes nothing.
 	return t.look(ctx, func(ctx context.Context, l list) (bool, error) {
-		err := t.mergeInto(ctx, l, kind, source, clock, deltas)
+		err := t.mergeInto(ctx, l, c)
 		return err == nil, err
 	})
 }
 
-func (t *Table) mergeInto(ctx context.Context, l list, kind op.Kind, source op.Cursor, clock crdt.HLC, deltas []op.Delta) error {
-	by, touched := l.share(deltas)
+func (t *Table) mergeInto(ctx context.Context, l list, whole op.Command) error {
+	by, touched := l.share(whole.Deltas)
 	for _, p := range touched {
 		if mutant.On(mutant.MergedBackward) {
 			slices.Reverse(by[p])
@@ -153,9 +154,10 @@ func (t *Table) mergeInto(ctx context.Context, l list, kind op.Kind, source op.C
 		// As the store has them, where they are looked up; each item's in their order.
 		slices.SortStableFunc(by[p], func(a, b op.Delta) int { return bytes.Compare(a.Key, b.Key) })
 	}
-	if clock != 0 {
+	if whole.Observe != 0 {
 		touched = slices.Clone(l)
 	}
+	source := whole.Source
 	if source.Place != nil { // it stands in the first
 		touched = append(slices.DeleteFunc(touched, func(p *Partition) bool { return p == l[0] }), l[0])
 	} else if len(touched) == 0 {
@@ -166,7 +168,9 @@ func (t *Table) mergeInto(ctx context.Context, l list, kind op.Kind, source op.C
 		early = source
 	}
 	merge := func(ctx context.Context, p *Partition, source op.Cursor) error {
-		result, err := p.do(ctx, &op.Command{Kind: kind, Observe: clock, Deltas: by[p], Source: source})
+		c := whole
+		c.Deltas, c.Source = by[p], source
+		result, err := p.do(ctx, &c)
 		if err = errors.Join(err, result.Err); err == nil {
 			t.conflicts.add(result.Conflicts)
 		}

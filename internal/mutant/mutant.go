@@ -96,6 +96,8 @@ const (
 	IndexUnfilled      Name = "index-unfilled"
 	NoTrace            Name = "no-trace"
 	TraceIgnored       Name = "trace-ignored"
+	TracesGone         Name = "traces-gone"
+	DeleteNotMet       Name = "delete-not-met"
 )
 
 // In crdt.

@@ -82,6 +82,8 @@ var Planted = []Bug{
 
 	{Name: NoTrace, Breaks: "an item that is folded away leaves no trace", Check: "a delete that one region has lost is told from an item that another has", Package: "region/partition", Test: "TestADeletedItemThatAnotherStillHasDoesNotComeBack"},
 	{Name: TraceIgnored, Breaks: "the trace of a deleted item is not looked at when another region still has it", Check: "likewise", Package: "region/partition", Test: "TestADeletedItemThatAnotherStillHasDoesNotComeBack"},
+	{Name: TracesGone, Breaks: "what was compared with another region's copy is merged though traces of deletes have gone since", Check: "a state from before a delete brings nothing back", Package: "region/partition", Test: "TestAStateFromBeforeADeleteMeetsIt"},
+	{Name: DeleteNotMet, Breaks: "a state from before a delete that is stable and not folded away yet is merged as if nothing were held", Check: "likewise", Package: "region/partition", Test: "TestAStateFromBeforeADeleteMeetsIt"},
 
 	{Name: DraftNotKept, Breaks: "what is written to items that are in the draft of a partition to come is not written there", Check: "the index is what its items make; counts are right"},
 	{Name: ChildUnfolded, Breaks: "the change log of a partition that is cut off does not begin with what is to be folded", Check: "everything folds"},

@@ -64,9 +64,10 @@ type Command struct {
 
 	Lost crdt.Dot // Rebase: who wrote, and up to when the others have it
 
-	Stable crdt.HLC // Fold: everything up to here is stable; Forget
-	Trim   uint64   // Fold: change-log entries up to here are needed by nobody
-	Limit  int      // Fold, Reindex, Forget, Split, Prune: how many change-log entries, items, traces or rows to look at, at most
+	// Stable: everything up to here is stable (Fold); traces up to here go (Forget), or were gone when the states were compared (Mend).
+	Stable crdt.HLC
+	Trim   uint64 // Fold: change-log entries up to here are needed by nobody
+	Limit  int    // Fold, Reindex, Forget, Split, Prune: how many change-log entries, items, traces or rows to look at, at most
 
 	Index uint32 // Reindex
 	Child uint64 // Split: an id that no partition has had; Absorb: that of the partition whose range it was
@@ -125,7 +126,7 @@ func (c *Command) Alone() bool {
 //	  Put              condition, key, item to the end
 //	  Update           condition, key, update
 //	  Delete, Expire   condition, key
-//	  Merge, Mend, Restore, Held   stream, seq, place, clock, 2 * incarnation + 1 for a part, observe, count, (key, state)...
+//	  Merge, Mend, Restore, Held   stream, seq, place, clock, 2 * incarnation + 1 for a part, observe, (Mend: stable,) count, (key, state)...
 //	  Rebase           clock, actor, count, (key, state)...
 //	  Recall           count, (key, state)...
 //	  Fold             stable (8), trim, limit
@@ -175,6 +176,9 @@ func (c *Command) Append(dst []byte) []byte {
 		}
 		dst = binary.AppendUvarint(dst, incarnation)
 		dst = binary.AppendUvarint(dst, uint64(c.Observe))
+		if c.Kind == Mend {
+			dst = binary.AppendUvarint(dst, uint64(c.Stable))
+		}
 		dst = appendDeltas(dst, c.Deltas)
 	case Rebase:
 		dst = binary.AppendUvarint(binary.AppendUvarint(dst, uint64(c.Lost.HLC)), uint64(c.Lost.Actor))
@@ -275,6 +279,9 @@ func Decode(b []byte) (*Command, error) {
 		c.Source.Incarnation, c.Source.Part = uint16(incarnation/2), incarnation%2 == 1
 		d.bad = d.bad || incarnation/2 > math.MaxUint16
 		c.Observe = crdt.HLC(d.uvarint())
+		if c.Kind == Mend {
+			c.Stable = crdt.HLC(d.uvarint())
+		}
 		c.Deltas = d.deltas()
 	case Rebase:
 		c.Lost.HLC = crdt.HLC(d.uvarint())

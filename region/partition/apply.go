@@ -22,6 +22,9 @@ func (m *Machine) merge(c *op.Command, b *storage.Batch) op.Result {
 		result.Err = op.ErrFenced
 		return result
 	}
+	if c.Kind == op.Mend && m.schema.Solo {
+		return result // what is deleted alone leaves nothing that would tell, and there is nobody to be equal to
+	}
 	m.observe(c.Observe)
 	defer m.find()()
 	for i := range c.Deltas {
@@ -37,10 +40,13 @@ func (m *Machine) merge(c *op.Command, b *storage.Batch) op.Result {
 		}
 		m.observe(d.Newest().HLC)
 		e := m.load(c.Deltas[i].Key)
-		if (e.stored == nil || d.IsDelta()) && d.Stale(m.state.Stable) && (c.Kind != op.Mend || m.deleted(e.key, d)) && !mutant.On(mutant.MergeStale) {
+		if (e.stored == nil || d.IsDelta()) && d.Stale(m.state.Stable) && (c.Kind != op.Mend || m.deleted(c, e.key, d)) && !mutant.On(mutant.MergeStale) {
 			continue // folded away here, or a delta that was here long ago: MERGE.md, "Stable, and folding"
 		}
 		r := m.open(e)
+		if e.old == nil && !d.IsDelta() && !mutant.On(mutant.DeleteNotMet) {
+			r = m.decode(e) // what was deleted, and is to be folded away: a state from before that must meet it
+		}
 		shownKey := func() []byte { return m.keyItem(e.key) }
 		var conflicts []crdt.Conflict
 		if seen := r.Seen(); !seen.Contains(d.Seen()) {

@@ -31,19 +31,23 @@ func (m *Machine) leaveTrace(key table.Key, newest crdt.Dot, b *storage.Batch) {
 	b.Set(m.scratch, trace)
 }
 
-// deleted tells, of another's state of an item of which nothing is held here, whether the item was deleted since, as far as there is a
-// trace of that.
-func (m *Machine) deleted(key table.Key, theirs *crdt.Record) bool {
+// deleted tells, of another's state of an item of which nothing is held here, whether the item was deleted since, or may have been: what
+// held for the whole state when it was compared need not hold any more. Where there is no trace of a later delete, there may have been one
+// if traces of that age have gone since. (If they were gone before, then it was known that nothing tells.)
+func (m *Machine) deleted(c *op.Command, key table.Key, theirs *crdt.Record) bool {
+	if theirs.IsDelta() || theirs.Newest().HLC <= m.state.Traced && c.Stable < m.state.Traced && !mutant.On(mutant.TracesGone) {
+		return true
+	}
 	m.scratch = keyenc.Trace(m.scratch[:0], m.cfg.Table, key)
 	trace := m.row(m.scratch)
 	if trace == nil || mutant.On(mutant.TraceIgnored) {
-		return theirs.IsDelta()
+		return false
 	}
 	newest, err := decodeTrace(trace)
 	if err != nil {
 		panic(fmt.Sprintf("partition %d: trace of %x: %v", m.cfg.ID, key, err))
 	}
-	return theirs.IsDelta() || newest.Compare(theirs.Newest()) >= 0
+	return newest.Compare(theirs.Newest()) >= 0
 }
 
 // Trace returns the newest write of an item that was deleted and folded away, zero where there is no trace of one.

@@ -124,3 +124,32 @@ func TestTracesGoWhenTheyAreOldAndThatIsKnown(t *testing.T) {
 		t.Errorf("after being alone: %+v", d.m.State())
 	}
 }
+
+func TestAStateFromBeforeADeleteMeetsIt(t *testing.T) {
+	for name, after := range map[string][]*op.Command{
+		"not stable yet":                        {remove(30, "a")},
+		"stable, and not folded yet":            {remove(30, "a"), {Kind: op.Fold, Stable: 40, Limit: 1}},
+		"folded away":                           {remove(30, "a"), fold(40)},
+		"folded away so long ago that no trace": {remove(30, "a"), fold(40), {Kind: op.Forget, Stable: 35, Limit: 100}},
+		"deleted alone":                         {alter(true), fold(20), remove(30, "a")},
+		"deleted alone, and others since":       {alter(true), fold(20), remove(30, "a"), alter(false)},
+	} {
+		for _, kind := range []op.Kind{op.Merge, op.Mend} {
+			us, eu := newDisk(t, "us-east-1"), newDisk(t, "eu-west-1")
+			us.run(alter(false), put(9, "b", "open"), put(10, "a", "open"))
+			eu.run(alter(false))
+			eu.one(us.shipped("us"))
+			c := us.told("a")
+			c.Kind = kind
+			for i := range after {
+				eu.one(after[i])
+			}
+			if r := eu.one(c); r.Err != nil || eu.get("a") != "" {
+				t.Errorf("%s, kind %d: it is back: %+v, %q", name, kind, r, eu.get("a"))
+			}
+			eu.check()
+			us.close()
+			eu.close()
+		}
+	}
+}

@@ -164,6 +164,16 @@ const recordOverhead = 12
 // open decodes an entry's record for writing or joining, folded as far as this region's stable time
 // allows.
 func (m *Machine) open(e entry) *crdt.Record {
+	r := m.decode(e)
+	if gone := r.Fold(m.state.Stable); gone {
+		return &crdt.Record{}
+	}
+	r.Trim(m.state.Stable)
+	return r
+}
+
+// decode decodes an entry's record as it is stored.
+func (m *Machine) decode(e entry) *crdt.Record {
 	if e.stored == nil {
 		return &crdt.Record{}
 	}
@@ -171,10 +181,6 @@ func (m *Machine) open(e entry) *crdt.Record {
 	if err != nil {
 		panic(fmt.Sprintf("partition %d: record %x: %v", m.cfg.ID, e.key, err))
 	}
-	if gone := r.Fold(m.state.Stable); gone {
-		return &crdt.Record{}
-	}
-	r.Trim(m.state.Stable)
 	return r
 }
 
