@@ -136,7 +136,7 @@ func (r *Region) placeTable(ctx context.Context, name string, changes map[uint64
 			if !ok || !slices.Equal(pd.Nodes, c.Was) || d.Status == table.Deleting || !r.mayHold(c) {
 				continue
 			}
-			pd.Nodes = c.Nodes
+			pd.Nodes, pd.Moved = c.Nodes, 0 // where an operator has put it, it is no more
 			made = append(made, c)
 		}
 		return nil

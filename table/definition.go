@@ -94,7 +94,7 @@ type Partition struct {
 	Founders []uint64 `json:",omitempty"`
 	// Nodes are those of the region that are to hold it, by number, rising; nil: all of them.
 	Nodes []uint64 `json:",omitempty"`
-	// Moved is when an operator last said who is to hold it, in ms since the Unix epoch; 0 for never.
+	// Moved is when an operator last said who is to hold it, in ms since the Unix epoch; 0 for never, or where it had to be moved since.
 	Moved int64 `json:",omitempty"`
 	// Behind is a number of the parent's change log: up to there it has all that was written to this one's items before they were cut off.
 	Behind uint64 `json:",omitempty"`

@@ -31,6 +31,7 @@ type region struct {
 	nodes   []*process
 	ways    map[[2]int]*way // from a node to another
 	options string          // lines for every node's file
+	zones   []string        // of the nodes, where they have some
 }
 
 // process is one node.
@@ -51,11 +52,11 @@ func build(t *testing.T, tags string) string {
 	return program
 }
 
-// start starts a region of n nodes and waits until they are ready. options are lines for every node's file.
-func start(t *testing.T, n int, options string) *region {
+// start starts a region of n nodes and waits until they are ready. options are lines for every node's file, zones are theirs, in order.
+func start(t *testing.T, n int, options string, zones ...string) *region {
 	t.Helper()
 	r := &region{
-		t: t, program: build(t, ""), dir: t.TempDir(), options: options, ways: map[[2]int]*way{},
+		t: t, program: build(t, ""), dir: t.TempDir(), options: options, zones: zones, ways: map[[2]int]*way{},
 		// Ports of 127.0.0.1 are given to others at any time; nobody else has these addresses.
 		net: fmt.Sprintf("127.%d.%d", 1+rand.IntN(250), 1+rand.IntN(250)),
 	}
@@ -91,6 +92,9 @@ func (r *region) start(id int) {
 	r.t.Helper()
 	var file bytes.Buffer
 	fmt.Fprintf(&file, "region: %s\nnode: n%d\ndata: %s\nauth: off\n%s\n", regionName, id, r.data(id), r.options)
+	if r.zones != nil {
+		fmt.Fprintf(&file, "zone: %s\n", r.zones[id-1])
+	}
 	fmt.Fprintf(&file, "listen: {http: %q, grpc: %q, admin: %q}\nnodes:\n", r.address(id, 8000), r.address(id, 7000), r.address(id, 9000))
 	for _, p := range r.nodes {
 		address := r.address(p.id, 7000)
