@@ -134,6 +134,45 @@ func BenchmarkFoldOpen(b *testing.B) {
 	}
 }
 
+// busy is a record of an item that is written to without a pause: a set of which elements come and go, a list, and counters.
+func busy() *Record {
+	var r Record
+	r.Write(benchWrite(1, 1<<10, benchItem(1)))
+	for i := range 100 {
+		elem := strs(strings.Repeat("e", i%20+1))
+		for j, c := range []item.Change{change(item.AddElements, elem, "tags"), change(item.RemoveElements, elem, "tags"), change(item.Increment, num(1), "views"), change(item.Append, item.L(num(int64(i))), "log")} {
+			r.Write(Write{Dot: Dot{benchStart + HLC(10*i+j+2)<<8, 1 << 10}, Origin: Origin{Op: Update}, Item: benchItem(2), Changes: []item.Change{c}})
+		}
+	}
+	return &r
+}
+
+// What a write costs more for looking whether there is anything to let go.
+func BenchmarkTrim(b *testing.B) {
+	plain, _ := Decode(folded(benchItem(1)))
+	counted, _ := Decode(open(benchItem(1)))
+	for _, c := range []struct {
+		name   string
+		r      *Record
+		stable HLC
+	}{{"of an item as it was put", plain, MaxHLC}, {"of one with counters", counted, MaxHLC}, {"of a busy one, nothing stable", busy(), benchStart}, {"of a busy one, all stable", busy(), MaxHLC}} {
+		b.Run(c.name, func(b *testing.B) {
+			var r Record
+			b.ReportAllocs()
+			for b.Loop() {
+				r = *c.r
+				r.Trim(c.stable)
+			}
+		})
+	}
+}
+
+func BenchmarkPutOverBusy(b *testing.B) {
+	benchApply(b, busy().Append(nil), benchWrite(1<<20, 1<<10, benchItem(1)))
+}
+
+func BenchmarkIncrementOverBusy(b *testing.B) { benchApply(b, busy().Append(nil), increment(1<<20)) }
+
 func BenchmarkPeekVisible(b *testing.B) {
 	stored := open(benchItem(1))
 	b.ReportAllocs()

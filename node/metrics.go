@@ -70,6 +70,7 @@ var (
 	keptDesc      = prometheus.NewDesc("commutator_conflict_records", "Conflict records that this region has.", []string{"table"}, nil)
 	logDesc       = prometheus.NewDesc("commutator_change_log_bytes", "Size on disk, about, of a global table's change log.", []string{"table"}, nil)
 	shedDesc      = prometheus.NewDesc("commutator_conflict_records_shed_total", "Conflicts of which this region has no record for want of room.", []string{"table"}, nil)
+	largeDesc     = prometheus.NewDesc("commutator_merge_state_large_total", "Times that an item was written of which more than 1 KB, and more than a tenth of the item, is kept for merging, since the start.", []string{"table"}, nil)
 	lagDesc       = prometheus.NewDesc("commutator_replication_lag_seconds", "How far this region's copy of a table is behind another's.", []string{"table", "from"}, nil)
 	pendingDesc   = prometheus.NewDesc("commutator_replication_pending", "Changes of this region that another has not acknowledged yet.", []string{"table", "to"}, nil)
 	seededDesc    = prometheus.NewDesc("commutator_replication_seeded_items", "Items that a replica which is being filled from another has received so far.", []string{"table", "from"}, nil)
@@ -88,7 +89,7 @@ var (
 
 // Describe is prometheus.Collector's.
 func (c tableCollector) Describe(descs chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{itemsDesc, bytesDesc, conflictsDesc, keptDesc, shedDesc, logDesc, lagDesc, pendingDesc, seededDesc, seededOfDesc, seedRateDesc, linkDesc, nodeUpDesc, votesDesc, leadsDesc, holdsDesc, drainedDesc, offsetDesc, heldDesc, expiredDesc, refusedDesc} {
+	for _, d := range []*prometheus.Desc{itemsDesc, bytesDesc, conflictsDesc, keptDesc, shedDesc, logDesc, largeDesc, lagDesc, pendingDesc, seededDesc, seededOfDesc, seedRateDesc, linkDesc, nodeUpDesc, votesDesc, leadsDesc, holdsDesc, drainedDesc, offsetDesc, heldDesc, expiredDesc, refusedDesc} {
 		descs <- d
 	}
 }
@@ -113,6 +114,7 @@ func (c tableCollector) Collect(metrics chan<- prometheus.Metric) {
 		if len(d.Replicas) > 0 {
 			size, _ := c.n.rep.kept(d.GlobalID)
 			metrics <- prometheus.MustNewConstMetric(logDesc, prometheus.GaugeValue, float64(size), name)
+			metrics <- prometheus.MustNewConstMetric(largeDesc, prometheus.CounterValue, float64(t.LargeRecords()), name)
 		}
 		for to, n := range c.n.rep.Pending(d) {
 			metrics <- prometheus.MustNewConstMetric(pendingDesc, prometheus.GaugeValue, float64(n), name, to)

@@ -178,6 +178,10 @@ func (t *Table) Stats() (items, bytes int64) {
 	return items, bytes
 }
 
+// LargeRecords returns how many times, since the node's start, its replicas have written a record that keeps more than 1 KB, and more than a
+// tenth of the item, for merging.
+func (t *Table) LargeRecords() uint64 { return t.large.Load() }
+
 // IndexStats returns how many rows an index has and the size in bytes of what they hold of items.
 func (t *Table) IndexStats(id uint32) (rows, bytes int64) {
 	for _, p := range t.partitions() {

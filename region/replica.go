@@ -165,6 +165,7 @@ func (p *Partition) publish(m *partition.Machine) {
 	state := m.State()
 	old := p.own.Swap(&state)
 	p.load.add(m.Written())
+	p.table.large.Add(m.Large())
 	p.show(&state, m.Schema(), m.Cursors(), m.Clocks())
 	if old != nil && old.Span.Child != state.Span.Child {
 		p.table.cut(p, state.Span)

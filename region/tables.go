@@ -212,6 +212,7 @@ type Table struct {
 	def       atomic.Pointer[table.Definition]
 	open      atomic.Pointer[list] // see partitions
 	conflicts losses
+	large     atomic.Uint64         // see LargeRecords
 	former    atomic.Pointer[Table] // what an incarnation had that was given up, while it is wanted
 	revision  uint64                // of the definition in force; of reconcile alone
 

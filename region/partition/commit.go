@@ -73,6 +73,9 @@ func (m *Machine) set(e entry, record []byte, b *storage.Batch) {
 		b.Set(at, record)
 	}
 	new := visible(record)
+	if beside := len(record) - len(new); beside > largeBeside && beside > len(new)/10 {
+		m.large++
+	}
 	m.count(e.old, -1)
 	m.count(new, +1)
 	draft := m.draftOf(e.key)

@@ -84,6 +84,7 @@ type Machine struct {
 
 	writes uint64      // items written since Written was asked
 	sample []table.Key // some of their keys
+	large  uint64      // records written since Large was asked
 
 	finder *storage.Finder // of a command that looks up many rows, while it does; nil otherwise
 
@@ -268,6 +269,15 @@ func (m *Machine) Written() (n uint64, some []table.Key) {
 	m.writes, m.sample = 0, nil
 	return n, some
 }
+
+// Large returns how many times, since the last call, a record was written that keeps much for merging beside its item: more than largeBeside
+// bytes, and more than a tenth of the item. It is no part of the state.
+func (m *Machine) Large() (n uint64) {
+	n, m.large = m.large, 0
+	return n
+}
+
+const largeBeside = 1 << 10
 
 const (
 	sampleEvery = 4

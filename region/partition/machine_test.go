@@ -782,3 +782,36 @@ func TestRunsAndRestartsMakeNoDifference(t *testing.T) {
 		}
 	})
 }
+
+func TestItemsThatKeepMuchForMergingAreCounted(t *testing.T) {
+	d := newDisk(t, "us-east-1")
+	defer d.close()
+	d.run(alter(false), put(10, "a", "open"))
+	written := func(n int) {
+		for i := range n {
+			given := expr.Given(nil, map[string]item.Value{":e": item.NewSet(item.KindSS, []item.Value{item.S(fmt.Sprint(i))})})
+			for j, source := range []string{"ADD tags :e", "DELETE tags :e"} {
+				u, err := expr.ParseUpdate(source, &given)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if r := d.one(&op.Command{Kind: op.Update, HLC: crdt.HLC(1000 + 2*i + j), Key: key("a"), Update: u}); r.Err != nil {
+					t.Fatal(r.Err)
+				}
+			}
+		}
+	}
+	if written(10); d.m.Large() != 0 {
+		t.Error("ten elements that came and went are counted as much")
+	}
+	if written(100); d.m.Large() == 0 {
+		t.Error("a hundred elements that came and went are not counted")
+	}
+	if n := d.m.Large(); n != 0 {
+		t.Errorf("%d are counted twice", n)
+	}
+	d.one(fold(5000))
+	if d.one(put(6000, "a", "open")); d.m.Large() != 0 {
+		t.Error("it is counted when it has folded")
+	}
+}
