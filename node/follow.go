@@ -127,7 +127,41 @@ func (k *sink) Apply(ctx context.Context, b replication.Batch) error {
 	}
 	k.r.order.begin(live)
 	defer k.r.order.end(live)
-	return k.t.Merge(ctx, op.Cursor{Stream: k.stream, Seq: b.Seq, Clock: newest, Incarnation: k.s.incarnation}, 0, deltas(b.Changes))
+	cursor := op.Cursor{Stream: k.stream, Seq: b.Seq, Clock: newest, Incarnation: k.s.incarnation}
+	rest := deltas(b.Changes)
+	for k.beside() {
+		n := upTo(rest, besideBytes)
+		if n == len(rest) {
+			break
+		}
+		// How far the stream has come is said with the last of it.
+		part := op.Cursor{Stream: k.stream, Clock: newest, Incarnation: k.s.incarnation, Part: true}
+		if err := k.t.Merge(ctx, part, 0, rest[:n]); err != nil {
+			return err
+		}
+		rest = rest[n:]
+	}
+	return k.t.Merge(ctx, cursor, 0, rest)
+}
+
+const (
+	// besideBytes is about how much is merged at once while clients write to the table here, too: a write that comes meanwhile waits for it.
+	besideBytes = 256 << 10
+	// besideFor is how long a write counts as one of several.
+	besideFor = time.Second
+)
+
+// beside tells whether what is merged goes beside writes of this region's clients.
+func (k *sink) beside() bool { return k.t.Wrote() > crdt.At(k.r.now().Add(-besideFor).UnixMilli(), 0) }
+
+// upTo returns how many of some deltas, at least one, are no more than so many bytes; 0 for none.
+func upTo(deltas []op.Delta, most int) (n int) {
+	for size := 0; n < len(deltas); n++ {
+		if size += len(deltas[n].Key) + len(deltas[n].State); n > 0 && size > most {
+			break
+		}
+	}
+	return n
 }
 
 // hold waits while the batch is stamped too far ahead of this node's clock: applied, it would win over

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/commutatordb/commutator/crdt"
 	"github.com/commutatordb/commutator/internal/task"
 	"github.com/commutatordb/commutator/region/group"
 	"github.com/commutatordb/commutator/region/op"
@@ -176,6 +177,14 @@ func (t *Table) Stats() (items, bytes int64) {
 		bytes += s.Bytes
 	}
 	return items, bytes
+}
+
+// Wrote returns the newest stamp given to a write of this region's, 0 for none.
+func (t *Table) Wrote() (newest crdt.HLC) {
+	for _, p := range t.partitions() {
+		newest = max(newest, p.State().Wrote)
+	}
+	return newest
 }
 
 // LargeRecords returns how many times, since the node's start, its replicas have written a record that keeps more than 1 KB, and more than a

@@ -36,6 +36,8 @@ const (
 	loaders    = 32               // who write at once, where it is about rate
 	liveFor    = 20 * time.Second // the live load that catching up is held against
 	deadFor    = 3 * time.Second
+	backFor    = 3 * time.Second
+	backRate   = 1000 // local writes a second, in each region, while one catches up
 )
 
 // pair is two regions under measurement.
@@ -57,12 +59,12 @@ func measureLinks(ctx context.Context, out io.Writer, dir string) (err error) {
 	for _, measure := range []struct {
 		name string
 		do   func(context.Context) error
-	}{{"replica", p.emptyReplica}, {"lag", p.lag}, {"counter", p.counter}, {"dead", p.deadPeer}, {"catchup", p.catchUp}, {"verify", p.verify}, {"seed", p.seed}} {
+	}{{"replica", p.emptyReplica}, {"lag", p.lag}, {"counter", p.counter}, {"dead", p.deadPeer}, {"catchup", p.catchUp}, {"back", p.back}, {"verify", p.verify}, {"seed", p.seed}} {
 		if *only != "" && *only != measure.name {
 			continue
 		}
 		stop := func() {}
-		if measure.name != "catchup" { // which has a profile of the catching up alone
+		if measure.name != "catchup" && measure.name != "back" { // which have a profile of the catching up alone
 			if stop, err = profile(); err != nil {
 				return err
 			}
@@ -477,6 +479,76 @@ func (p *pair) catchUp(ctx context.Context) error {
 	cost, rate := (until-spent)/time.Duration(n), float64(n)/took.Seconds()
 	fmt.Fprintf(p.out, "catch-up behind a cut: %d writes in %s (the link took %s to come back): %.0f a second, %.0f MB/s of items; live at full load %.0f a second: %.1f times (goal: 3); CPU time for each write: %s, live %s: %.1f times\n",
 		n, took.Round(time.Millisecond), idle.Round(time.Millisecond), rate, float64(grown-size)/1e6/took.Seconds(), liveRate, rate/liveRate, cost.Round(time.Microsecond), liveCost.Round(time.Microsecond), float64(liveCost)/float64(cost))
+	return nil
+}
+
+// back cuts the other region off, writes, and measures what local writes take in each region while the other one catches up.
+func (p *pair) back(ctx context.Context) error {
+	tables, err := p.global(ctx, "back")
+	if err != nil {
+		return err
+	}
+	if err := p.control(node.ControlRequest{Command: "partition", Region: far}); err != nil {
+		return err
+	}
+	n, err := fill(ctx, tables[0], *catchUpSize)
+	if err != nil {
+		return err
+	}
+	if err := put(ctx, tables[0], 900_000_000); err != nil { // the last
+		return err
+	}
+	settle(p.dev.Nodes()[0])
+	for i, busy := range []bool{false, true} {
+		within, done := context.WithCancel(ctx)
+		defer done()
+		if busy {
+			if err := p.control(node.ControlRequest{Command: "heal"}); err != nil {
+				return err
+			}
+			for within.Err() == nil { // the link is there again
+				if items, _ := tables[1].Stats(); items > 2*backRate*int64(backFor.Seconds()) {
+					break
+				}
+				time.Sleep(time.Millisecond)
+			}
+		} else {
+			time.AfterFunc(backFor, done)
+		}
+		stop := func() {}
+		if busy {
+			if stop, err = profile(); err != nil {
+				return err
+			}
+		}
+		before, _ := tables[1].Stats()
+		begun := time.Now()
+		var took [2][]time.Duration
+		var errs [2]error
+		var wg sync.WaitGroup
+		for at := range tables {
+			wg.Go(func() {
+				took[at], errs[at] = load(within, tables[at], (1+2*i+at)*100_000_000, 8, backRate, time.Hour)
+			})
+		}
+		if busy {
+			err = there(ctx, tables[1], 900_000_000)
+			done()
+		}
+		length := time.Since(begun)
+		wg.Wait()
+		stop()
+		if err := errors.Join(err, errs[0], errs[1]); err != nil {
+			return err
+		}
+		what := "while the two are cut"
+		if busy {
+			what = fmt.Sprintf("while %d writes are caught up with in %s, %.0f a second", int64(n)-before, length.Round(time.Millisecond), float64(int64(n)-before)/length.Seconds())
+		}
+		for at, where := range []string{"that is ahead", "that is behind"} {
+			fmt.Fprintf(p.out, "local writes, %d a second in each of two regions, %s: in the one %s p50 %s, p99 %s, longest %s of %d\n", backRate, what, where, quantile(took[at], .5), quantile(took[at], .99), quantile(took[at], 1), len(took[at]))
+		}
+	}
 	return nil
 }
 

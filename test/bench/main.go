@@ -36,7 +36,7 @@ var (
 	serve       = flag.String("serve", "", "internal: run as a server, `node or ceiling`")
 	skipLag     = flag.Bool("skip-lag", false, "do not measure replication lag and idle cost")
 	links       = flag.Bool("links", false, "measure what goes on between two regions, and nothing else")
-	only        = flag.String("only", "", "one measurement: `idle`, or with -links replica, lag, counter, dead, catchup, verify or seed")
+	only        = flag.String("only", "", "one measurement: `idle`, or with -links replica, lag, counter, dead, catchup, back, verify or seed")
 	seedBytes   = flag.Int64("seed-bytes", 1e9, "size of the table that a new replica is seeded with, about")
 	catchUpSize = flag.Int64("catch-up-bytes", 200e6, "size of what a region is behind that has been cut off, about")
 	cpuProfile  = flag.String("cpu-profile", "", "with -links and -only: `file` for a profile")
