@@ -325,3 +325,40 @@ func TestHealthIsTheProcessReadinessTheNode(t *testing.T) {
 		}
 	}
 }
+
+func TestAWriteThatIsHeldIsReplayedIfItIsKnownWhole(t *testing.T) {
+	o, tab := start(t)
+	stored := item.AppendItem(nil, item.NewItem(item.Field{Name: "pk", Value: item.S("held")}, item.Field{Name: "v", Value: item.S("theirs")}))
+	key, err := tab.Schema().KeyOf(stored)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var held []op.Delta
+	for i, w := range []crdt.Write{
+		{Origin: crdt.Origin{Op: crdt.Put}, Item: stored},
+		{Origin: crdt.Origin{Op: crdt.Delete}},
+		{Origin: crdt.Origin{Op: crdt.Update}, Item: stored, Changes: []item.Change{{Kind: item.Assign, Path: []string{"v"}, Value: item.S("theirs")}}},
+		{Origin: crdt.Origin{Op: crdt.Update}, Item: stored, Changes: []item.Change{{Kind: item.Increment, Path: []string{"n"}, Value: item.N(item.NumberFromInt(1))}}},
+	} {
+		w.Dot = crdt.Dot{HLC: crdt.At(now.UnixMilli()+60_000, uint16(i)), Actor: crdt.NewActor("eu-west-1", 2)}
+		held = append(held, op.Delta{Key: key, State: (&crdt.Record{}).Write(w).Append(nil)})
+	}
+	if err := tab.Held(t.Context(), held); err != nil {
+		t.Fatal(err)
+	}
+	replayed := map[string]string{}
+	for _, c := range ask[ConflictList](t, o, "ListConflicts", "{}").Conflicts {
+		if c.Class != crdt.ClassClockHeld {
+			t.Errorf("%+v", c)
+		}
+		_, err := o.Handle(t.Context(), version+"ReplayConflict", []byte(`{"ID": "`+c.ID+`", "DryRun": true}`))
+		if err != nil {
+			replayed[c.Loser.Operation] += err.Error()
+		} else {
+			replayed[c.Loser.Operation] += "written"
+		}
+	}
+	if len(replayed) != 3 || replayed["Put"] != "written" || replayed["Delete"] != "written" || strings.Count(replayed["Update"], "does not hold what was written") != 2 {
+		t.Errorf("%q", replayed)
+	}
+}
