@@ -78,9 +78,9 @@ func (r *replicator) parentPassedLocked(s stream) bool {
 	all := p.defs[s.table].Partitions
 	i := slices.IndexFunc(all, func(q table.Partition) bool { return q.ID == s.partition })
 	if i < 0 || all[i].Parent == 0 || !slices.ContainsFunc(all, func(q table.Partition) bool { return q.ID == all[i].Parent }) {
-		return true
+		return true // what is gone had nothing left that was not applied
 	}
-	return t.stability.Passed(s.peer, all[i].Parent, all[i].Start)
+	return t.stability.Passed(s.peer, all[i].Parent, all[i].Behind)
 }
 
 func (r *replicator) followOnce(ctx context.Context, p *peer, s stream, name string) error {

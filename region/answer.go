@@ -27,6 +27,16 @@ func (r *Region) Answer(ctx context.Context, q []byte) []byte {
 		return r.answerWords(ctx, &d)
 	}
 	p := r.partition(id)
+	if questionKind(q[0]) == askClosed {
+		attempt := d.number()
+		if p == nil || !d.done() {
+			return refusal(errNotHere)
+		}
+		if err := p.closedHere(ctx, attempt); err != nil {
+			return refusal(err)
+		}
+		return []byte{answered}
+	}
 	var g *group.Group
 	if p != nil {
 		g = p.here()

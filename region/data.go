@@ -232,5 +232,9 @@ func (t *Table) CheckIndexes(ctx context.Context, c op.IndexCheck) (op.IndexChec
 		}
 		c.From, c.Limit = nil, c.Limit-r.Items-r.Rows
 	}
+	if c.From != nil { // it was in a partition that was taken in since
+		c.From = nil
+		return t.CheckIndexes(ctx, c)
+	}
 	return out, nil
 }

@@ -87,21 +87,24 @@ func (p *Partition) ask(ctx context.Context, q []byte, once bool) (answer []byte
 				return nil, group.ErrGone // it has come here meanwhile
 			}
 		}
-		if p.gone() || r.cfg.Now().Sub(begun) >= askPatience {
+		if p.isGone() || r.cfg.Now().Sub(begun) >= askPatience {
 			break
 		}
 		if r.cfg.Tasks.Wait(ctx, nil, askAgain) == task.Ended {
 			return nil, context.Cause(ctx)
 		}
 	}
-	if p.gone() {
+	if p.isGone() {
 		return nil, group.ErrGone
 	}
 	return nil, fmt.Errorf("%w: partition %d: %w", group.ErrNoLeader, p.ID, err)
 }
 
-// gone tells whether the partition is none of the table's any more.
-func (p *Partition) gone() bool {
+// isGone tells whether the partition is none of the table's any more.
+func (p *Partition) isGone() bool {
+	if p.gone.Load() {
+		return true
+	}
 	p.table.mu.Lock()
 	defer p.table.mu.Unlock()
 	return p.table.going

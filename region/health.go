@@ -22,6 +22,7 @@ type Health struct {
 	UnderReplicated int
 	Moving          int // those whose voters are not those that are to hold them, yet
 	Leaderless      int // those that nobody leads who is up
+	Merging         int // partitions that are on their way into their left neighbours
 }
 
 // Health tells how the groups are of what is open at this node. It never waits.
@@ -45,6 +46,13 @@ func (r *Region) Health() (h Health) {
 	}
 	look(catalogGroup, r.catalogGroup)
 	h.Here++
+	for _, d := range r.catalog.view.Load().tables {
+		for _, pd := range d.Partitions {
+			if pd.Merging != nil {
+				h.Merging++
+			}
+		}
+	}
 	for _, t := range r.Tables() {
 		for _, p := range t.partitions() {
 			look(p.ID, p)
@@ -55,6 +63,9 @@ func (r *Region) Health() (h Health) {
 	}
 	return h
 }
+
+// Merges tells how many merges of partitions have ended while this node led the catalog, since its start, and how many were given up.
+func (r *Region) Merges() (done, undone int64) { return r.merged.Load(), r.unmerged.Load() }
 
 // Share is what a node has of the region's groups: its catalog, and every partition.
 type Share struct {

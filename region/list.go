@@ -28,13 +28,24 @@ func (t *Table) partitions() list { return *t.open.Load() }
 // Partitions returns the table's partitions in key order, as this node has them.
 func (t *Table) Partitions() []*Partition { return t.partitions() }
 
-// of returns the partition that begins last at or before a key.
+// of returns the partition that begins last at or before a key, but for one that is closed: what that had its left neighbour has, or is about to.
 func (l list) of(key table.Key) *Partition {
 	i, ok := slices.BinarySearchFunc(l, key, func(p *Partition, key table.Key) int { return bytes.Compare(p.Start, key) })
 	if !ok {
 		i--
 	}
+	for i > 0 && l[i].closed() {
+		i--
+	}
 	return l[max(i, 0)]
+}
+
+// serving returns the partitions that are not closed.
+func (l list) serving() list {
+	if !slices.ContainsFunc(l, (*Partition).closed) {
+		return l
+	}
+	return slices.DeleteFunc(slices.Clone(l), (*Partition).closed)
 }
 
 func (l list) byID(id uint64) *Partition {
@@ -48,6 +59,7 @@ func (l list) byID(id uint64) *Partition {
 
 // within returns the partitions that hold keys in [from, to), at least one; nil is the end of the table.
 func (l list) within(from, to table.Key) list {
+	l = l.serving()
 	first, end := 0, len(l)
 	for first+1 < end && bytes.Compare(l[first+1].Start, from) <= 0 {
 		first++
@@ -303,7 +315,7 @@ func (t *Table) openPartitions(of []table.Partition) (all bool, err error) {
 
 // openChild opens what was cut off a partition last.
 func (t *Table) openChild(p *Partition, s partition.Span) error {
-	if s.Child == 0 || t.partitions().byID(s.Child) != nil {
+	if s.Child == 0 || t.partitions().byID(s.Child) != nil || t.gone(s.Child) {
 		return nil // if it is open, the catalog says who is to hold it
 	}
 	_, err := t.openPartition(table.Partition{ID: s.Child, Start: s.End, End: s.Until, Parent: p.ID, Nodes: *p.nodes.Load()})

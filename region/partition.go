@@ -31,6 +31,7 @@ type Partition struct {
 	caught  atomic.Bool                     // of the replica: see caughtUp
 	word    atomic.Pointer[word]            // the last of those who hold it; see feed.go
 	last    atomic.Uint64                   // the node that answered last
+	gone    atomic.Bool                     // it is none of the table's any more
 
 	showing sync.Mutex // see show
 	state   atomic.Pointer[partition.State]
@@ -80,6 +81,9 @@ func (p *Partition) unwatch(c chan struct{}) {
 
 // End is the least key beyond the partition as this node has it, nil for the end of the table.
 func (p *Partition) End() table.Key { return p.state.Load().Span.End }
+
+// closed tells whether the partition holds nothing, to be taken in by its left neighbour: see merge.go.
+func (p *Partition) closed() bool { return p.state.Load().Span.Closed }
 
 // holds tells whether a key is the partition's, as this node has it.
 func (p *Partition) holds(key table.Key) bool { return within(p.Start, p.End(), key) }

@@ -18,6 +18,7 @@ import (
 	"github.com/commutatordb/commutator/item"
 	"github.com/commutatordb/commutator/region/group"
 	"github.com/commutatordb/commutator/region/op"
+	"github.com/commutatordb/commutator/region/partition"
 	"github.com/commutatordb/commutator/table"
 )
 
@@ -33,10 +34,13 @@ func TestAKeyIsInThePartitionWhoseRangeHoldsIt(t *testing.T) {
 		for i, s := range starts {
 			open = append(open, &Partition{ID: uint64(i + 2), Start: s})
 		}
+		for i, p := range open {
+			p.state.Store(&partition.State{Span: partition.Span{Closed: i > 0 && rapid.Bool().Draw(t, "closed")}})
+		}
 		key := table.Key(rapid.SliceOfN(rapid.Byte(), 0, 4).Draw(t, "key"))
 		want := uint64(1)
 		for i, s := range starts {
-			if slices.Compare(s, key) <= 0 {
+			if slices.Compare(s, key) <= 0 && !open[i+1].closed() {
 				want = uint64(i + 2)
 			}
 		}

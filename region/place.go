@@ -32,7 +32,7 @@ const (
 // Errors of Move.
 var (
 	ErrEverywhere = errors.New("region: every node is to hold the partition: there are no more nodes than replicas")
-	ErrOnTheWay   = errors.New("region: the partition is on its way, or is being split, and can be moved when that is done")
+	ErrOnTheWay   = errors.New("region: the partition is on its way, or is being split or merged, and can be moved when that is done")
 	ErrHolds      = errors.New("region: the node is to hold the partition already")
 	ErrHoldsNot   = errors.New("region: the node is not to hold the partition")
 	ErrNodeDown   = errors.New("region: the node is not up, or leaves")
@@ -195,8 +195,8 @@ func (r *Region) placedNow(rates map[uint64]rate) (out []placement.Partition) {
 	open, now := *r.tables.Load(), r.cfg.Now()
 	for name, d := range r.catalog.view.Load().tables {
 		t := open[name]
-		for _, pd := range d.Partitions {
-			p := placement.Partition{ID: pd.ID, Table: d.ID, Nodes: pd.Nodes, Load: rates[pd.ID].perS, Stays: pd.Split != nil || now.Sub(time.UnixMilli(pd.Moved)) < movedFor}
+		for i, pd := range d.Partitions {
+			p := placement.Partition{ID: pd.ID, Table: d.ID, Nodes: pd.Nodes, Load: rates[pd.ID].perS, Stays: pd.Split != nil || merging(d.Partitions, i) || now.Sub(time.UnixMilli(pd.Moved)) < movedFor}
 			if t != nil && t.ID == d.ID && d.Status != table.Deleting {
 				if of := t.partitions().byID(pd.ID); of != nil {
 					_, p.Learners = of.Members()
@@ -284,7 +284,7 @@ func (r *Region) Move(ctx context.Context, name string, id, from, to uint64) err
 			return ErrNoNode
 		case m.State != MemberHolds || m.New || !r.Up(to):
 			return ErrNodeDown
-		case pd.Split != nil || !slices.Equal(votersOf(p), pd.Nodes) || len(learners) > 0:
+		case pd.Split != nil || merging(d.Partitions, i) || !slices.Equal(votersOf(p), pd.Nodes) || len(learners) > 0:
 			return ErrOnTheWay
 		}
 		pd.Nodes = slices.Sorted(slices.Values(append(slices.DeleteFunc(pd.Nodes, func(n uint64) bool { return n == from }), to)))

@@ -21,6 +21,7 @@ import (
 //	  unpin     pin
 //	  middle    nothing
 //	  logSize   nothing
+//	  closed    attempt
 //	  words     wait in ms, count, then of each: partition, entry, sum of the schema (8); the partition before means nothing
 //
 // and of an answer:
@@ -33,6 +34,7 @@ import (
 //	  pin       pin
 //	  middle    key
 //	  logSize   bytes, stamp
+//	  closed    nothing
 //	  words     count, then partition and word as JSON of each that has news, nothing for one that is not held
 //	refused, the number of an error (1), its text
 //	moved, word as JSON: the partition is not what was asked about any more
@@ -52,6 +54,7 @@ const (
 	askMiddle
 	askLogSize
 	askWords
+	askClosed
 )
 
 const (
@@ -62,7 +65,7 @@ const (
 
 // errors that travel; their numbers do not change. What is none of them is refusedOther.
 var refusals = []error{
-	errNotHere, group.ErrUnknown, group.ErrGone, group.ErrClosed, group.ErrOverloaded, group.ErrNoLeader, ErrFull, errNoPin, ErrNoSplitKey, storage.ErrNotFound,
+	errNotHere, group.ErrUnknown, group.ErrGone, group.ErrClosed, group.ErrOverloaded, group.ErrNoLeader, ErrFull, errNoPin, ErrNoSplitKey, storage.ErrNotFound, errNotClosed,
 }
 
 const refusedOther = 255

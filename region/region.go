@@ -104,6 +104,8 @@ type Region struct {
 	led     atomic.Bool                       // this node led when the catalog's group last said so
 	format  atomic.Int64                      // of this node's data
 
+	merged, unmerged atomic.Int64 // see Merges
+
 	// Of reconcile alone:
 	opening map[string]*Table // open, but not in tables yet: see Table.founded
 	removed map[uint32]bool   // ids of tables that this node has removed
@@ -258,6 +260,7 @@ func (r *Region) Run(ctx context.Context) error {
 	g.Go(func() error { return r.host.Run(ctx) })
 	g.Go(func() error { return r.keepReconciled(ctx) })
 	g.Go(func() error { return r.keepSplit(ctx) })
+	g.Go(func() error { return r.keepMerged(ctx) })
 	if r.several {
 		g.Go(func() error { return r.keepMembers(ctx) })
 		g.Go(func() error { return r.keepFed(ctx) })
@@ -444,6 +447,9 @@ func (r *Region) reconcileTable(ctx context.Context, d definition, done *bool) e
 	}
 	if _, err := t.openPartitions(d.Partitions); err != nil {
 		r.cfg.Fatal(fmt.Errorf("region: table %s: %w", name, err))
+		return err
+	}
+	if err := t.removeMerged(ctx); err != nil {
 		return err
 	}
 	all, err := t.follow(ctx, d)

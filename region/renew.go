@@ -32,7 +32,8 @@ func (r *Region) actor(incarnation uint16) crdt.Actor {
 }
 
 // Renew begins anew what this region has of a table that the others have given up: empty, and CREATING until it is filled from one of
-// them. What there was is kept, closed, for MakeAgain. It does nothing if that is not so any more.
+// them. What there was is kept, closed, for MakeAgain. It does nothing if that is not so any more. It returns ErrMerging while partitions are
+// being merged.
 func (r *Region) Renew(ctx context.Context, name string) error {
 	tableID, first, err := r.allocate(ctx, 1, r.initial())
 	if err != nil {
@@ -41,6 +42,9 @@ func (r *Region) Renew(ctx context.Context, name string) error {
 	partitions := r.begun(tableID, first)
 	_, err = r.Change(ctx, name, func(d *table.Definition) error {
 		if d.GivenUp(r.cfg.Name) && d.Replica(r.cfg.Name).Status != table.Gone && d.Status != table.Deleting {
+			if slices.ContainsFunc(d.Partitions, func(p table.Partition) bool { return p.Merging != nil }) {
+				return ErrMerging // what is kept of it is to have all its keys; this ends soon
+			}
 			d.Renew(r.cfg.Name, uint32(r.actor(d.Incarnation)), tableID, partitions, uint64(r.Stamp()))
 			for i := range d.Schema.Indexes {
 				d.Schema.Indexes[i].Backfilling = false // there is nothing to fill it with but what comes

@@ -195,10 +195,11 @@ func (p *Partition) show(state *partition.State, schema *table.Schema, cursors m
 	if p.clocks.Load() == nil || !maps.Equal(*p.clocks.Load(), clocks) {
 		p.clocks.Store(&clocks)
 	}
-	if old != nil && state.Span.Ready && !old.Span.Ready {
-		p.table.region.tellWatchers() // see flushReady
+	moved := old != nil && (state.Span.Closed != old.Span.Closed || !slices.Equal(state.Span.End, old.Span.End))
+	if moved || old != nil && state.Span.Ready && !old.Span.Ready {
+		p.table.region.tellWatchers() // see look, and flushReady
 	}
-	if old == nil || changed || (old.Seq != state.Seq || old.Clock != state.Clock || old.Span.Child != state.Span.Child) && !mutant.On(mutant.NobodyTold) {
+	if old == nil || changed || moved || (old.Seq != state.Seq || old.Clock != state.Clock || old.Span.Child != state.Span.Child) && !mutant.On(mutant.NobodyTold) {
 		p.tell()
 	}
 }

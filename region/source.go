@@ -233,7 +233,7 @@ func (t *Table) Level(ctx context.Context) error {
 	for _, p := range t.partitions() {
 		newest = max(newest, p.State().Clock)
 	}
-	behind := slices.DeleteFunc(slices.Clone(t.partitions()), func(p *Partition) bool { return p.State().Clock >= newest })
+	behind := slices.DeleteFunc(slices.Clone(t.partitions().serving()), func(p *Partition) bool { return p.State().Clock >= newest })
 	if mutant.On(mutant.ClocksApart) {
 		behind = nil
 	}
@@ -370,13 +370,16 @@ func (t *Table) Snapshots(ctx context.Context) (out []*Snapshot, err error) {
 	err = t.look(ctx, func(ctx context.Context, l list) (bool, error) {
 		out = nil
 		at, whole := table.Key(nil), false
-		for _, p := range l {
+		for _, p := range l.serving() {
 			s, err := p.Snapshot(ctx)
 			if err != nil {
 				closeAll(out)
 				return false, err
 			}
 			out = append(out, s)
+			if s.State.Span.Closed {
+				break // just now
+			}
 			if whole = bytes.Compare(p.Start, at) <= 0; !whole {
 				break
 			}
@@ -426,6 +429,14 @@ func (s *Snapshot) Records(after table.Key, yield func(key table.Key, record []b
 		}
 	}
 	return it.Err()
+}
+
+// tracesEnd is the store's key behind a partition's last trace, likewise.
+func tracesEnd(tableID uint32, end table.Key) []byte {
+	if end == nil {
+		return keyenc.End(keyenc.Trace(nil, tableID, nil))
+	}
+	return keyenc.Trace(nil, tableID, end)
 }
 
 // recordsEnd is the store's key behind a partition's last record, given where it ends.

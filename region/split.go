@@ -21,13 +21,15 @@ import (
 // has the partition's log do it (region/partition/split.go), and then puts the child into the catalog. It is gone on with from wherever a
 // crash or another leader has left it. Source: docs/decisions/0023.
 
-// SplitConfig says when a partition is cut by itself.
+// SplitConfig says when a partition is cut by itself, and when two become one again.
 type SplitConfig struct {
 	Bytes  int64         // of its items; 0: 10 GiB; negative: never
 	Writes float64       // a second, for a minute; 0: 20,000; negative: never
 	Every  time.Duration // how often that is looked at; 0: 1 s
 	Most   int           // how many partitions of a table there are at most, 0: 256; by hand there may be more
 	Step   int           // how many items, or rows, one command of a split looks at; 0: 256
+	// MergeAfter is for how long two neighbours must have been empty, and not written to, to be merged; 0: 10 min; negative: never.
+	MergeAfter time.Duration
 }
 
 const (
@@ -58,6 +60,9 @@ func (c *SplitConfig) fillIn() {
 	if c.Step == 0 {
 		c.Step = defaultSplitStep
 	}
+	if c.MergeAfter == 0 {
+		c.MergeAfter = defaultMergeAfter
+	}
 }
 
 // Errors of Split.
@@ -69,7 +74,8 @@ var (
 )
 
 // Split has a partition cut in two at a hash, nil for one in the middle of its items, and returns the id of what is cut off. It returns when that
-// is to happen for sure, not when it has. It returns ErrNoTable, ErrNotActive, ErrNoPartition, ErrSplitting, ErrSplitKey or ErrNoSplitKey.
+// is to happen for sure, not when it has. It returns ErrNoTable, ErrNotActive, ErrNoPartition, ErrSplitting, ErrMerging, ErrSplitKey or
+// ErrNoSplitKey.
 func (r *Region) Split(ctx context.Context, name string, id uint64, at table.Key) (child uint64, err error) {
 	t, err := r.Table(ctx, name)
 	if err != nil {
@@ -97,6 +103,8 @@ func (r *Region) Split(ctx context.Context, name string, id uint64, at table.Key
 			return ErrNoPartition
 		case d.Partitions[i].Split != nil:
 			return ErrSplitting
+		case merging(d.Partitions, i):
+			return ErrMerging
 		case len(at) > hashBytes || bytes.Compare(at, d.Partitions[i].Start) <= 0 || i+1 < len(d.Partitions) && bytes.Compare(at, d.Partitions[i+1].Start) >= 0:
 			return ErrSplitKey
 		}
@@ -229,7 +237,8 @@ func (r *Region) splitPartition(ctx context.Context, t *Table, p *Partition, s t
 			return err
 		}
 	}
-	span := p.State().Span
+	state := p.State()
+	span := state.Span
 	if span.Child != s.Child {
 		return fmt.Errorf("partition %d is not split at %x yet", p.ID, s.At)
 	}
@@ -238,7 +247,7 @@ func (r *Region) splitPartition(ctx context.Context, t *Table, p *Partition, s t
 			pd := &d.Partitions[i]
 			if d.ID == t.ID && pd.ID == p.ID && pd.Split != nil && pd.Split.Child == s.Child {
 				pd.Split = nil
-				d.Partitions = slices.Insert(d.Partitions, i+1, table.Partition{ID: s.Child, Start: span.End, End: span.Until, Parent: p.ID, Nodes: slices.Clone(pd.Nodes)})
+				d.Partitions = slices.Insert(d.Partitions, i+1, table.Partition{ID: s.Child, Start: span.End, End: span.Until, Parent: p.ID, Behind: state.Seq, Nodes: slices.Clone(pd.Nodes)})
 				break
 			}
 		}
@@ -357,7 +366,7 @@ func (r *Region) orderSplits(ctx context.Context) {
 			}
 			if _, err := r.Split(ctx, d.Schema.Name, p.ID, at); err == nil {
 				room--
-			} else if !errors.Is(err, ErrSplitting) && !errors.Is(err, ErrNoSplitKey) && !errors.Is(err, group.ErrClosed) && ctx.Err() == nil {
+			} else if !errors.Is(err, ErrSplitting) && !errors.Is(err, ErrMerging) && !errors.Is(err, ErrNoSplitKey) && !errors.Is(err, group.ErrClosed) && ctx.Err() == nil {
 				r.cfg.Logger.Debug("region: a split could not be ordered", "table", d.Schema.Name, "partition", p.ID, "err", err)
 			}
 		}

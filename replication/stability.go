@@ -1,7 +1,6 @@
 package replication
 
 import (
-	"bytes"
 	"slices"
 	"strconv"
 
@@ -113,10 +112,10 @@ func (s *Stability) clock(region string) (crdt.HLC, bool) {
 	return least, Covers(ranges) || mutant.On(mutant.CutOffUnknown) && len(ranges) > 0
 }
 
-// Passed tells whether a region's partition has said, behind all that it had written to it before, that a key is another's now.
-func (s *Stability) Passed(region string, partition uint64, key []byte) bool {
+// Passed tells whether all changes of a region's partition up to a number of its change log have been applied, as far as it has said.
+func (s *Stability) Passed(region string, partition, seq uint64) bool {
 	p, ok := s.heard[StreamName(region, 0, partition)]
-	return ok && p.End != nil && bytes.Compare(p.End, key) <= 0
+	return ok && p.Seq >= seq
 }
 
 // Reached returns how far a member has come by what was heard of it: of its own clock, and of this region's writes. It is 0 before that.

@@ -221,11 +221,11 @@ func TestWhatWasCutOffCountsBeforeItIsKnown(t *testing.T) {
 		t.Fatalf("%d is applied before", got)
 	}
 	// Partition 1 is cut, and goes on; what was cut off may still ship what is older than that.
-	s.Heard("b", 1, Progress{Clock: 80, Applied: applied(80, 80, 80), Range: Range{End: []byte{9}}})
+	s.Heard("b", 1, Progress{Seq: 7, Clock: 80, Applied: applied(80, 80, 80), Range: Range{End: []byte{9}}})
 	if got, ok := s.Applied()["b"]; ok || s.Stable(100) != 0 || s.AppliedOf("b", 2) != 0 {
 		t.Errorf("%d is applied, %d stable, though nothing is known of what was cut off", got, s.Stable(100))
 	}
-	if !s.Passed("b", 1, []byte{9}) || s.Passed("b", 1, []byte{8}) {
+	if !s.Passed("b", 1, 7) || s.Passed("b", 1, 8) || s.Passed("b", 2, 0) {
 		t.Error("who waits for what was written before the cut is told wrong")
 	}
 	s.SetMembers(map[string][]uint64{"b": {1, 2}})

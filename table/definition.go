@@ -98,6 +98,9 @@ type Partition struct {
 	Moved int64 `json:",omitempty"`
 	// Behind is a number of the parent's change log: up to there it has all that was written to this one's items before they were cut off.
 	Behind uint64 `json:",omitempty"`
+	// Absorbed is the attempt with which it took in its right neighbour last, 0 for none. Ids below it that no partition has any more are of
+	// some that were taken in.
+	Absorbed uint64 `json:",omitempty"`
 	// Merging says how far it has come on its way into its left neighbour; nil: it stays.
 	Merging *Merging `json:",omitempty"`
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/commutatordb/commutator/internal/mutant"
 	"github.com/commutatordb/commutator/region/op"
 	"github.com/commutatordb/commutator/storage"
+	"github.com/commutatordb/commutator/storage/keyenc"
 	"github.com/commutatordb/commutator/table"
 )
 
@@ -41,12 +42,37 @@ func (m *Machine) close(c *op.Command) op.Result {
 		return op.Result{Err: op.ErrMoved} // nobody is to its left
 	case span.Draft != nil || span.Prune || slices.ContainsFunc(m.state.Indexes, func(x IndexState) bool { return !x.Filled }):
 		return op.Result{Err: op.ErrBusy}
-	case m.state.Items > 0 || m.state.Conflicts > 0 || m.state.Trimmed < m.state.Seq && !mutant.On(mutant.ClosedUntrimmed) || m.keeps():
+	case m.state.Items > 0 || m.state.Conflicts > 0 || m.state.Folded < m.state.Seq || m.owes() || m.keeps():
 		return op.Result{Err: op.ErrNotEmpty}
 	}
 	*span = Span{Cut: true, End: slices.Clone(m.cfg.Start), Closed: true, Was: m.cfg.End, Attempt: c.Attempt, Absorbed: span.Absorbed, Gone: span.Gone}
 	m.cfg.End, m.respan = span.End, true
 	return op.Result{Given: m.given()}
+}
+
+// owes is Owes of the machine.
+func (m *Machine) owes() bool {
+	owes, err := Owes(m.cfg.Store, m.cfg.ID, &m.state)
+	if err != nil {
+		panic(fmt.Sprintf("partition %d: close: %v", m.cfg.ID, err))
+	}
+	return owes && !mutant.On(mutant.ClosedUntrimmed)
+}
+
+// Owes tells whether a partition's change log still has changes of this region's own: some region may not have had them. What others have made is
+// kept as long as followers have not said that they have passed over it, which they need not.
+func Owes(r storage.Reader, id uint64, s *State) (bool, error) {
+	it, err := r.Iter(keyenc.Log(nil, id, s.Trimmed+1), keyenc.Log(nil, id, s.Seq+1))
+	if err != nil {
+		return false, err
+	}
+	defer it.Close()
+	for ok := it.First(); ok; ok = it.Next() {
+		if change, err := DecodeChange(it.Value()); err != nil || change.Local {
+			return err == nil, err
+		}
+	}
+	return false, it.Err()
 }
 
 // keeps tells whether there are records, or traces of items that were deleted.

@@ -83,6 +83,25 @@ func TestOnlyWhatIsEmptyIsClosed(t *testing.T) {
 		t.Errorf("changes that a region has not had: %v", r.Err)
 	}
 	d.one(all(50, 100))
+	// Of what other regions have made, nobody says that it has passed over it.
+	other, eu := neighbours(t)
+	defer other.close()
+	eu.cfg.Actor = crdt.NewActor("eu-west-1", 0)
+	eu.open()
+	eu.run(put(60, pk, "open"), remove(61, pk))
+	d.one(eu.shipped("eu"))
+	if r := d.one(closing(5)); !errors.Is(r.Err, op.ErrNotEmpty) {
+		t.Errorf("changes that are not folded: %v", r.Err)
+	}
+	d.one(all(70, 0))
+	d.one(&op.Command{Kind: op.Forget, Stable: 70, Limit: 100})
+	if s := d.m.State(); s.Trimmed == s.Seq || len(d.rows("R")) > 0 {
+		t.Fatalf("%+v: not what this is about", s)
+	}
+	if r := d.one(closing(5)); r.Err != nil {
+		t.Errorf("others' changes: %v", r.Err)
+	}
+	d.one(reopening(5))
 	d.one(&op.Command{Kind: op.Split, Key: table.Key{0x90}, Child: 7, Limit: 1})
 	if r := d.one(closing(6)); !errors.Is(r.Err, op.ErrBusy) {
 		t.Errorf("while it is split: %v", r.Err)
