@@ -96,6 +96,7 @@ var operations = map[string]func(context.Context, *Operator, []byte) (any, error
 	"Contributors":     typed((*Operator).contributors),
 	"ListPartitions":   typed((*Operator).listPartitions),
 	"SplitPartition":   typed((*Operator).splitPartition),
+	"MergePartition":   typed((*Operator).mergePartition),
 	"MovePartition":    typed((*Operator).movePartition),
 	"ListNodes":        typed((*Operator).listNodes),
 	"RemoveNode":       typed((*Operator).removeNode),

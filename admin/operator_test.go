@@ -187,6 +187,37 @@ func TestPartitionsAreListedInOrder(t *testing.T) {
 	}
 }
 
+func TestAnEmptyPartitionIsMergedByHand(t *testing.T) {
+	o, tab := start(t)
+	put(t, tab, "a", "1")
+	list := func() []PartitionStatus {
+		return ask[PartitionList](t, o, "ListPartitions", `{"TableName":"orders"}`).Partitions
+	}
+	changed, stop := o.Region.Watch()
+	defer stop()
+	await := func(n int) []PartitionStatus {
+		for {
+			if l := list(); len(l) == n {
+				return l
+			}
+			<-changed
+		}
+	}
+	first := list()[0].ID
+	child := ask[SplitPartitionAnswer](t, o, "SplitPartition", fmt.Sprintf(`{"TableName":"orders","ID":%d,"At":"ffffffffffffffff"}`, first)).Child
+	await(2)
+	var refused *Error
+	for _, id := range []uint64{0, first, child + 100} {
+		if _, err := o.Handle(t.Context(), version+"MergePartition", fmt.Appendf(nil, `{"TableName":"orders","ID":%d}`, id)); !errors.As(err, &refused) {
+			t.Errorf("partition %d: %v", id, err)
+		}
+	}
+	ask[MergePartitionAnswer](t, o, "MergePartition", fmt.Sprintf(`{"TableName":"orders","ID":%d}`, child))
+	if l := await(1); l[0].ID != first || l[0].Items != 1 {
+		t.Errorf("%+v", l)
+	}
+}
+
 func TestAPartitionIsSplitByHand(t *testing.T) {
 	o, tab := start(t)
 	for i := range 20 {

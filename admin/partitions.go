@@ -47,6 +47,7 @@ const (
 	PartitionActive    PartitionState = "ACTIVE"
 	PartitionSplitting PartitionState = "SPLITTING" // it is being made ready to be split, and serves as ever
 	PartitionCleaning  PartitionState = "CLEANING"  // it was split, and index rows of what was split off are being removed
+	PartitionMerging   PartitionState = "MERGING"   // it is empty, and on its way into its left neighbour: writes there may wait for a second
 	PartitionMoving    PartitionState = "MOVING"    // others hold it than are to
 )
 
@@ -77,12 +78,37 @@ func (o *Operator) splitPartition(ctx context.Context, q *SplitPartitionRequest)
 		at = nil
 	}
 	child, err := o.Region.Split(ctx, q.TableName, q.ID, at)
-	for _, of := range []error{region.ErrNoPartition, region.ErrSplitting, region.ErrSplitKey, region.ErrNoSplitKey, region.ErrNotActive} {
+	for _, of := range []error{region.ErrNoPartition, region.ErrSplitting, region.ErrMerging, region.ErrSplitKey, region.ErrNoSplitKey, region.ErrNotActive} {
 		if errors.Is(err, of) {
 			return nil, invalid("partition %d of %s: %v", q.ID, q.TableName, err)
 		}
 	}
 	return &SplitPartitionAnswer{o.Region.Name(), q.TableName, q.ID, child}, err
+}
+
+// MergePartitionRequest asks that a partition, which must be empty, be taken in by its left neighbour.
+type MergePartitionRequest struct {
+	TableName string
+	ID        uint64 // of the one that goes
+}
+
+// MergePartitionAnswer says that it has begun.
+type MergePartitionAnswer struct {
+	Region, TableName string
+	ID                uint64
+}
+
+func (o *Operator) mergePartition(ctx context.Context, q *MergePartitionRequest) (*MergePartitionAnswer, error) {
+	if q.TableName == "" || q.ID == 0 {
+		return nil, invalid("TableName and ID must be given")
+	}
+	err := o.Region.Merge(ctx, q.TableName, q.ID)
+	for _, of := range []error{region.ErrNoPartition, region.ErrNoLeft, region.ErrNotEmpty, region.ErrMerging, region.ErrSplitting, region.ErrApart, region.ErrNotActive} {
+		if errors.Is(err, of) {
+			return nil, invalid("partition %d of %s: %v", q.ID, q.TableName, err)
+		}
+	}
+	return &MergePartitionAnswer{o.Region.Name(), q.TableName, q.ID}, err
 }
 
 // MovePartitionRequest asks that one node holds a partition instead of another. The numbers are those of NodeStatus.
@@ -131,6 +157,9 @@ func (o *Operator) listPartitions(ctx context.Context, q *ListPartitionsRequest)
 		s := statusOf(p)
 		if i := slices.IndexFunc(d.Partitions, func(pd table.Partition) bool { return pd.ID == p.ID }); i >= 0 {
 			s.Nodes = o.Region.NodesOf(d.Partitions[i]) // what was said just now, whether or not it is followed here yet
+		}
+		if slices.ContainsFunc(d.Partitions, func(pd table.Partition) bool { return pd.ID == p.ID && pd.Merging != nil }) {
+			s.State = PartitionMerging
 		}
 		if s.State == PartitionActive && s.Nodes != nil && (!slices.Equal(s.Nodes, s.Voters) || len(s.Learners) > 0) {
 			s.State = PartitionMoving

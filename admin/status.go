@@ -25,6 +25,7 @@ type GroupStatus struct {
 	UnderReplicated int // of them, those with a voter that is down, or with one that does not vote yet
 	Moving          int // those that are not held yet by those that are to hold them
 	Leaderless      int // those that nobody leads who is up
+	Merging         int // partitions that are on their way into their left neighbours
 	Asleep          int // those that have nothing to do
 }
 
@@ -68,7 +69,7 @@ func (o *Operator) status(_ context.Context, _ *StatusRequest) (*Status, error) 
 	h := o.Region.Health()
 	s := &Status{
 		Region: o.Region.Name(), Tables: []TableStatus{}, Links: o.Links.Links(), Nodes: o.nodes(),
-		Groups: GroupStatus{h.Groups, h.UnderReplicated, h.Moving, h.Leaderless, o.Region.Asleep()},
+		Groups: GroupStatus{Groups: h.Groups, UnderReplicated: h.UnderReplicated, Moving: h.Moving, Leaderless: h.Leaderless, Merging: h.Merging, Asleep: o.Region.Asleep()},
 	}
 	silent := map[string]time.Duration{}
 	for _, l := range s.Links {

@@ -52,6 +52,8 @@ type Config struct {
 	PartitionSplitBytes int64 `yaml:"partitionSplitBytes"`
 	// PartitionSplitWrites is from how many writes a second on, for a minute, a partition is split; default: 20,000; negative: never.
 	PartitionSplitWrites float64 `yaml:"partitionSplitWrites"`
+	// PartitionMergeAfter is for how long two neighbours must have been empty to be merged; default: 10 min; negative: never.
+	PartitionMergeAfter time.Duration `yaml:"partitionMergeAfter"`
 	// Replicas is how many nodes of the region hold each partition, if there are so many; default: 3. The same at all of them.
 	Replicas int `yaml:"replicas"`
 	// Zone is where the node stands, such as a rack or a building: replicas are spread over zones as evenly as can be. Default: none, as all that have none.
@@ -340,11 +342,14 @@ const (
 	minReplaceAfter = 10 * time.Second
 )
 
-// split is when the region's partitions are split.
+// split is when the region's partitions are split, and merged.
 func (c *Config) split() region.SplitConfig {
 	s := c.Sizes.Split
 	if c.PartitionSplitBytes != 0 {
 		s.Bytes = c.PartitionSplitBytes
+	}
+	if c.PartitionMergeAfter != 0 {
+		s.MergeAfter = c.PartitionMergeAfter
 	}
 	if c.PartitionSplitWrites != 0 {
 		s.Writes = c.PartitionSplitWrites

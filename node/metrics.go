@@ -32,10 +32,16 @@ func newMetrics(n *Node) *prometheus.Registry {
 		}
 		return 0
 	})
+	gauge("partitions_merging", "Empty partitions of the region that are on their way into their left neighbours.", func() float64 { return float64(n.region.Health().Merging) })
 	gauge("partitions_moving", "Raft groups of the region that are not held yet, as this node has heard, by those that are to hold them.", func() float64 { return float64(n.region.Health().Moving) })
 	gauge("partitions_under_replicated", "Of them, those with a replica on a node that is down, or one that is being filled.", func() float64 { return float64(n.region.Health().UnderReplicated) })
 	gauge("partitions_leaderless", "Of them, those that nobody leads who is up: they take no writes.", func() float64 { return float64(n.region.Health().Leaderless) })
 	gauge("partitions_asleep", "Partitions that have nothing to do, and send nothing to other nodes, and the catalog if it has nothing, either.", func() float64 { return float64(n.region.Asleep()) })
+	merges := func(which func(done, undone int64) int64) func() float64 {
+		return func() float64 { return float64(which(n.region.Merges())) }
+	}
+	counter("partitions_merged_total", "Empty partitions that were taken in by their left neighbours while this node led the catalog, since the start.", merges(func(done, _ int64) int64 { return done }))
+	counter("partition_merges_undone_total", "Merges that were begun and given up meanwhile.", merges(func(_, undone int64) int64 { return undone }))
 	counter("replicas_same_total", "Times that all replicas of a Raft group were held against each other and were the same, since the start.", func() float64 { return float64(n.region.Audits().Done) })
 	counter("replicas_differ_total", "Times that not, since the start.", func() float64 { return float64(n.region.Audits().Differ) })
 	counter("replicas_digested_bytes_total", "Bytes of this node's replicas read to hold them against others, since the start.", func() float64 { return float64(n.region.Audits().Digests) })

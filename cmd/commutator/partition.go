@@ -19,10 +19,10 @@ import (
 func partitionCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "partition",
-		Short:   "Show the partitions of tables, split them, and say which nodes hold them",
+		Short:   "Show the partitions of tables, split and merge them, and say which nodes hold them",
 		Example: "  commutator partition list orders",
 	}
-	c.AddCommand(partitionListCommand(), partitionSplitCommand(), partitionMoveCommand())
+	c.AddCommand(partitionListCommand(), partitionSplitCommand(), partitionMergeCommand(), partitionMoveCommand())
 	return c
 }
 
@@ -73,6 +73,81 @@ whose. This waits until the partition is split; what has begun goes on if it doe
 	c.Flags().DurationVar(&timeout, "timeout", timeout, "how long to wait; what has begun goes on after that")
 	addOutputFlag(c)
 	return c
+}
+
+func partitionMergeCommand() *cobra.Command {
+	var f *clientFlags
+	timeout := 2 * time.Minute
+	c := &cobra.Command{
+		Use:   "merge TABLE ID",
+		Short: "Have an empty partition taken in by its left neighbour",
+		Long: `Have an empty partition taken in by its left neighbour, the one above it in "partition list", which need not be
+empty; requests go on. The region does so by itself with two neighbours that have both been empty for ten
+minutes (partitionMergeAfter in a node's file), down to as many partitions as a table begins with.
+
+A partition is empty when it has no items, keeps no changes that another region has not had, no conflict
+records, and nothing of items that were deleted: of a global table, traces of those are kept for 30 days.
+Every node that is to hold it, or its neighbour, must be up. What stands in the way is said. Requests for keys
+that it would hold may wait for a second; if the nodes have not all closed it by then, it is as it was.
+
+This waits until the partition is merged. With several regions at hand, --region says whose it is.`,
+		Example: `  commutator partition merge orders 17
+  commutator partition merge orders 17 --region eu-west-1`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(c *cobra.Command, args []string) error {
+			id, err := strconv.ParseUint(args[1], 10, 64)
+			if err != nil || id == 0 {
+				return usageError{fmt.Errorf("%q is no partition's number, as `commutator partition list` shows them", args[1])}
+			}
+			up, down, err := f.connect(c.Context())
+			if err != nil {
+				return err
+			}
+			if len(up) == 0 {
+				return down
+			}
+			if slices.ContainsFunc(up, func(o *client) bool { return o.region != up[0].region }) {
+				return usageError{errors.New("there are several regions: --region says whose partition it is")}
+			}
+			ctx, cancel := context.WithTimeout(c.Context(), timeout)
+			defer cancel()
+			l, err := mergePartition(ctx, up[0], admin.MergePartitionRequest{TableName: args[0], ID: id}, c.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			all := []admin.PartitionList{*l}
+			return show(c, all, func(w io.Writer) { partitionRows(w, all) })
+		},
+	}
+	f = addClientFlags(c)
+	c.Flags().DurationVar(&timeout, "timeout", timeout, "how long to wait; what has begun goes on after that")
+	addOutputFlag(c)
+	return c
+}
+
+// mergePartition has a partition merged, and waits until it is.
+func mergePartition(ctx context.Context, c *client, q admin.MergePartitionRequest, progress io.Writer) (*admin.PartitionList, error) {
+	var answer admin.MergePartitionAnswer
+	if err := c.operator(ctx, "MergePartition", q, &answer); err != nil {
+		return nil, err
+	}
+	fmt.Fprintf(progress, "partition %d is to be merged into its left neighbour\n", q.ID)
+	var last admin.PartitionList
+	err := poll(ctx, func(ctx context.Context) (bool, error) {
+		last = admin.PartitionList{}
+		if err := c.operator(ctx, "ListPartitions", admin.ListPartitionsRequest{TableName: q.TableName}, &last); err != nil {
+			return false, err
+		}
+		i := slices.IndexFunc(last.Partitions, func(p admin.PartitionStatus) bool { return p.ID == q.ID })
+		if i >= 0 && last.Partitions[i].State != admin.PartitionMerging {
+			return false, fmt.Errorf("partition %d was not merged: not every node has closed it in time, or it was written to; the log of the node that leads the catalog says which. It can be tried again", q.ID)
+		}
+		return i < 0, nil
+	})
+	if err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("%w; the merge goes on: are all nodes up that hold the partition?", context.Cause(ctx))
+	}
+	return &last, err
 }
 
 func partitionMoveCommand() *cobra.Command {
@@ -213,8 +288,9 @@ counts the changes that its change log keeps for other regions, UNFOLDED those o
 to have been seen by all. How many partitions a table begins with is the region's own matter:
 partitionsPerTable in a node's file, --partitions of dev. NODES are those that are to hold a partition, and
 behind "now" those that do where it is others, with + for those that are being filled. STATE is ACTIVE, MOVING
-while others hold it than are to, SPLITTING while it is made ready to be split, or CLEANING while index rows
-are removed of what was split off; all of them serve.`,
+while others hold it than are to, SPLITTING while it is made ready to be split, CLEANING while index rows
+are removed of what was split off, or MERGING while it, which is empty, is on its way into its left
+neighbour; all of them serve.`,
 		Example: `  commutator partition list orders
   commutator partition list orders --region eu-west-1 -o json`,
 		Args: cobra.ExactArgs(1),

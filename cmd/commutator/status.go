@@ -83,7 +83,7 @@ func statusRows(w io.Writer, all []admin.Status) {
 
 // nodeStatusRows shows how the groups and the nodes are of regions of several nodes.
 func nodeStatusRows(w io.Writer, all []admin.Status) {
-	fmt.Fprintln(w, "\nREGION\tNODES\tUP\tGROUPS\tUNDER-REPLICATED\tMOVING\tLEADERLESS\tASLEEP\tMOST LED\tLEAST LED")
+	fmt.Fprintln(w, "\nREGION\tNODES\tUP\tGROUPS\tUNDER-REPLICATED\tMOVING\tMERGING\tLEADERLESS\tASLEEP\tMOST LED\tLEAST LED")
 	var lists []admin.NodeList
 	for _, s := range all {
 		nodes, up, most, least := 0, 0, 0, s.Groups.Groups
@@ -101,7 +101,7 @@ func nodeStatusRows(w io.Writer, all []admin.Status) {
 			}
 		}
 		g := s.Groups
-		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n", s.Region, nodes, up, g.Groups, g.UnderReplicated, g.Moving, g.Leaderless, g.Asleep, most, least)
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n", s.Region, nodes, up, g.Groups, g.UnderReplicated, g.Moving, g.Merging, g.Leaderless, g.Asleep, most, least)
 		lists = append(lists, admin.NodeList{Region: s.Region, Nodes: s.Nodes})
 	}
 	fmt.Fprintln(w)
