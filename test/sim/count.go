@@ -55,6 +55,7 @@ const (
 	faultStoreStale
 	faultClientLoss
 	faultSplit
+	faultMerge
 	faultMoved
 	faultFlush
 	faultCompact
@@ -65,7 +66,7 @@ var faultNames = [faultKinds]string{
 	"message lost", "message twice", "message late", "message into a cut", "stream into a cut", "stream broken", "batch missing", "batches swapped", "batch twice",
 	"frame corrupt", "cut one way", "cut between two", "node cut off", "region cut off", "link flapping", "crash", "crash in a write", "crash soon after start", "write fails",
 	"stop in good order", "crash behind a promise", "disk bit flip", "pause", "clock skew", "clock coarse", "clock jump", "region down", "replica removed", "node loses its disk", "node let go", "node drained", "region given up", "change log at its bound", "region removed by force", "old disk", "slow region", "two changes of a table at once", "seed cut off", "archive slow", "archive error", "archive object short", "archive bit flip", "archive stale",
-	"client's message lost", "split by hand", "moved by hand", "flush", "compaction",
+	"client's message lost", "split by hand", "merged by hand", "moved by hand", "flush", "compaction",
 }
 
 // cell names one cell of what the generator has reached: an operation, a family of faults that was at work, and an outcome.
@@ -89,6 +90,7 @@ type Counts struct {
 	Steps           int
 	Partitions      [maxPartitions]int // regions whose tables have one partition, two, and so on
 	Splits          int                // partitions that were cut off others
+	Merges          int                // partitions that have taken in others
 	FlipsRefused    int                // bit flips on a disk that the node refused, at its start or when it read everything back
 	FlipsHarmless   int                // those with which it went on
 	SimSeconds      float64
@@ -134,6 +136,7 @@ func (c *Counts) Add(o *Counts) {
 	c.FlipsRefused += o.FlipsRefused
 	c.FlipsHarmless += o.FlipsHarmless
 	c.Splits += o.Splits
+	c.Merges += o.Merges
 	c.SimSeconds += o.SimSeconds
 }
 
@@ -186,7 +189,7 @@ func (c *Counts) Print(w io.Writer) {
 	fmt.Fprintf(w, "%d operations checked for linearizability, %d items compared between replicas, %d explained from the history, %d comparisons of a region's own with another, %d of a group's replicas\n", c.Checked, c.Compared, c.Explained, c.Verified, c.Audited)
 	fmt.Fprintf(w, "%d changes that a region alone had when it was given up\n", c.Again)
 	fmt.Fprintf(w, "%d bits flipped on disks: %d refused, %d harmless\n", c.FlipsRefused+c.FlipsHarmless, c.FlipsRefused, c.FlipsHarmless)
-	fmt.Fprintf(w, "%d partitions cut off others\n", c.Splits)
+	fmt.Fprintf(w, "%d partitions cut off others, %d that have taken in others\n", c.Splits, c.Merges)
 	fmt.Fprintf(w, "%d of %d cells of operation x fault family x outcome reached; by family:", len(c.Cells), int(opKinds)*len(familyNames)*len(outcomeNames))
 	for _, f := range familyNames {
 		n := 0

@@ -120,15 +120,24 @@ func (w *world) chaos(until time.Duration) {
 			w.working++
 			w.clients.proc.Go(func() { w.movePartitions(until); w.working-- })
 		case "splits":
-			w.working++
-			w.clients.proc.Go(func() { w.splitByHand(until); w.working-- })
+			w.reshard(until)
 		}
+	}
+	if slices.Contains(w.families, "placed") && !slices.Contains(w.families, "splits") {
+		w.reshard(until)
 	}
 	families := slices.DeleteFunc(slices.Clone(w.families), func(f string) bool { return !slices.Contains(reshaping, f) })
 	for range max(1, len(w.regions)/2-1) { // at a time
 		w.working++
 		w.clients.proc.Go(func() { w.reshape(until, slices.Clone(families)); w.working-- })
 	}
+}
+
+// reshard has partitions split, and empty ones merged, by hand.
+func (w *world) reshard(until time.Duration) {
+	w.working += 2
+	w.clients.proc.Go(func() { w.splitByHand(until); w.working-- })
+	w.clients.proc.Go(func() { w.mergeByHand(until); w.working-- })
 }
 
 func (w *world) anyNode() *machine { return w.nodes[w.rng.IntN(len(w.nodes))] }
