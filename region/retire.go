@@ -78,7 +78,7 @@ func (p *Partition) retire(ctx context.Context, g *group.Group) (gone bool, err 
 		return false, errors.Join(ignoreLate(ctx, wait, err), g.Resume(ctx))
 	}
 	p.replica.Store(nil)
-	if err := r.host.LetGo(ctx, g); err != nil {
+	if err := r.host.LetGo(ctx, g, p.word.Load().State.Applied); err != nil {
 		return false, err
 	}
 	return true, r.clear(ctx, p.config(r.cfg.Store))

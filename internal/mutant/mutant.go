@@ -24,6 +24,7 @@ const (
 	FoundedAgain         Name = "founded-again"
 	ClearedEarly         Name = "cleared-early"
 	OldAckCounts         Name = "old-ack-counts"
+	OldSnapshotTaken     Name = "old-snapshot-taken"
 	SnapshotKeepsRows    Name = "snapshot-keeps-rows"
 	SnapshotPieceMissing Name = "snapshot-piece-missing"
 	SnapshotsMixed       Name = "snapshots-mixed"

@@ -183,7 +183,7 @@ func (c *chaos) letGo(r *replica) {
 			c.going[r.id-1] = nil
 			return
 		}
-		if err := r.host.letGo(r.groups[0]); err != nil {
+		if err := r.host.letGo(r.groups[0], 0); err != nil {
 			c.failf("node %d: let go: %v", r.id, err)
 		}
 		g.steps = []func(){

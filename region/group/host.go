@@ -89,8 +89,9 @@ type Host struct {
 	closed    bool
 	pool      []*proposal
 	groups    map[uint64]*Group
-	mail      []Message // received
-	mailed    int       // about how many bytes they take
+	without   map[uint64]uint64 // by group that was let go here, what LetGo was told
+	mail      []Message         // received
+	mailed    int               // about how many bytes they take
 	readbox   []*read
 	reading   int         // reads submitted and not answered yet
 	ticked    bool        // time is to pass
@@ -167,7 +168,7 @@ func NewHost(cfg Config) *Host {
 	h := &Host{
 		beats: map[uint64]beat{},
 		carry: make(chan struct{}, 1), pins: make(chan struct{}, 1), shipTick: int64(float64(cfg.ShipRate) * cfg.Tick.Seconds()), shipLog: maxShipLog, intakes: map[uint64]*intake{}, taking: cfg.Several,
-		cfg: cfg, groups: map[uint64]*Group{}, wake: make(chan struct{}, 1),
+		cfg: cfg, groups: map[uint64]*Group{}, without: map[uint64]uint64{}, wake: make(chan struct{}, 1),
 		batch: cfg.Log.NewBatch(), state: cfg.Store.NewBatch(), keep: cfg.KeepEntries,
 	}
 	if h.cfg.Several {
@@ -347,6 +348,9 @@ func (h *Host) Forget(ctx context.Context, id uint64) error {
 }
 
 func (h *Host) forget(id uint64) {
+	h.mu.Lock()
+	delete(h.without, id)
+	h.mu.Unlock()
 	h.batch.Reset()
 	h.batch.Remove(id)
 	if err := h.cfg.Log.Commit(h.batch, true); err != nil {

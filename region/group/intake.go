@@ -47,10 +47,13 @@ func (h *Host) takeIn(m Message, now uint64) {
 		return
 	}
 	h.mu.Lock()
-	g := h.groups[m.Group]
+	g, without := h.groups[m.Group], h.without[m.Group]
 	h.mu.Unlock()
 	if g == nil || g.suspended.Load() {
 		return // not open yet, or gone
+	}
+	if meta.GetIndex() < without && !mutant.On(mutant.OldSnapshotTaken) {
+		return // for a replica that was let go: see LetGo
 	}
 	in := h.intakes[m.Group]
 	if in != nil && in.of != g {

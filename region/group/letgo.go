@@ -61,15 +61,16 @@ func (g *Group) resume(h *Host) {
 }
 
 // LetGo takes a suspended replica out of the host and forgets its log, durably, but for what a later one must know. The group's rows are
-// to be removed from the store next, and then Cleared.
-func (h *Host) LetGo(ctx context.Context, g *Group) (err error) {
-	if e := h.call(ctx, func() { err = h.letGo(g) }); e != nil {
+// to be removed from the store next, and then Cleared. without is an entry at which the members were others, as who holds the group has said: a snapshot
+// from before that, which was under way all the time, is not for the replica that may come back. It may hold what stands in another group by now.
+func (h *Host) LetGo(ctx context.Context, g *Group, without uint64) (err error) {
+	if e := h.call(ctx, func() { err = h.letGo(g, without) }); e != nil {
 		return e
 	}
 	return err
 }
 
-func (h *Host) letGo(g *Group) error {
+func (h *Host) letGo(g *Group, without uint64) error {
 	if !g.suspended.Load() || g.gone.Load() {
 		return fmt.Errorf("group %d: only what is suspended is let go", g.ID)
 	}
@@ -85,6 +86,9 @@ func (h *Host) letGo(g *Group) error {
 		h.fatal(fmt.Errorf("group %d: let go: %w", g.ID, err))
 		return err
 	}
+	h.mu.Lock()
+	h.without[g.ID] = without // in memory: what is under way does not outlive this process
+	h.mu.Unlock()
 	return nil
 }
 

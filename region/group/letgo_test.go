@@ -20,7 +20,7 @@ func TestAReplicaIsMovedAndBackWhateverStepThePowerFailsAt(t *testing.T) {
 	steps := []func(r *replica) error{
 		func(*replica) error { return nil },
 		func(r *replica) error { r.groups[0].suspend(r.host); return nil },
-		func(r *replica) error { return r.host.letGo(r.groups[0]) },
+		func(r *replica) error { return r.host.letGo(r.groups[0], 0) },
 		func(r *replica) error { r.removeRows(0); return nil },
 		func(r *replica) error { return r.host.unstate(1) },
 		func(r *replica) error { r.host.cleared(1); return nil },
@@ -232,7 +232,7 @@ func TestASuspendedLeaderIsReplacedAndFollowsOnceItGoesOn(t *testing.T) {
 	if !p.answered() || p.err != nil || old.ledgers[0].shown(t) != 1 || n.leader(0) == nil {
 		t.Errorf("answered %v, %v; %d of 1 shown", p.answered(), p.err, old.ledgers[0].shown(t))
 	}
-	if err := old.host.letGo(old.groups[0]); err == nil {
+	if err := old.host.letGo(old.groups[0], 0); err == nil {
 		t.Error("it is let go without being suspended")
 	}
 }
@@ -282,6 +282,49 @@ func TestAnAcknowledgementFromBeforeItWasLetGoDoesNotCount(t *testing.T) {
 	})
 	n.settle(60)
 	if !n.members(0, 1, 2, 3) || leader.groups[0].term != moved.groups[0].term || moved.ledgers[0].shown(t) != 1 {
+		t.Errorf("it does not come back: %d of 1 shown", moved.ledgers[0].shown(t))
+	}
+}
+
+// A node is let go while a snapshot is on its way to it, is taken in again in the same term, and the snapshot comes only then.
+func TestASnapshotFromBeforeItWasLetGoIsNotTaken(t *testing.T) {
+	cryptotest.SetGlobalRandom(t, 38)
+	n := newGrowing(t, 3, 1, 1)
+	defer n.close()
+	leader := n.elect(0)
+	moved := n.nodes[3]
+	leader.propose(0, "a")
+	n.settle(3)
+	var late []Message
+	n.drops = func(to uint64, m Message) bool {
+		if to != moved.id || m.Raft.GetType() != pb.MsgSnap {
+			return false
+		}
+		late = append(late, m)
+		return true
+	}
+	n.wants(1, 2, 3, 4)
+	n.settle(3)
+	if len(late) == 0 {
+		t.Fatal("no snapshot was sent")
+	}
+	n.wants(1, 2, 3)
+	n.settle(20)
+	moved.letGo(0)
+	n.isolate(moved)
+	n.wants(1, 2, 3, 4)
+	n.settle(3)
+	for _, m := range late {
+		moved.host.Receive(leader.id, m)
+	}
+	moved.carry()
+	if len(moved.host.intakes) > 0 {
+		t.Fatal("it is taken")
+	}
+	clear(n.cut)
+	n.drops = nil
+	n.settle(60)
+	if !n.members(0, 1, 2, 3, 4) || moved.ledgers[0].shown(t) != 1 {
 		t.Errorf("it does not come back: %d of 1 shown", moved.ledgers[0].shown(t))
 	}
 }

@@ -260,7 +260,13 @@ func (r *replica) clear(group int) {
 // letGo has the node hold a group no more, and open it anew.
 func (r *replica) letGo(group int) {
 	r.groups[group].suspend(r.host)
-	if err := r.host.letGo(r.groups[group]); err != nil {
+	without := uint64(0) // as the others have it
+	for _, o := range r.net.nodes {
+		if o != r {
+			without = max(without, o.groups[group].applied)
+		}
+	}
+	if err := r.host.letGo(r.groups[group], without); err != nil {
 		r.net.t.Fatal(err)
 	}
 	r.clear(group)

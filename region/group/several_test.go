@@ -126,7 +126,7 @@ func TestMailIsBounded(t *testing.T) {
 func letGo(t *testing.T, h *Host, g *Group) {
 	t.Helper()
 	ctx := t.Context()
-	if err := h.LetGo(ctx, g); err == nil {
+	if err := h.LetGo(ctx, g, 0); err == nil {
 		t.Error("it is let go without being suspended")
 	}
 	if err := errors.Join(g.Suspend(ctx), g.Resume(ctx), g.Suspend(ctx)); err != nil {
@@ -135,7 +135,7 @@ func letGo(t *testing.T, h *Host, g *Group) {
 	if _, err := g.Propose(ctx, note("refused")); !errors.Is(err, ErrGone) {
 		t.Errorf("Propose: %v", err)
 	}
-	if err := h.LetGo(ctx, g); err != nil || !slices.Equal(h.LeftBehind(), []uint64{g.ID}) {
+	if err := h.LetGo(ctx, g, 0); err != nil || !slices.Equal(h.LeftBehind(), []uint64{g.ID}) {
 		t.Errorf("%v, left behind: %v", err, h.LeftBehind())
 	}
 	if _, err := h.Open(g.ID, &ledger{id: g.ID, store: h.cfg.Store}, nil, nil); err == nil {
