@@ -66,6 +66,10 @@ type Config struct {
 	// nil means none is.
 	Overloaded func(error) bool
 
+	// Crowded tells whether the request that has just come is one too many, whatever it wants: it is answered as throttling, before it is read. protocol is
+	// the version of HTTP that it has come by. The operator's are not asked about. nil: none is.
+	Crowded func(protocol int) bool
+
 	// EnforceThroughput refuses requests beyond a table's or an index's capacity, as the service does. Without
 	// it capacity is kept and shown, and limits nothing.
 	EnforceThroughput bool
@@ -119,6 +123,9 @@ func New(cfg Config) *Handler {
 	}
 	if cfg.Fenced == nil {
 		cfg.Fenced = func(context.Context) error { return nil }
+	}
+	if cfg.Crowded == nil {
+		cfg.Crowded = func(int) bool { return false }
 	}
 	if cfg.Overloaded == nil {
 		cfg.Overloaded = func(error) bool { return false }
@@ -262,6 +269,9 @@ func (h *Handler) serve(q *request, r *http.Request, id string) (err error) {
 		}
 	}()
 	name, isOperator, operation, ok := h.find(r.Header.Get("X-Amz-Target"))
+	if !isOperator && h.cfg.Crowded(r.ProtoMajor) {
+		return errCrowded // net/http reads a small body, so that the connection goes on, and ends it with a large one
+	}
 	if err := q.readBody(r); err != nil {
 		return err
 	}

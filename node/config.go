@@ -91,13 +91,16 @@ type Config struct {
 	// VerifyEvery is how often each global table is held against each other region's copy and repaired; default: an hour.
 	VerifyEvery time.Duration `yaml:"-"`
 	// ExpireEvery is how often a table with TTL is looked through for what is over; default: 30 s.
-	ExpireEvery time.Duration    `yaml:"-"`
-	Archive     backup.Archive   `yaml:"-"` // instead of what Backup says
-	Now         func() time.Time `yaml:"-"` // default: time.Now
-	Tasks       task.Runtime     `yaml:"-"` // default: goroutines
-	Sizes       Sizes            `yaml:"-"`
-	Logger      *slog.Logger     `yaml:"-"` // nil discards
-	Fatal       func(error)      `yaml:"-"` // must end the process; default: log and exit with 3
+	ExpireEvery time.Duration  `yaml:"-"`
+	Archive     backup.Archive `yaml:"-"` // instead of what Backup says
+	// Crowded tells whether more is asked of the process than it has processor time for, and counts for it: see api.Config. Default of a Node: a
+	// crowd of its own; of an Engine: it never is.
+	Crowded func(protocol int) bool `yaml:"-"`
+	Now     func() time.Time        `yaml:"-"` // default: time.Now
+	Tasks   task.Runtime            `yaml:"-"` // default: goroutines
+	Sizes   Sizes                   `yaml:"-"`
+	Logger  *slog.Logger            `yaml:"-"` // nil discards
+	Fatal   func(error)             `yaml:"-"` // must end the process; default: log and exit with 3
 }
 
 // Sizes are for simulation and tests, which want little of everything. Zero values mean the defaults.

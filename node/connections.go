@@ -50,6 +50,13 @@ func (c *connections) take(conn net.Conn) bool {
 	return true
 }
 
+// count is how many are open.
+func (c *connections) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.open)
+}
+
 // closeAll closes every connection, and from now on every new one.
 func (c *connections) closeAll() {
 	c.mu.Lock()

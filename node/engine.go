@@ -157,7 +157,7 @@ func openEngine(cfg Config, archive backup.Archive) (e *Engine, err error) {
 	e.operator = &admin.Operator{Region: e.region, Links: e.rep, Backups: e.backups, Verifier: e.rep, Members: e.rep, Now: cfg.Now}
 	e.handler = api.New(api.Config{
 		Region: e.region, Verifier: cfg.verifier(e.keys), Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Peers: e.rep.Peers, Replica: e.rep.Replica, Operator: e.operate,
-		Overloaded: func(err error) bool { return errors.Is(err, group.ErrOverloaded) }, EnforceThroughput: cfg.EnforceThroughput,
+		Overloaded: func(err error) bool { return errors.Is(err, group.ErrOverloaded) }, EnforceThroughput: cfg.EnforceThroughput, Crowded: cfg.Crowded,
 		Seen: e.rep.seen, Fenced: e.rep.Fenced, AnswerRefusedAtOnce: cfg.Lenient,
 	})
 	e.operator.Contributors = e.contributors

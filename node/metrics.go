@@ -56,6 +56,7 @@ func newMetrics(n *Node) *prometheus.Registry {
 		}
 		return 0
 	})
+	counter("requests_refused_at_once_total", "Requests refused, before they were read, because more is asked of the process than it has processor time for, since the start.", func() float64 { return float64(n.crowd.refused.Load()) })
 	if n.security != nil {
 		gauge("tls_certificate_expiry_timestamp_seconds", "When this node's certificate ends, since the Unix epoch.", n.cfg.TLS.expiry)
 	}

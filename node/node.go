@@ -49,6 +49,8 @@ type Node struct {
 
 	security *transport.Security // nil: nodes believe each other
 	links    *links              // to the other nodes of the region
+	clients  *connections
+	crowd    *crowd
 
 	mu      sync.Mutex
 	regions map[string]*otherRegion // that are known
@@ -76,6 +78,13 @@ func Open(cfg Config) (n *Node, err error) {
 	}
 	if err := n.listen(); err != nil {
 		return n, err
+	}
+	n.clients = newConnections(n.httpListener, defaultLimits.connections)
+	if n.crowd, err = newCrowd(n.clients.count); err != nil {
+		return n, err
+	}
+	if cfg.Crowded == nil {
+		cfg.Crowded = n.crowd.Crowded
 	}
 	if cfg.Auth == "off" && !cfg.isLocal() {
 		cfg.Logger.Warn("node: AUTH IS OFF: whoever can connect may read and change everything", "http", n.HTTPAddr().String())
@@ -170,7 +179,12 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.run(gctx, inner) })
 	g.Go(func() error { return n.links.run(inner) })
 	g.Go(func() error { return n.keys.watch(gctx) })
-	g.Go(func() error { return served(n.http.Serve(newConnections(n.httpListener, defaultLimits.connections))) })
+	g.Go(func() error { return n.crowd.run(inner) })
+	g.Go(func() error {
+		return served(n.http.Serve(&doors{
+			connections: n.clients, crowded: func() bool { return n.cfg.Crowded(1) }, refusal: n.handler.AppendCrowded, idle: defaultLimits.idle,
+		}))
+	})
 	if n.adminListener != nil {
 		g.Go(func() error { return served(n.admin.Serve(n.adminListener)) })
 	}
@@ -226,6 +240,9 @@ func (n *Node) Close() error {
 	}
 	for _, o := range n.regions {
 		errs = append(errs, o.close())
+	}
+	if n.crowd != nil {
+		errs = append(errs, n.crowd.close())
 	}
 	if n.links != nil {
 		errs = append(errs, n.links.close())

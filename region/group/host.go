@@ -66,6 +66,8 @@ const (
 	maxWaitingBytes = 256 << 20
 	// maxBatch ends a batch of state, so that one of them stays well below a memtable.
 	maxBatch = 4 << 20
+	// ladenFrom is how many commands and messages are enough for a sync.
+	ladenFrom = 64
 	// sealAfter is how long writing must have paused for the log's last frame to be sealed.
 	sealAfter = 50 * time.Millisecond
 	// defaultTick times heartbeatTicks is how often a leader says that it leads; times electionTicks, the least time
@@ -401,8 +403,11 @@ func (h *Host) loop(ctx context.Context) error {
 				h.fatal(fmt.Errorf("group: seal: %w", err))
 			}
 		case task.Token:
-			// Whoever is about to propose may do so first: what is taken now shares one sync.
-			h.cfg.Tasks.Yield()
+			// Whoever is about to propose may do so first: what is taken now shares one sync. Where many have, it would only wait behind those
+			// who come.
+			if !h.laden() {
+				h.cfg.Tasks.Yield()
+			}
 			h.Step()
 			seal = sealAfter
 		}
@@ -489,6 +494,13 @@ func (h *Host) Step() {
 		}
 	}
 	h.leaveSnapshots()
+}
+
+// laden tells whether so much waits for Step that it is worth a sync.
+func (h *Host) laden() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.inbox)+len(h.mail) >= ladenFrom
 }
 
 // pending tells whether there is more for Step to take.
@@ -698,6 +710,9 @@ func (h *Host) answer(ps []*proposal) {
 		h.waiting--
 		h.bytes -= len(p.data)
 		p.group.line.leave(p, now)
+	}
+	for _, p := range ps {
+		p.group.line.measure(now)
 	}
 	h.mu.Unlock()
 	for _, p := range ps {

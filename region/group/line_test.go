@@ -10,47 +10,70 @@ import (
 	"github.com/commutatordb/commutator/region/op"
 )
 
-func TestALineThatIsLongAndSlowRefusesTheKeysThatFillItThenAll(t *testing.T) {
+func TestALineThatIsTooLongForItsPaceRefusesTheKeysThatFillItThenAll(t *testing.T) {
 	put := func(key string) *proposal {
 		return &proposal{cmd: &op.Command{Kind: op.Put}, slot: slot([]byte(key))}
 	}
 	now := time.UnixMilli(1000)
 	var l line
-	come := func(p *proposal) *proposal {
-		p.at = now
-		l.join(p)
-		return p
+	// Half of it is of one key.
+	fill := func(to int) {
+		for i := l.waiting; i < to; i++ {
+			l.join(put([]string{"hot", fmt.Sprint("cold ", i)}[i%2]), now)
+		}
 	}
-	first := come(put("hot"))
-	for i := range 2 * crowd {
-		come(put("hot"))
-		come(put(fmt.Sprint("cold ", i)))
+	// One is answered each millisecond, and another comes.
+	move := func(n int) {
+		for i := range n {
+			now = now.Add(time.Millisecond)
+			l.leave(put([]string{"hot", fmt.Sprint("cold ", l.waiting-1)}[i%2]), now)
+			l.measure(now)
+		}
 	}
-	if l.crowded(put("hot")) {
-		t.Error("refused before it is known to be slow")
+	fill(1000)
+	if l.crowded(put("hot"), now) {
+		t.Error("refused before it is known how it moves")
 	}
-	now = now.Add(patience + 1)
-	l.leave(first, now)
-	if !l.crowded(put("hot")) || l.crowded(put("cold")) {
-		t.Errorf("slow: the hot key is refused: %v; another: %v", l.crowded(put("hot")), l.crowded(put("cold")))
-	}
-	second := come(put("hot"))
-	now = now.Add(2*patience + 1)
-	l.leave(second, now)
+	move(1000 - 100)
 	merge := put("hot")
 	merge.cmd.Kind = op.Merge
-	if !l.crowded(put("hot")) || !l.crowded(put("cold")) || l.crowded(merge) {
-		t.Errorf("very slow: the hot key is refused: %v; another: %v; what comes from another region: %v", l.crowded(put("hot")), l.crowded(put("cold")), l.crowded(merge))
+	for _, c := range []struct {
+		waiting   int
+		hot, cold bool
+	}{{100, false, false}, {150, true, false}, {251, true, true}} {
+		if fill(c.waiting); l.crowded(put("hot"), now) != c.hot || l.crowded(put("another"), now) != c.cold || l.crowded(merge, now) {
+			t.Errorf("%d wait, 1 ms each: the hot key is refused: %v; another: %v; what comes from another region: %v", l.waiting, l.crowded(put("hot"), now), l.crowded(put("another"), now), l.crowded(merge, now))
+		}
 	}
-	short := line{waited: time.Minute, waiting: crowd - 1}
-	short.slots[put("hot").slot] = crowd - 1
-	if short.crowded(put("hot")) {
+	if l.pace *= 1000; !l.crowded(put("another"), now) {
+		t.Error("a thousand times slower, it takes one more")
+	}
+	few := line{waiting: crowd - 1, pace: l.pace, moved: now}
+	if few.crowded(put("hot"), now) {
 		t.Error("a short line refuses")
 	}
-	one := line{}
-	one.join(first)
-	if one.leave(first, now); one.waiting != 0 || one.waited != 0 || one.slots[first.slot] != 0 {
-		t.Errorf("an empty line: %d waiting, %s", one.waiting, one.waited)
+	l.pace /= 1000
+	// Twice as fast, the same line is one for which only who fills it is refused, and then nobody.
+	l.pace /= 2
+	if !l.crowded(put("hot"), now) || l.crowded(put("another"), now) {
+		t.Error("faster: the hot key is let in, or another refused")
+	}
+	if l.pace /= 2; l.crowded(put("hot"), now) {
+		t.Error("faster still: the hot key is refused")
+	}
+	l.pace *= 100
+	if !l.crowded(put("hot"), now) || l.crowded(put("hot"), now.Add(standsFor+1)) {
+		t.Error("slow: the hot key is let in while the line moves, or refused while it stands still")
+	}
+	l = line{}
+	first := put("hot")
+	l.join(first, now)
+	now = now.Add(time.Minute)
+	if l.leave(first, now); l.waiting != 0 || l.slots[first.slot] != 0 {
+		t.Errorf("an empty line: %d waiting", l.waiting)
+	}
+	if l.join(first, now.Add(time.Hour)); l.answered != 0 || l.since != now.Add(time.Hour) {
+		t.Error("the time in which nobody waited is measured")
 	}
 }
 

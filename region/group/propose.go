@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"slices"
 	"sync/atomic"
-	"time"
 
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
@@ -58,13 +57,12 @@ const (
 type proposal struct {
 	group *Group
 	cmd   *op.Command
-	data  []byte    // of the entry
-	index uint64    // of its entry, once proposed (one voter)
-	term  uint64    // of its entry; (several voters) the one that it is proposed for
-	nonce uint64    // (several voters)
-	until uint64    // tick at which it is no longer waited for (several voters)
-	slot  uint8     // of its key: see line
-	at    time.Time // when it came
+	data  []byte // of the entry
+	index uint64 // of its entry, once proposed (one voter)
+	term  uint64 // of its entry; (several voters) the one that it is proposed for
+	nonce uint64 // (several voters)
+	until uint64 // tick at which it is no longer waited for (several voters)
+	slot  uint8  // of its key: see line
 	// covered says that a snapshot may have brought its effect.
 	covered bool
 	// ended is set by a caller that waits no longer.
@@ -112,7 +110,7 @@ func (h *Host) newProposal(g *Group, c *op.Command) *proposal {
 }
 
 func (h *Host) recycle(p *proposal) {
-	p.group, p.cmd, p.data, p.index, p.term, p.nonce, p.until, p.covered, p.slot, p.at = nil, nil, nil, 0, 0, 0, 0, false, 0, time.Time{}
+	p.group, p.cmd, p.data, p.index, p.term, p.nonce, p.until, p.covered, p.slot = nil, nil, nil, 0, 0, 0, 0, false, 0
 	p.result, p.err = op.Result{}, nil
 	h.mu.Lock()
 	if len(h.pool) < maxPooled {
@@ -122,6 +120,7 @@ func (h *Host) recycle(p *proposal) {
 }
 
 func (h *Host) submit(p *proposal) error {
+	now := h.cfg.Now()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
@@ -129,13 +128,12 @@ func (h *Host) submit(p *proposal) error {
 		return ErrClosed
 	case p.group.gone.Load() || p.group.suspended.Load():
 		return ErrGone
-	case h.waiting >= maxWaiting || h.bytes+len(p.data) > maxWaitingBytes || p.group.line.crowded(p):
+	case h.waiting >= maxWaiting || h.bytes+len(p.data) > maxWaitingBytes || p.group.line.crowded(p, now):
 		return ErrOverloaded
 	}
 	h.waiting++
 	h.bytes += len(p.data)
-	p.at = h.cfg.Now()
-	p.group.line.join(p)
+	p.group.line.join(p, now)
 	h.inbox = append(h.inbox, p)
 	h.signal()
 	return nil

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -72,6 +73,12 @@ const distinct = 4000
 func getRequests(address string) ([][]byte, error) {
 	return signed(address, "GetItem", func(i int) string {
 		return fmt.Sprintf(`{"TableName":"%s","Key":{"pk":{"S":"item-%06d"}},"ConsistentRead":true}`, tableName, i)
+	})
+}
+
+func eventualRequests(address string) ([][]byte, error) {
+	return signed(address, "GetItem", func(i int) string {
+		return fmt.Sprintf(`{"TableName":"%s","Key":{"pk":{"S":"item-%06d"}}}`, tableName, i)
 	})
 }
 
@@ -192,36 +199,60 @@ func driveOne(ctx context.Context, address string, requests [][]byte, from int) 
 	return lat, nil
 }
 
-// readAnswer reads one HTTP answer with a Content-Length and no more, at next to no cost: what the client
-// spends, the server cannot.
+// readAnswer reads one HTTP answer, which must be a 200.
 func readAnswer(r *bufio.Reader) error {
+	refused, err := readOutcome(r)
+	if err == nil && refused != "" {
+		err = errors.New("answered " + refused)
+	}
+	return err
+}
+
+// readOutcome reads one HTTP answer with a Content-Length and no more, at next to no cost: what the client
+// spends, the server cannot. It returns what a request was refused with, as "400 ThrottlingException", "" if it was not.
+func readOutcome(r *bufio.Reader) (refused string, err error) {
 	line, err := r.ReadSlice('\n')
 	if err != nil {
-		return err
+		return "", err
+	}
+	if len(line) < len("HTTP/1.1 200") {
+		return "", fmt.Errorf("answered %q", line)
 	}
 	if !bytes.HasPrefix(line, []byte("HTTP/1.1 200")) {
-		rest := make([]byte, 1000)
-		n, _ := r.Read(rest)
-		return fmt.Errorf("answered %s%s", line, rest[:n])
+		refused = string(line[len("HTTP/1.1 "):][:3])
 	}
 	length := -1
 	for {
 		line, err := r.ReadSlice('\n')
 		if err != nil {
-			return err
+			return "", err
 		}
 		if len(line) <= 2 {
 			break
 		}
 		if name, value, ok := bytes.Cut(line, []byte(":")); ok && len(name) == len("Content-Length") && bytes.EqualFold(name, []byte("Content-Length")) {
 			if length, err = strconv.Atoi(string(bytes.TrimSpace(value))); err != nil {
-				return err
+				return "", err
 			}
 		}
 	}
 	if length < 0 {
-		return errors.New("an answer without Content-Length")
+		return "", errors.New("an answer without Content-Length")
 	}
-	_, err = r.Discard(length)
-	return err
+	if refused == "" {
+		_, err = r.Discard(length)
+		return "", err
+	}
+	body := make([]byte, length)
+	if _, err := io.ReadFull(r, body); err != nil {
+		return "", err
+	}
+	var e struct {
+		Type string `json:"__type"`
+	}
+	if json.Unmarshal(body, &e) == nil {
+		_, name, _ := strings.Cut(e.Type, "#")
+		refused += " " + name
+	}
+	return refused, nil
 }

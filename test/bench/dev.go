@@ -230,8 +230,10 @@ func cpu() (time.Duration, error) {
 }
 
 // resident is this process's resident memory, as /proc says it.
-func resident() (string, error) {
-	b, err := os.ReadFile("/proc/self/status")
+func resident() (string, error) { return residentOf(os.Getpid()) }
+
+func residentOf(pid int) (string, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return "", err
 	}
@@ -240,5 +242,5 @@ func resident() (string, error) {
 			return strings.TrimSpace(value), nil
 		}
 	}
-	return "", errors.New("/proc/self/status has no VmRSS")
+	return "", errors.New("/proc has no VmRSS of it")
 }

@@ -40,9 +40,35 @@ var (
 	seedBytes   = flag.Int64("seed-bytes", 1e9, "size of the table that a new replica is seeded with, about")
 	catchUpSize = flag.Int64("catch-up-bytes", 200e6, "size of what a region is behind that has been cut off, about")
 	cpuProfile  = flag.String("cpu-profile", "", "with -links and -only: `file` for a profile")
+	openLoad    = flag.Bool("load", false, "measure regions under more than they can do, and nothing else")
+	growth      = flag.Bool("growth", false, "measure how a table's throughput grows with the nodes of its region, and nothing else")
+	nodeCounts  = flag.String("nodes", "", "with -load or -growth: how many nodes the regions have; default 1,3 and 3,5,7")
+	replicas    = flag.Int("replicas", 3, "with -load or -growth: how many nodes hold a partition")
+	cores       = flag.Float64("cores", 0.2, "with -load or -growth: processor time of a node, in cores, by a CPU cgroup; 0 does not limit it")
+	cgroups     = flag.String("cgroups", "/sys/fs/cgroup/cpu", "directory of CPU cgroups, of version 1 or 2, in which others can be made")
+	times       = flag.String("times", "0.5,1,2,3", "with -load: the rates, as multiples of what the region can do")
+	config      = flag.String("config", "", "internal: a node's `file`")
 )
 
+// usageText stands above the flags.
+const usageText = `Usage: go run ./test/bench [flags]
+
+Without -links, -load and -growth: a node against a bare server, replication lag, a page of a Query, idle cost.
+
+  go run ./test/bench -only idle
+  go run ./test/bench -links -only catchup
+  go run ./test/bench -load -nodes 1 -cores 0.5       # what a node does with three times what it can do
+  go run ./test/bench -growth -nodes 3,5,7            # the throughput of one table, at each number of nodes
+
+-load and -growth need Linux, for addresses such as 127.0.0.2 and, to limit nodes, a writable CPU cgroup: as root.
+
+`
+
 func main() {
+	flag.Usage = func() {
+		fmt.Fprint(flag.CommandLine.Output(), usageText)
+		flag.PrintDefaults()
+	}
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -95,10 +121,16 @@ func serveUsage(ctx context.Context, address net.Addr) error {
 }
 
 func serveNode(ctx context.Context) (err error) {
-	n, err := node.Open(node.Config{
+	cfg := node.Config{
 		Region: "us-east-1", Data: *data, Listen: node.Listen{HTTP: "127.0.0.1:0"},
 		Credentials: []node.Credential{{AccessKey: accessKey, SecretKey: secretKey}}, PartitionsPerTable: *partitions,
-	})
+	}
+	if *config != "" {
+		if cfg, err = node.ReadConfig(*config, ""); err != nil {
+			return err
+		}
+	}
+	n, err := node.Open(cfg)
 	if err != nil {
 		return err
 	}
@@ -142,11 +174,16 @@ type server struct {
 }
 
 func start(name, dir string) (*server, error) {
+	return startProcess(name, "-serve", name, "-data", dir, "-partitions", fmt.Sprint(*partitions))
+}
+
+// startProcess starts this program as a server with some flags.
+func startProcess(name string, flags ...string) (*server, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	s := &server{name: name, cmd: exec.Command(self, "-serve", name, "-data", dir, "-partitions", fmt.Sprint(*partitions))}
+	s := &server{name: name, cmd: exec.Command(self, flags...)}
 	s.cmd.Stderr = os.Stderr
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
@@ -211,8 +248,11 @@ func (s *server) measure(ctx context.Context, requests [][]byte) (sample, error)
 	}, nil
 }
 
-// at returns a quantile of the sorted latencies.
+// at returns a quantile of the sorted latencies, 0 for none.
 func (s sample) at(q float64) time.Duration {
+	if len(s.lat) == 0 {
+		return 0
+	}
 	return s.lat[min(int(q*float64(len(s.lat))), len(s.lat)-1)].Round(time.Microsecond)
 }
 
@@ -232,8 +272,13 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	if *only == "idle" {
 		return measureDev(ctx, out, dir+"/dev")
 	}
-	if *links {
+	switch {
+	case *links:
 		return measureLinks(ctx, out, dir+"/links")
+	case *openLoad:
+		return measureLoad(ctx, out, dir+"/load")
+	case *growth:
+		return measureGrowth(ctx, out, dir+"/growth")
 	}
 	subject, err := start("node", dir+"/node")
 	if err != nil {
