@@ -18,12 +18,13 @@ import (
 func nodeCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "node",
-		Short: "Show the nodes of regions, drain one, and let one go",
+		Short: "Show the nodes of regions, drain one, let one go, and replace one by another",
 		Example: `  commutator node list
   commutator node drain us-east-1-b
-  commutator node remove 3 --region us-east-1`,
+  commutator node remove 3 --region us-east-1
+  commutator node replace us-east-1-c us-east-1-d`,
 	}
-	c.AddCommand(nodeListCommand(), nodeDrainCommand(), nodeRemoveCommand())
+	c.AddCommand(nodeListCommand(), nodeDrainCommand(), nodeRemoveCommand(), nodeReplaceCommand())
 	return c
 }
 
@@ -152,8 +153,7 @@ func nodeRemoveCommand() *cobra.Command {
 		Long: `Have a region go on without one of its nodes: one that is to be switched off, or one that has lost its
 disk. Others are given what it holds, one change at a time for each partition, while requests go on, and
 vote before it goes; what it leads it hands over first. Of the nodes that hold a partition more than half must
-be up, the one to go among them or not. To replace a node, add the one that is to take its place first
-("joins" in its file): it holds least, so most of what the old one held goes there.
+be up, the one to go among them or not. To have another take its place, see node replace.
 
 This waits until the node holds nothing any more; then stop it, if it is up. Its number is never given
 again. With several regions at hand, --region says whose node it is.`,
