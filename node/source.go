@@ -58,6 +58,7 @@ func (r *replicator) Log(from replication.Resume) (replication.Log, error) {
 	if err := l.member(); err != nil {
 		return nil, err
 	}
+	l.filling = t.Definition().Replica(from.Region).Status == table.Creating
 	l.Acked(from.Seq)
 	return l, nil
 }
@@ -72,6 +73,8 @@ type changeLog struct {
 	follower string
 	// incarnation is of the follower's replica.
 	incarnation uint16
+	// filling says that the replica was not known to be filled yet: what was acknowledged then does not count.
+	filling bool
 }
 
 // member returns an error unless the follower is one that this region counts.
@@ -81,6 +84,8 @@ func (l *changeLog) member() error {
 	switch {
 	case rep == nil || rep.Incarnation < l.incarnation:
 		return replication.ErrNotMember // or not heard of yet
+	case l.filling && rep.Status != table.Creating:
+		return replication.ErrNotMember // it comes again, and says how far it is
 	case rep.Incarnation > l.incarnation, rep.Status == table.Stale, d.GivenUp(l.r.self):
 		return replication.ErrStaleMember
 	}

@@ -131,17 +131,7 @@ func TestANodeIsKilledAndClientsOfTheSDKNoticeAPause(t *testing.T) {
 // checkWritten finds that no writer had an error, and that all that was acknowledged is there; it returns how much.
 func checkWritten(t *testing.T, r *region, all []*writer) (total int) {
 	t.Helper()
-	there := map[string]bool{}
-	pages := dynamodb.NewScanPaginator(r.sdk(), &dynamodb.ScanInput{TableName: aws.String(tableName), ConsistentRead: aws.Bool(true)})
-	for pages.HasMorePages() {
-		page, err := pages.NextPage(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, it := range page.Items {
-			there[it["pk"].(*types.AttributeValueMemberS).Value] = true
-		}
-	}
+	there := scan(t, r)
 	for i, w := range all {
 		if w.err != nil {
 			t.Errorf("writer %d, after the SDK's retries: %v", i, w.err)
