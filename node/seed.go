@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -78,7 +79,14 @@ func (r *replicator) seed(ctx context.Context, p *peer, id string, t *region.Tab
 	}
 	if !replication.Covers(ranges) {
 		task.Poke(p.wake)
-		return fmt.Errorf("seed from %s: %w", p.name, errCut)
+		// One that was copied before it took its neighbour in is copied again; what was cut off is yet to be known.
+		var again []string
+		for i, part := range theirs.Partitions {
+			if end := ranges[i].End; part.Absorbed != 0 && end != nil && (i+1 == len(ranges) || bytes.Compare(end, theirs.Partitions[i+1].Start) < 0) {
+				again = append(again, replication.StreamName(p.name, instance, part.ID))
+			}
+		}
+		return errors.Join(fmt.Errorf("seed from %s: %w", p.name, errCut), r.forget(ctx, t, again))
 	}
 	if err := t.Merge(ctx, op.Cursor{}, origin.Clock, nil); err != nil {
 		return fmt.Errorf("seed from %s: %w", p.name, err)
@@ -165,7 +173,7 @@ func (r *replicator) seedPart(ctx context.Context, p *peer, q replication.SeedRe
 	return place, nil
 }
 
-// errCut says that partitions of another region's have been cut, and those that were cut off are not known here yet.
+// errCut says that partitions of another region's have been cut, or merged, and those that there are now are not known here yet.
 var errCut = errors.New("its table has other partitions meanwhile")
 
 func rangeOf(s *region.Snapshot) replication.Range {
