@@ -25,8 +25,9 @@ type crowd struct {
 	r, w *os.File
 }
 
-// crowdFrom is how many connections are a crowd; one of HTTP/2 is, for it may carry as many requests.
-const crowdFrom = 64
+// crowdFrom is how many connections are a crowd; one of HTTP/2 is, for it may carry as many requests. Clients that wait for their answers cannot ask
+// for much more than is done: so many of them wait for some 25 ms, and are better served than refused.
+const crowdFrom = 256
 
 func newCrowd(open func() int) (*crowd, error) {
 	r, w, err := os.Pipe()
@@ -103,10 +104,10 @@ const (
 	waitNone = 5 * time.Millisecond
 	// waitStands is for how long there must have been no such moment for a queue to be one that stands. A container's processor time comes
 	// in pieces of 100 ms, with a pause between them.
-	waitStands = 150 * time.Millisecond
+	waitStands = 250 * time.Millisecond
 	// waitMost is how long the wait may be in a queue that stands, and waitBurst in one that does not.
-	waitMost  = 10 * time.Millisecond
-	waitBurst = 60 * time.Millisecond
+	waitMost  = 100 * time.Millisecond
+	waitBurst = 250 * time.Millisecond
 )
 
 // due tells whether a byte is to be sent.

@@ -112,11 +112,11 @@ func TestWaitsThatStandAreTooLong(t *testing.T) {
 		want  bool
 	}{
 		{"nothing", []int{0, 1, 0, 2}, false},
-		{"a burst", []int{1, 50}, false},
-		{"a long one", []int{1, 61}, true},
-		{"a queue that does not get shorter", []int{1, 40, 40, 40, 40}, true},
-		{"one that is worked off now and then", []int{1, 40, 40, 3, 40, 40, 2, 40}, false},
-		{"a short one that stands", []int{1, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9}, false},
+		{"a burst", []int{1, 200}, false},
+		{"a long one", []int{1, 251}, true},
+		{"a queue that does not get shorter", []int{1, 120, 120, 120}, true},
+		{"one that is worked off now and then", []int{1, 110, 110, 3, 110, 110, 2, 110}, false},
+		{"a short one that stands", []int{1, 90, 90, 90, 90, 90, 90, 90}, false},
 	} {
 		var w wait
 		now := 0
@@ -136,7 +136,7 @@ func TestWaitsThatStandAreTooLong(t *testing.T) {
 			t.Errorf("%s: too long: %v", c.name, got)
 		}
 		// Nobody comes for a while: who comes then finds nobody.
-		if now += 200; !w.due(at(now)) || w.tooLong(at(now)) {
+		if now += 300; !w.due(at(now)) || w.tooLong(at(now)) {
 			t.Errorf("%s: it is not over after a pause", c.name)
 		}
 	}
