@@ -110,6 +110,7 @@ type Sizes struct {
 	SegmentBytes     int64
 	KeepEntries      uint64 // see group.Config
 	SeedBytes        int    // of one part of a seed
+	MergeBytes       int    // of another region's changes that are merged at once beside clients' writes
 	PieceBytes       int    // of a snapshot; see group.Config
 	ImportTableBytes int64  // see storage.Options
 	Split            region.SplitConfig

@@ -154,6 +154,9 @@ func openEngine(cfg Config, archive backup.Archive) (e *Engine, err error) {
 	if cfg.Sizes.SeedBytes > 0 {
 		e.rep.seedBytes = cfg.Sizes.SeedBytes
 	}
+	if cfg.Sizes.MergeBytes > 0 {
+		e.rep.mergeBytes = cfg.Sizes.MergeBytes
+	}
 	e.operator = &admin.Operator{Region: e.region, Links: e.rep, Backups: e.backups, Verifier: e.rep, Members: e.rep, Now: cfg.Now}
 	e.handler = api.New(api.Config{
 		Region: e.region, Verifier: cfg.verifier(e.keys), Now: cfg.Now, Tasks: cfg.Tasks, Logger: cfg.Logger, Peers: e.rep.Peers, Replica: e.rep.Replica, Operator: e.operate,

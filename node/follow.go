@@ -130,12 +130,15 @@ func (k *sink) Apply(ctx context.Context, b replication.Batch) error {
 	cursor := op.Cursor{Stream: k.stream, Seq: b.Seq, Clock: newest, Incarnation: k.s.incarnation}
 	rest := deltas(b.Changes)
 	for k.beside() {
-		n := upTo(rest, besideBytes)
+		n := upTo(rest, k.r.mergeBytes)
 		if n == len(rest) {
 			break
 		}
 		// How far the stream has come is said with the last of it.
 		part := op.Cursor{Stream: k.stream, Clock: newest, Incarnation: k.s.incarnation, Part: true}
+		if mutant.On(mutant.PartSaysAll) {
+			part = cursor
+		}
 		if err := k.t.Merge(ctx, part, 0, rest[:n]); err != nil {
 			return err
 		}

@@ -81,10 +81,51 @@ func arrived(t *testing.T, tab *region.Table, from, to, bytes int, at time.Time)
 	return b
 }
 
+// follower is where a stream of eu-west-1's goes.
+func follower(t *testing.T, now func() time.Time) (*sink, *region.Table) {
+	r, tab := openTable(t, now)
+	return &sink{r: newReplicator(r, now, task.Goroutines, slog.New(slog.DiscardHandler)), t: tab, s: stream{peer: "eu-west-1"}, stream: "eu"}, tab
+}
+
+// writeHere writes an item as a client here does.
+func writeHere(t *testing.T, tab *region.Table) {
+	t.Helper()
+	stored := item.AppendItem(nil, item.NewItem(item.Field{Name: "pk", Value: item.S("own")}))
+	key, err := tab.Schema().KeyOf(stored)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if result, err := tab.Write(t.Context(), &op.Command{Kind: op.Put, Key: key, Item: stored}); err != nil || result.Err != nil {
+		t.Fatal(err, result.Err)
+	}
+}
+
+func TestAStreamIsFurtherOnlyWithTheLastPartOfABatch(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	k, tab := follower(t, func() time.Time { return now })
+	writeHere(t, tab)
+	b := arrived(t, tab, 0, 3, 1000, now)
+	k.r.mergeBytes = 1
+	whole := b.Changes[2].Delta
+	b.Changes[2].Delta = whole[:len(whole)-1]
+	if err := k.Apply(t.Context(), b); err == nil || tab.Cursor("eu") != 0 {
+		t.Errorf("when the last part cannot be merged (%v) the cursor is at %d", err, tab.Cursor("eu"))
+	}
+	if items, _ := tab.Stats(); items != 3 {
+		t.Errorf("%d items, want a client's and the first two parts'", items)
+	}
+	b.Changes[2].Delta = whole
+	if err := k.Apply(t.Context(), b); err != nil || tab.Cursor("eu") != 3 {
+		t.Errorf("sent again: %v, the cursor is at %d", err, tab.Cursor("eu"))
+	}
+	if items, _ := tab.Stats(); items != 4 {
+		t.Errorf("%d items, want a client's and all parts'", items)
+	}
+}
+
 func TestClientsWaitForLittleOfWhatIsCaughtUpWith(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
-	r, tab := openTable(t, func() time.Time { return now })
-	k := &sink{r: newReplicator(r, func() time.Time { return now }, task.Goroutines, slog.New(slog.DiscardHandler)), t: tab, s: stream{peer: "eu-west-1"}, stream: "eu"}
+	k, tab := follower(t, func() time.Time { return now })
 	commands := func(from, to int) uint64 {
 		t.Helper()
 		before := tab.Partitions()[0].State()
@@ -101,14 +142,7 @@ func TestClientsWaitForLittleOfWhatIsCaughtUpWith(t *testing.T) {
 	if got := commands(0, n); got != 1 {
 		t.Errorf("where nobody writes, what has come is applied by %d commands", got)
 	}
-	stored := item.AppendItem(nil, item.NewItem(item.Field{Name: "pk", Value: item.S("own")}))
-	key, err := tab.Schema().KeyOf(stored)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if result, err := tab.Write(t.Context(), &op.Command{Kind: op.Put, Key: key, Item: stored}); err != nil || result.Err != nil {
-		t.Fatal(err, result.Err)
-	}
+	writeHere(t, tab)
 	if got, want := commands(n, 2*n), uint64(5); got != want { // of 15 changes, the last of 4
 		t.Errorf("beside a client's writes it is applied by %d commands, want %d", got, want)
 	}

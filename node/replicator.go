@@ -57,9 +57,10 @@ type replicator struct {
 	retention Retention
 	expire    expirer
 
-	seedBytes int           // see seedPartBytes
-	seedSlots chan struct{} // has a token for each table more that may be copied now
-	order     order
+	seedBytes  int           // see seedPartBytes
+	mergeBytes int           // see besideBytes
+	seedSlots  chan struct{} // has a token for each table more that may be copied now
+	order      order
 
 	fencedBy atomic.Pointer[fence] // why this region takes no writes; nil: it does
 
@@ -137,7 +138,7 @@ func newReplicator(r *region.Region, now func() time.Time, tasks task.Runtime, l
 		region: r, self: self, now: now, tasks: tasks, logger: logger,
 		peers: map[string]*peer{}, tables: map[string]*replicated{}, wake: make(chan struct{}, 1), begun: make(chan struct{}), asked: make(chan struct{}), answered: make(chan struct{}, 1), verify: newVerifier(),
 		expire:    expirer{every: expireEvery, expired: map[string]*atomic.Int64{}},
-		seedBytes: seedPartBytes, seedSlots: make(chan struct{}, maxSeeds), seeds: map[string]*seeding{}, order: order{tasks: tasks},
+		seedBytes: seedPartBytes, mergeBytes: besideBytes, seedSlots: make(chan struct{}, maxSeeds), seeds: map[string]*seeding{}, order: order{tasks: tasks},
 	}
 	if r == nil || !r.Alone() || mutant.On(mutant.WriteUnasked) {
 		close(rep.asked) // what one node has lost the others have

@@ -81,6 +81,7 @@ const (
 	IdentityEachStart  Name = "identity-each-start"
 	NobodyTold         Name = "nobody-told"
 	ConflictsForgotten Name = "conflicts-forgotten"
+	PartSaysAll        Name = "part-says-all"
 	CursorEarly        Name = "cursor-early"
 	ClocksApart        Name = "clocks-apart"
 	RunLeftOut         Name = "run-left-out"

@@ -65,6 +65,7 @@ var Planted = []Bug{
 	{Name: IdentityEachStart, Breaks: "a node stamps as another actor after each start", Check: "nothing takes effect twice"},
 	{Name: NobodyTold, Breaks: "streams are not told that the log has grown", Check: "regions come to be equal"},
 	{Name: CursorEarly, Breaks: "how far a stream has come is said before all partitions have what came", Check: "a stream is further once all partitions have the batch", Package: "region", Test: "TestAStreamIsFurtherOnlyOnceAllPartitionsHaveTheBatch"},
+	{Name: PartSaysAll, Breaks: "what is merged in parts counts as merged with the first of them", Check: "a stream is further with the last", Package: "node", Test: "TestAStreamIsFurtherOnlyWithTheLastPartOfABatch"},
 	{Name: ClocksApart, Breaks: "the clock of a partition that rests is not lifted", Check: "everything folds"},
 	{Name: RunLeftOut, Breaks: "a page of an index ends where the first of its partitions' rows do", Check: "a page is the same over any partitions", Package: "region", Test: "TestAPageIsTheSameOverAnyPartitions"},
 	{Name: ConflictsForgotten, Breaks: "a lost write leaves no conflict record", Check: "an acknowledged write that lost is on record", Package: "region/partition", Test: "TestConflictsAreKeptWhereTheLosingWriteWasAcknowledged"},

@@ -184,7 +184,7 @@ func (m *machine) start() error {
 			return w.ask(ctx, m, m.region.all[to], q)
 		},
 		PartitionsPerTable: m.region.partitions, Replicas: m.region.replicas, Zone: m.region.place.zone(m.id), ReplaceAfter: m.region.place.replaceAfter, FS: m.disk, Archive: archive{w.objects, p}, Now: p.Now, Tasks: p, Logger: logger, VerifyEvery: verifyEvery, Retention: w.retention(),
-		Sizes: node.Sizes{CacheBytes: 1 << 20, MemTableBytes: 4 << 20, SegmentBytes: 64 << 10, KeepEntries: 16, SeedBytes: 300, PieceBytes: 400, ImportTableBytes: 1500, NoBackground: true, Split: m.region.split},
+		Sizes: node.Sizes{CacheBytes: 1 << 20, MemTableBytes: 4 << 20, SegmentBytes: 64 << 10, KeepEntries: 16, SeedBytes: 300, MergeBytes: 2000, PieceBytes: 400, ImportTableBytes: 1500, NoBackground: true, Split: m.region.split},
 		Fatal: func(err error) {
 			w.say("%s ends itself: %v", m.name, err)
 			if errors.Is(err, group.ErrDiverged) {
