@@ -286,7 +286,7 @@ func TestAMergeIsEndedFromWhereverItStands(t *testing.T) {
 		steps func(*hand)
 		left  int // partitions; 0: one or two
 	}{
-		"wanted":             {func(h *hand) { h.row(table.MergeWanted) }, 1},
+		"wanted":             {func(h *hand) { h.row(table.MergeWanted) }, 0},
 		"closing":            {func(h *hand) { h.row(table.MergeClosing) }, 0},
 		"closing and closed": {func(h *hand) { h.close(); h.row(table.MergeClosing) }, 0},
 		"reopening":          {func(h *hand) { h.close(); h.row(table.MergeReopening) }, 2},
