@@ -106,8 +106,8 @@ const (
 	// in pieces of 100 ms, with a pause between them.
 	waitStands = 250 * time.Millisecond
 	// waitMost is how long the wait may be in a queue that stands, and waitBurst in one that does not.
-	waitMost  = 100 * time.Millisecond
-	waitBurst = 250 * time.Millisecond
+	waitMost  = 40 * time.Millisecond
+	waitBurst = 120 * time.Millisecond
 )
 
 // due tells whether a byte is to be sent.

@@ -112,11 +112,11 @@ func TestWaitsThatStandAreTooLong(t *testing.T) {
 		want  bool
 	}{
 		{"nothing", []int{0, 1, 0, 2}, false},
-		{"a burst", []int{1, 200}, false},
-		{"a long one", []int{1, 251}, true},
-		{"a queue that does not get shorter", []int{1, 120, 120, 120}, true},
-		{"one that is worked off now and then", []int{1, 110, 110, 3, 110, 110, 2, 110}, false},
-		{"a short one that stands", []int{1, 90, 90, 90, 90, 90, 90, 90}, false},
+		{"a burst", []int{1, 110}, false},
+		{"a long one", []int{1, 121}, true},
+		{"a queue that does not get shorter", []int{1, 90, 90, 90}, true},
+		{"one that is worked off now and then", []int{1, 100, 100, 3, 100, 100, 2, 100}, false},
+		{"a short one that stands", []int{1, 39, 39, 39, 39, 39, 39, 39}, false},
 	} {
 		var w wait
 		now := 0
