@@ -289,6 +289,9 @@ func (w *world) checkHistory() (times map[string]crdt.Dot) {
 				if o := h.byMark[m]; o == nil || o.outcome == refused || o.outcome == rejected {
 					w.violate("%s alone has %s, which did not take effect: %+v", c.origin.name, m, o)
 				}
+				if o := h.byMark[m]; o != nil && o.region != c.origin {
+					continue // another's, which it had seen, in what it did again
+				}
 				// What it did again it may have had alone again, when it was given up once more.
 				if have := times[m]; have == (crdt.Dot{}) || dot.Compare(have) < 0 {
 					times[m], h.lonely[m] = dot.Dot, h.renewals[c.former]

@@ -36,6 +36,19 @@ func (m *machine) holding(p *table.Partition) bool {
 	return p.Nodes == nil || slices.Contains(p.Nodes, m.engine.Region().NodeID())
 }
 
+// votes tells whether a node is a voter of a partition's group, as far as it knows.
+func (m *machine) votes(id uint64) bool {
+	for _, t := range m.engine.Region().Tables() {
+		for _, p := range t.Partitions() {
+			if p.ID == id {
+				voters, _ := p.Members()
+				return slices.Contains(voters, m.engine.Region().NodeID())
+			}
+		}
+	}
+	return false
+}
+
 // partOf returns the partition that holds a key.
 func partOf(d *table.Definition, key table.Key) *table.Partition {
 	i := len(d.Partitions) - 1
@@ -68,7 +81,7 @@ func (r *regionOf) gather(name string, from func(*machine, string) (map[uint64]m
 		}
 		for _, p := range d.Partitions {
 			switch have := by[p.ID]; {
-			case !m.holding(&p):
+			case !m.holding(&p) || !m.votes(p.ID): // it may be on its way there
 			case have == nil:
 				by[p.ID], first[p.ID] = held[p.ID], m
 				maps.Copy(all, held[p.ID])
