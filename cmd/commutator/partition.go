@@ -44,28 +44,9 @@ whose. This waits until the partition is split; what has begun goes on if it doe
   commutator partition split orders 17 --at c0`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
-			id, err := strconv.ParseUint(args[1], 10, 64)
-			if err != nil || id == 0 {
-				return usageError{fmt.Errorf("%q is no partition's number, as `commutator partition list` shows them", args[1])}
-			}
-			up, down, err := f.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			if len(up) == 0 {
-				return down
-			}
-			if slices.ContainsFunc(up, func(o *client) bool { return o.region != up[0].region }) {
-				return usageError{errors.New("there are several regions: --region says whose partition it is")}
-			}
-			ctx, cancel := context.WithTimeout(c.Context(), timeout)
-			defer cancel()
-			l, err := splitPartition(ctx, up[0], admin.SplitPartitionRequest{TableName: args[0], ID: id, At: at}, c.ErrOrStderr())
-			if err != nil {
-				return err
-			}
-			all := []admin.PartitionList{*l}
-			return show(c, all, func(w io.Writer) { partitionRows(w, all) })
+			return onPartition(c, f, args, timeout, func(ctx context.Context, up []*client, id uint64) (*admin.PartitionList, error) {
+				return splitPartition(ctx, up[0], admin.SplitPartitionRequest{TableName: args[0], ID: id, At: at}, c.ErrOrStderr())
+			})
 		},
 	}
 	f = addClientFlags(c)
@@ -95,34 +76,41 @@ This waits until the partition is merged. With several regions at hand, --region
   commutator partition merge orders 17 --region eu-west-1`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
-			id, err := strconv.ParseUint(args[1], 10, 64)
-			if err != nil || id == 0 {
-				return usageError{fmt.Errorf("%q is no partition's number, as `commutator partition list` shows them", args[1])}
-			}
-			up, down, err := f.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			if len(up) == 0 {
-				return down
-			}
-			if slices.ContainsFunc(up, func(o *client) bool { return o.region != up[0].region }) {
-				return usageError{errors.New("there are several regions: --region says whose partition it is")}
-			}
-			ctx, cancel := context.WithTimeout(c.Context(), timeout)
-			defer cancel()
-			l, err := mergePartition(ctx, up[0], admin.MergePartitionRequest{TableName: args[0], ID: id}, c.ErrOrStderr())
-			if err != nil {
-				return err
-			}
-			all := []admin.PartitionList{*l}
-			return show(c, all, func(w io.Writer) { partitionRows(w, all) })
+			return onPartition(c, f, args, timeout, func(ctx context.Context, up []*client, id uint64) (*admin.PartitionList, error) {
+				return mergePartition(ctx, up[0], admin.MergePartitionRequest{TableName: args[0], ID: id}, c.ErrOrStderr())
+			})
 		},
 	}
 	f = addClientFlags(c)
 	c.Flags().DurationVar(&timeout, "timeout", timeout, "how long to wait; what has begun goes on after that")
 	addOutputFlag(c)
 	return c
+}
+
+// onPartition does something with the partition of one region that the arguments TABLE and ID name, and shows the table's partitions then.
+func onPartition(c *cobra.Command, f *clientFlags, args []string, timeout time.Duration, do func(ctx context.Context, up []*client, id uint64) (*admin.PartitionList, error)) error {
+	id, err := strconv.ParseUint(args[1], 10, 64)
+	if err != nil || id == 0 {
+		return usageError{fmt.Errorf("%q is no partition's number, as `commutator partition list` shows them", args[1])}
+	}
+	up, down, err := f.connect(c.Context())
+	if err != nil {
+		return err
+	}
+	if len(up) == 0 {
+		return down
+	}
+	if slices.ContainsFunc(up, func(o *client) bool { return o.region != up[0].region }) {
+		return usageError{errors.New("there are several regions: --region says whose partition it is")}
+	}
+	ctx, cancel := context.WithTimeout(c.Context(), timeout)
+	defer cancel()
+	l, err := do(ctx, up, id)
+	if err != nil {
+		return err
+	}
+	all := []admin.PartitionList{*l}
+	return show(c, all, func(w io.Writer) { partitionRows(w, all) })
 }
 
 // mergePartition has a partition merged, and waits until it is.
@@ -170,38 +158,19 @@ hand, --region says whose partition it is.`,
   commutator partition move orders 17 --from 2 --to 4 --region us-east-1`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
-			id, err := strconv.ParseUint(args[1], 10, 64)
-			if err != nil || id == 0 {
-				return usageError{fmt.Errorf("%q is no partition's number, as `commutator partition list` shows them", args[1])}
-			}
 			if from == "" || to == "" {
 				return usageError{errors.New("--from and --to say which node is to hold it no more, and which instead")}
 			}
-			up, down, err := f.connect(c.Context())
-			if err != nil {
-				return err
-			}
-			if len(up) == 0 {
-				return down
-			}
-			if slices.ContainsFunc(up, func(o *client) bool { return o.region != up[0].region }) {
-				return usageError{errors.New("there are several regions: --region says whose partition it is")}
-			}
-			ctx, cancel := context.WithTimeout(c.Context(), timeout)
-			defer cancel()
-			q := admin.MovePartitionRequest{TableName: args[0], ID: id}
-			if _, q.From, err = findNode(ctx, up, from); err != nil {
-				return err
-			}
-			if _, q.To, err = findNode(ctx, up, to); err != nil {
-				return err
-			}
-			l, err := movePartition(ctx, up[0], q, c.ErrOrStderr())
-			if err != nil {
-				return err
-			}
-			all := []admin.PartitionList{*l}
-			return show(c, all, func(w io.Writer) { partitionRows(w, all) })
+			return onPartition(c, f, args, timeout, func(ctx context.Context, up []*client, id uint64) (l *admin.PartitionList, err error) {
+				q := admin.MovePartitionRequest{TableName: args[0], ID: id}
+				if _, q.From, err = findNode(ctx, up, from); err != nil {
+					return nil, err
+				}
+				if _, q.To, err = findNode(ctx, up, to); err != nil {
+					return nil, err
+				}
+				return movePartition(ctx, up[0], q, c.ErrOrStderr())
+			})
 		},
 	}
 	f = addClientFlags(c)
