@@ -133,6 +133,15 @@ func (f *clientFlags) one(ctx context.Context) (*client, error) {
 	return up[0], nil
 }
 
+// reach is connect for what one region is asked: an error if none is up.
+func (f *clientFlags) reach(ctx context.Context) ([]*client, error) {
+	up, down, err := f.connect(ctx)
+	if err == nil && len(up) == 0 {
+		err = down
+	}
+	return up, err
+}
+
 // urls returns the endpoints to talk to.
 func (f *clientFlags) urls(cfg aws.Config) ([]string, error) {
 	given := f.endpoints

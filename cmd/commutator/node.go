@@ -69,12 +69,9 @@ This waits until the node leads nothing. With several regions at hand, --region 
   commutator node drain 2 --region us-east-1 --undo`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			up, down, err := f.connect(c.Context())
+			up, err := f.reach(c.Context())
 			if err != nil {
 				return err
-			}
-			if len(up) == 0 {
-				return down
 			}
 			ctx, cancel := context.WithTimeout(c.Context(), timeout)
 			defer cancel()
@@ -164,12 +161,9 @@ again. With several regions at hand, --region says whose node it is.`,
 			if err != nil || id == 0 {
 				return usageError{fmt.Errorf("%q is no node's number, as `commutator node list` shows them", args[0])}
 			}
-			up, down, err := f.connect(c.Context())
+			up, err := f.reach(c.Context())
 			if err != nil {
 				return err
-			}
-			if len(up) == 0 {
-				return down
 			}
 			region := up[0].region
 			if slices.ContainsFunc(up, func(o *client) bool { return o.region != region }) {

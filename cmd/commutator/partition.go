@@ -93,12 +93,9 @@ func onPartition(c *cobra.Command, f *clientFlags, args []string, timeout time.D
 	if err != nil || id == 0 {
 		return usageError{fmt.Errorf("%q is no partition's number, as `commutator partition list` shows them", args[1])}
 	}
-	up, down, err := f.connect(c.Context())
+	up, err := f.reach(c.Context())
 	if err != nil {
 		return err
-	}
-	if len(up) == 0 {
-		return down
 	}
 	if slices.ContainsFunc(up, func(o *client) bool { return o.region != up[0].region }) {
 		return usageError{errors.New("there are several regions: --region says whose partition it is")}

@@ -31,12 +31,9 @@ time, leaves, or is drained, nothing is done. With several regions at hand, --re
   commutator node replace 3 4 --region us-east-1 --timeout 1h`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
-			up, down, err := f.connect(c.Context())
+			up, err := f.reach(c.Context())
 			if err != nil {
 				return err
-			}
-			if len(up) == 0 {
-				return down
 			}
 			ctx, cancel := context.WithTimeout(c.Context(), timeout)
 			defer cancel()

@@ -32,21 +32,30 @@ func (w *world) drawSplits() {
 	}
 }
 
+// anyTable returns a node and a table that it has; nil if it is down, or has none.
+func (w *world) anyTable() (*machine, *table.Definition) {
+	r := w.regions[w.rng.IntN(len(w.regions))]
+	m, name := r.nodes[w.rng.IntN(len(r.nodes))], shared
+	if r.index == 0 && w.chance(0.2) {
+		name = solo
+	}
+	if !m.up() {
+		return nil, nil
+	}
+	d, err := m.engine.Region().Definition(name)
+	if err != nil {
+		return nil, nil
+	}
+	return m, d
+}
+
 // splitByHand orders splits from a client's task.
 func (w *world) splitByHand(until time.Duration) {
 	p := w.clients.proc
 	for w.now < until {
 		p.Wait(context.Background(), nil, w.between(20*time.Millisecond, 1500*time.Millisecond))
-		r := w.regions[w.rng.IntN(len(w.regions))]
-		m, name := r.nodes[w.rng.IntN(len(r.nodes))], shared
-		if r.index == 0 && w.chance(0.2) {
-			name = solo
-		}
-		if !m.up() {
-			continue
-		}
-		d, err := m.engine.Region().Definition(name)
-		if err != nil || len(d.Partitions) > 16 {
+		m, d := w.anyTable()
+		if d == nil || len(d.Partitions) > 16 {
 			continue
 		}
 		of := d.Partitions[w.rng.IntN(len(d.Partitions))]
@@ -60,12 +69,12 @@ func (w *world) splitByHand(until time.Duration) {
 			at = binary.BigEndian.AppendUint64(nil, binary.BigEndian.Uint64(start[:])+1)
 		}
 		ctx, cancel := p.WithTimeout(context.Background(), patience)
-		err = w.call(ctx, w.clients, m, 0, func(ctx context.Context) error {
-			_, err := m.engine.Region().Split(ctx, name, id, at)
+		err := w.call(ctx, w.clients, m, 0, func(ctx context.Context) error {
+			_, err := m.engine.Region().Split(ctx, d.Schema.Name, id, at)
 			return err
 		})
 		cancel()
-		w.say("%s is asked to split %d of %s at %x: %v", m.name, id, name, at, err)
+		w.say("%s is asked to split %d of %s at %x: %v", m.name, id, d.Schema.Name, at, err)
 		if err == nil {
 			w.count.fault(faultSplit)
 		}
@@ -77,16 +86,8 @@ func (w *world) mergeByHand(until time.Duration) {
 	p := w.clients.proc
 	for w.now < until {
 		p.Wait(context.Background(), nil, w.between(20*time.Millisecond, 1000*time.Millisecond))
-		r := w.regions[w.rng.IntN(len(w.regions))]
-		m, name := r.nodes[w.rng.IntN(len(r.nodes))], shared
-		if r.index == 0 && w.chance(0.2) {
-			name = solo
-		}
-		if !m.up() {
-			continue
-		}
-		d, err := m.engine.Region().Definition(name)
-		if err != nil {
+		m, d := w.anyTable()
+		if d == nil {
 			continue
 		}
 		id := d.Partitions[w.rng.IntN(len(d.Partitions))].ID
@@ -102,9 +103,9 @@ func (w *world) mergeByHand(until time.Duration) {
 			}
 		}
 		ctx, cancel := p.WithTimeout(context.Background(), patience)
-		err = w.call(ctx, w.clients, m, 0, func(ctx context.Context) error { return m.engine.Region().Merge(ctx, name, id) })
+		err := w.call(ctx, w.clients, m, 0, func(ctx context.Context) error { return m.engine.Region().Merge(ctx, d.Schema.Name, id) })
 		cancel()
-		w.say("%s is asked to merge %d of %s: %v", m.name, id, name, err)
+		w.say("%s is asked to merge %d of %s: %v", m.name, id, d.Schema.Name, err)
 		if err == nil {
 			w.count.fault(faultMerge)
 		}
